@@ -1,0 +1,135 @@
+"""Every error that a user can meet, as one tree.
+
+    BitfitError
+    ├── UsageError              an option or an argument that can't be used
+    ├── MissingExtraError       a part of the package that is not installed
+    ├── InputError              text, ids or rows that a task can't take
+    ├── DataError               training or evaluation data
+    ├── BaseModelError          a base model that can't be had or can't be used
+    │   └── BaseMismatchError   a file that was made for another base model
+    ├── DeltaError              a task delta
+    ├── CompileError            a graph that can't be lifted
+    ├── BundleError             a bundle or its manifest
+    │   └── RowError            a bias row; `fault` says which way it is wrong
+    ├── OutputError             an output that can't be written, or is there already
+    └── VerificationError       a bundle whose answers differ from PyTorch's
+
+A message is one sentence that says what was found and what was expected. The hint, where there is one, is
+what to do about it. The command line prints both and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = [
+    "BaseMismatchError",
+    "BaseModelError",
+    "BitfitError",
+    "BundleError",
+    "CompileError",
+    "DataError",
+    "DeltaError",
+    "InputError",
+    "MissingExtraError",
+    "OutputError",
+    "RowError",
+    "RowFault",
+    "UsageError",
+    "VerificationError",
+]
+
+
+class BitfitError(Exception):
+    """Base of the tree. `str()` gives the message and, on a second line, the hint."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+
+class UsageError(BitfitError):
+    """An option or an argument that can't be used."""
+
+
+class MissingExtraError(BitfitError):
+    """A command needs packages that this installation lacks."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this command needs the package {package}, which is not installed",
+            hint=f"pip install 'bitfit-export[{extra}]'",
+        )
+
+
+class InputError(BitfitError):
+    """Text, ids or rows that a task can't take."""
+
+
+class DataError(BitfitError):
+    """Training or evaluation data that can't be used."""
+
+
+class BaseModelError(BitfitError):
+    """A base model that can't be had or can't be used."""
+
+
+class BaseMismatchError(BaseModelError):
+    """A file that was made for another base model."""
+
+
+class DeltaError(BitfitError):
+    """A task delta that can't be read or used."""
+
+
+class CompileError(BitfitError):
+    """A graph whose biases can't be lifted."""
+
+
+class BundleError(BitfitError):
+    """A bundle or a manifest that can't be read or used."""
+
+
+class RowFault(Enum):
+    """The ways in which a row file can be wrong, in the order in which a reader looks for them."""
+
+    TRUNCATED_HEADER = "truncated header"
+    BAD_MAGIC = "wrong magic"
+    BAD_VERSION = "unknown format version"
+    BAD_HEADER_SIZE = "wrong header size"
+    BAD_HEADER_CHECKSUM = "header checksum differs"
+    UNKNOWN_FLAG = "unknown flag"
+    BAD_DTYPE = "unknown dtype"
+    BAD_PROBLEM_TYPE = "unknown problem type"
+    BAD_TASK_NAME = "malformed task name"
+    BAD_HEAD = "malformed head tensor table"
+    BAD_LABEL_COUNT = "label count disagrees with problem type or head"
+    TRUNCATED = "truncated payload"
+    TRAILING_BYTES = "trailing bytes"
+    BAD_PAYLOAD_CHECKSUM = "payload checksum differs"
+    NOT_FINITE = "NaN or infinity in the payload"
+    WRONG_LAYOUT = "made for another base model or layout"
+
+
+class RowError(BundleError):
+    """A bias row that can't be used; nothing of it has been."""
+
+    def __init__(self, fault: RowFault, detail: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{fault.value}: {detail}", hint=hint)
+        self.fault = fault
+
+
+class OutputError(BitfitError):
+    """An output that can't be written, or is there already."""
+
+
+class VerificationError(BitfitError):
+    """A bundle whose answers differ from PyTorch's."""
+
+    exit_code = 1
