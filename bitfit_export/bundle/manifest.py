@@ -1,0 +1,362 @@
+"""The manifest: what a bundle holds, and the digests by which it is known.
+
+`manifest.json` names the base model, the layout, the frozen model's interface, every file, and every task. A bundle's
+rows lie at `tasks/<task>.bias`. Keys that this release does not know are ignored; whatever changes the meaning of a
+known key gets a new format version, and an unknown version is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bitfit_export.bundle.fields import Record, check_digest, check_text, parse_object
+from bitfit_export.bundle.layout import Layout
+from bitfit_export.bundle.row import LABEL_COUNTS, PROBLEM_CODES, TASK_NAME
+from bitfit_export.errors import BundleError
+from bitfit_export.files import canonical_json, sha256_of_file, write_bytes
+
+__all__ = [
+    "LAYOUT_KINDS",
+    "MANIFEST_FILE",
+    "MANIFEST_VERSION",
+    "PRECISIONS",
+    "TARGETS",
+    "BaseRecord",
+    "FileRecord",
+    "Manifest",
+    "TaskRecord",
+    "check_files",
+    "read_manifest",
+    "row_file",
+    "write_manifest",
+]
+
+MANIFEST_FILE = "manifest.json"
+MANIFEST_VERSION = 1
+LAYOUT_KINDS = ("table", "packed", "named")
+TARGETS = ("ort", "portable")
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+_COPY_AGAIN = "copy the bundle again, or export it again"
+
+
+def row_file(task: str) -> str:
+    """Where a task's row lies in its bundle."""
+    return f"tasks/{task}.bias"
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """The base model: its name, its revision where it has one, and SHA-256 of its state dict."""
+
+    name: str
+    revision: str | None
+    digest: str
+
+    def __post_init__(self) -> None:
+        check_text(self.name, "the base model's name")
+        if self.revision is not None:
+            check_text(self.revision, "the base model's revision")
+        check_digest(self.digest, "the base model's digest")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the bundle: SHA-256 as 64 hexadecimal digits, and its size in bytes."""
+
+    sha256: str
+    size: int
+
+    def __post_init__(self) -> None:
+        check_digest(self.sha256, "a file's sha256")
+        _check_least(self.size, 0, "a file's size")
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task of the bundle.
+
+    Attributes:
+        name: as in its row.
+        file: `tasks/<name>.bias`.
+        sha256: of that file.
+        problem_type: as in its row.
+        labels: in id order; empty for a regression.
+        task_version: as in its row.
+        max_length: tokens to which texts were truncated in training.
+        metrics: on the task's validation set; finite.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    problem_type: str
+    labels: tuple[str, ...]
+    task_version: int
+    max_length: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not TASK_NAME.fullmatch(self.name):
+            raise BundleError(f"the task name {self.name!r} is malformed, expected letters, digits, '.', '_' or '-'")
+        what = f"the task {self.name}"
+        if self.file != row_file(self.name):
+            raise BundleError(f"{what} has the file {self.file!r}, expected {row_file(self.name)!r}")
+        check_digest(self.sha256, f"{what}: sha256")
+        _check_one_of(self.problem_type, tuple(PROBLEM_CODES), f"{what}: problem_type")
+        self._check_labels(what)
+        _check_least(self.task_version, 1, f"{what}: task_version")
+        _check_least(self.max_length, 1, f"{what}: max_length")
+        for name, value in self.metrics.items():
+            check_text(name, f"{what}: a metric's name")
+            if not math.isfinite(value):
+                raise BundleError(f"{what}: the metric {name} is {value}, expected a finite number")
+
+    @property
+    def label_count(self) -> int:
+        """The number of head outputs, as the row has it: one for a regression, else one a label."""
+        return 1 if self.problem_type == "regression" else len(self.labels)
+
+    def _check_labels(self, what: str) -> None:
+        # A regression's one output has no name.
+        count = 0 if self.problem_type == "regression" else LABEL_COUNTS.get(self.problem_type)
+        if len(self.labels) != count if count is not None else not self.labels:
+            expected = "one or more" if count is None else count
+            raise BundleError(f"{what}: a {self.problem_type} task has {len(self.labels)} labels, expected {expected}")
+        _check_unique(self.labels, f"{what}: labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """`manifest.json`. Making one checks that its parts agree.
+
+    Attributes:
+        product_version: the release of bitfit-export that wrote the bundle.
+        layout_kind: how biases enter the graph, one of `LAYOUT_KINDS`.
+        inputs: the frozen model's graph inputs, in order.
+        outputs: its graph outputs, in order.
+        max_positions: the longest sequence in tokens.
+        files: every file but the manifest and the rows, by its path in the bundle, with forward slashes.
+        tasks: by task name; may be empty, for rows can be added while a bundle is in use.
+
+    Raises:
+        BundleError: a value that is malformed, or two that disagree.
+    """
+
+    format_version: int = MANIFEST_VERSION
+    product_version: str
+    base: BaseRecord
+    layout: Layout
+    layout_kind: str
+    target: str
+    precision: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    max_positions: int
+    vocab_size: int
+    pad_token_id: int
+    files: dict[str, FileRecord]
+    tasks: dict[str, TaskRecord]
+
+    def __post_init__(self) -> None:
+        _check_version(self.format_version)
+        check_text(self.product_version, "product_version")
+        if self.base.digest != self.layout.base_digest:
+            raise BundleError(
+                f"the layout is for the base {self.layout.base_digest[:12]}, expected {self.base.digest[:12]}"
+            )
+        _check_one_of(self.layout_kind, LAYOUT_KINDS, "layout_kind")
+        _check_one_of(self.target, TARGETS, "target")
+        _check_one_of(self.precision, PRECISIONS, "precision")
+        for name in ("opset", "max_positions", "vocab_size"):
+            _check_least(getattr(self, name), 1, name)
+        _check_least(self.pad_token_id, 0, "pad_token_id")
+        for name in ("inputs", "outputs"):
+            if not getattr(self, name):
+                raise BundleError(f"the manifest has no {name}, expected at least one")
+            _check_unique(getattr(self, name), name)
+        for path in self.files:
+            _check_path(path)
+        for name, task in self.tasks.items():
+            if name != task.name:
+                raise BundleError(f"the task {task.name} stands under the name {name!r}, expected its own")
+            if task.max_length > self.max_positions:
+                raise BundleError(
+                    f"the task {name} has max_length {task.max_length}, expected at most {self.max_positions}"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and dicts. The layout's digest is written as `layout_digest`, for readers that don't hash."""
+        return {
+            "base": asdict(self.base),
+            "files": {path: asdict(record) for path, record in self.files.items()},
+            "format_version": self.format_version,
+            "inputs": list(self.inputs),
+            "layout": self.layout.to_json(),
+            "layout_digest": self.layout.digest,
+            "layout_kind": self.layout_kind,
+            "max_positions": self.max_positions,
+            "opset": self.opset,
+            "outputs": list(self.outputs),
+            "pad_token_id": self.pad_token_id,
+            "precision": self.precision,
+            "product_version": self.product_version,
+            "target": self.target,
+            "tasks": {name: _task_to_json(task) for name, task in self.tasks.items()},
+            "vocab_size": self.vocab_size,
+        }
+
+    @staticmethod
+    def from_json(value: object) -> Manifest:
+        """Read what `to_json` wrote, and check all of it.
+
+        Raises:
+            BundleError: a key that is missing, a value of the wrong type or out of its range, an unknown format
+                version, a path that leaves the bundle, or a layout whose digest is not `layout_digest`.
+        """
+        return _from_record(Record(value, MANIFEST_FILE))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of the bundle at `folder`. The other files are not looked at: see `check_files`.
+
+    Raises:
+        BundleError: the manifest is missing, truncated or malformed, or does not hold.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} can't be read: {error.strerror or error}", hint="expected a folder that bitfit-export wrote"
+        ) from error
+    return _from_record(parse_object(data, str(path)))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of the bundle at `folder` atomically. The same manifest gives the same bytes.
+
+    Raises:
+        OutputError: the file can't be written; the old one is untouched.
+    """
+    write_bytes(folder / MANIFEST_FILE, canonical_json(manifest.to_json()))
+
+
+def check_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> None:
+    """Compare the bundle's files with the manifest. Files that it does not name are no fault.
+
+    Args:
+        hash_files: compare SHA-256 of every file too, which reads all of them. Without it a row is only looked for:
+            it holds its own size and checksums, and `read_row` compares them.
+
+    Raises:
+        BundleError: a file that is missing, of another size, or of another digest.
+    """
+    for name, record in manifest.files.items():
+        _check_file(folder, name, size=record.size, sha256=record.sha256 if hash_files else None)
+    for task in manifest.tasks.values():
+        _check_file(folder, task.file, size=None, sha256=task.sha256 if hash_files else None)
+
+
+def _from_record(record: Record) -> Manifest:
+    version = record.integer("format_version")
+    _check_version(version)  # first: what the other keys mean depends on it
+    base = record.record("base")
+    layout = Layout.from_record(record.record("layout"))
+    recorded = record.text("layout_digest")
+    if recorded != layout.digest:
+        raise BundleError(
+            f"the manifest's layout_digest is {recorded[:12]!r}, its layout gives {layout.digest[:12]!r}",
+            hint=_COPY_AGAIN,
+        )
+    return Manifest(
+        format_version=version,
+        product_version=record.text("product_version"),
+        base=BaseRecord(base.text("name"), base.text_or_none("revision"), base.text("digest")),
+        layout=layout,
+        layout_kind=record.text("layout_kind"),
+        target=record.text("target"),
+        precision=record.text("precision"),
+        opset=record.integer("opset"),
+        inputs=record.texts("inputs"),
+        outputs=record.texts("outputs"),
+        max_positions=record.integer("max_positions"),
+        vocab_size=record.integer("vocab_size"),
+        pad_token_id=record.integer("pad_token_id"),
+        files={
+            name: FileRecord(each.text("sha256"), each.integer("size"))
+            for name, each in record.named_records("files").items()
+        },
+        tasks={name: _task_from_record(name, each) for name, each in record.named_records("tasks").items()},
+    )
+
+
+def _task_to_json(task: TaskRecord) -> dict[str, Any]:
+    """A task without its name, which is the key under which it stands."""
+    members = asdict(task)
+    del members["name"]
+    return members | {"labels": list(task.labels)}
+
+
+def _task_from_record(name: str, record: Record) -> TaskRecord:
+    return TaskRecord(
+        name=name,
+        file=record.text("file"),
+        sha256=record.text("sha256"),
+        problem_type=record.text("problem_type"),
+        labels=record.texts("labels"),
+        task_version=record.integer("task_version"),
+        max_length=record.integer("max_length"),
+        metrics=record.numbers("metrics"),
+    )
+
+
+def _check_file(folder: Path, name: str, *, size: int | None, sha256: str | None) -> None:
+    path = folder / name
+    try:
+        found = path.stat().st_size
+        if not path.is_file():
+            raise BundleError(f"{path} is no file, expected one", hint=_COPY_AGAIN)
+        if size is not None and found != size:
+            raise BundleError(f"{path} has {found} bytes, expected {size}", hint=_COPY_AGAIN)
+        digest = sha256_of_file(path) if sha256 is not None else None
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror or error}", hint=_COPY_AGAIN) from error
+    if digest != sha256:
+        raise BundleError(f"{path} has sha256 {digest}, expected {sha256}", hint=_COPY_AGAIN)
+
+
+def _check_version(version: int) -> None:
+    if version != MANIFEST_VERSION:
+        raise BundleError(
+            f"the manifest has format version {version}, expected {MANIFEST_VERSION}",
+            hint="use the release of bitfit-export that wrote the bundle, or export it again",
+        )
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path that could leave the bundle, on POSIX or on Windows."""
+    check_text(path, "a file's path")
+    if "\\" in path or ":" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise BundleError(f"the manifest names the file {path!r}, expected a path inside the bundle")
+
+
+def _check_one_of(value: str, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        raise BundleError(f"{what} is {value!r}, expected one of {', '.join(known)}")
+
+
+def _check_least(value: int, least: int, what: str) -> None:
+    if type(value) is not int or value < least:
+        raise BundleError(f"{what} is {value!r}, expected an integer of at least {least}")
+
+
+def _check_unique(names: Sequence[str], what: str) -> None:
+    for name in names:
+        check_text(name, f"{what}: a name")
+    if len(set(names)) != len(names):
+        raise BundleError(f"{what} are {list(names)}, expected unique names")

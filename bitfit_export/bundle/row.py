@@ -1,0 +1,413 @@
+"""The row file: one task's bias values and head. `docs/bias_row.md` is its specification.
+
+Little-endian. The header has 448 bytes, at fixed offsets:
+
+     1.    0   8 bytes   magic: 89 42 46 52 0D 0A 1A 0A
+     2.    8   u32       format version: 1
+     3.   12   u32       header size, where the payload starts: 448
+     4.   16   u32       flags: 0
+     5.   20   u32       dtype, ONNX's code: 1 float32, 10 float16
+     6.   24   u64       file size in bytes
+     7.   32   32 bytes  layout digest
+     8.   64   u32       number of bias values, N
+     9.   68   u32       number of head tensors, H: 0 to 16
+    10.   72   u32       number of labels, from 1
+    11.   76   u32       problem type: 1 single_label, 2 multi_label, 3 regression, 4 token, 5 span
+    12.   80   u32       task version, from 1
+    13.   84   u32       CRC-32C of the payload
+    14.   88   64 bytes  task name, padded with zeros
+    15.  152   16 x 16   head tensors: u32 rank, 3 x u32 dimensions
+    16.  408   36 bytes  reserved: 0
+    17.  444   u32       CRC-32C of bytes 0 to 443
+
+The payload is N bias values, then the head tensors in order, each in C order, with nothing between. The file ends
+where it ends. A reader checks everything before it makes a row, so half a row does not exist.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfit_export.bundle.fields import check_digest
+from bitfit_export.bundle.layout import LABELS, MAX_HEAD_RANK, MAX_HEAD_TENSORS, HeadEntry, Layout
+from bitfit_export.errors import BundleError, RowError, RowFault
+from bitfit_export.files import write_bytes
+
+__all__ = [
+    "FORMAT_VERSION",
+    "HEADER_SIZE",
+    "MAGIC",
+    "PROBLEM_CODES",
+    "TASK_NAME",
+    "BiasRow",
+    "decode_row",
+    "encode_row",
+    "read_row",
+    "write_row",
+]
+
+MAGIC = b"\x89BFR\r\n\x1a\n"
+FORMAT_VERSION = 1
+HEADER_SIZE = 448
+#: What a task name looks like: a file name on every system, and no path.
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+PROBLEM_CODES = {"single_label": 1, "multi_label": 2, "regression": 3, "token": 4, "span": 5}
+#: Problem types whose number of labels is fixed.
+LABEL_COUNTS = {"regression": 1, "span": 2}
+
+FloatArray: TypeAlias = NDArray[np.floating[Any]]
+
+_PROBLEM_TYPES = {code: name for name, code in PROBLEM_CODES.items()}
+_DTYPES: dict[int, np.dtype[np.floating[Any]]] = {1: np.dtype("<f4"), 10: np.dtype("<f2")}
+_DTYPE_CODES = {np.dtype(np.float32): 1, np.dtype(np.float16): 10}
+_HEADER = struct.Struct("<8sIIIIQ32sIIIIII64s256s36sI")
+_SLOT = struct.Struct("<4I")
+_CHECKSUM_AT = HEADER_SIZE - 4
+_UINT32_MAX = 2**32 - 1
+
+
+class _Header(NamedTuple):
+    """The header's 17 fields, in order."""
+
+    magic: bytes
+    version: int
+    header_size: int
+    flags: int
+    dtype: int
+    file_size: int
+    layout_digest: bytes
+    bias_count: int
+    head_count: int
+    labels: int
+    problem_type: int
+    task_version: int
+    payload_checksum: int
+    task: bytes
+    head_table: bytes
+    reserved: bytes
+    header_checksum: int
+
+
+@dataclass(frozen=True, eq=False)
+class BiasRow:
+    """One task's values, all float32 or all float16.
+
+    Arrays become read-only and C-contiguous; one that could be written to is copied, so a row never changes.
+
+    Attributes:
+        task: 1 to 63 letters, digits, `.`, `_` or `-`; the first is a letter or a digit.
+        problem_type: a key of `PROBLEM_CODES`.
+        labels: the number of head outputs: 1 for a regression, 2 for a span.
+        task_version: from 1; a newer row of the same task has a larger one.
+        layout_digest: 64 lower-case hexadecimal digits.
+        biases: [N], in layout order.
+        head: at most 16 tensors of rank 1 to 3, in layout order. A dimension of 0 means that the task lacks the tensor.
+    """
+
+    task: str
+    problem_type: str
+    labels: int
+    task_version: int
+    layout_digest: str
+    biases: FloatArray
+    head: tuple[FloatArray, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "biases", _read_only(self.biases))
+        object.__setattr__(self, "head", tuple(_read_only(tensor) for tensor in self.head))
+
+
+def encode_row(row: BiasRow) -> bytes:
+    """The row file's bytes. The same row gives the same bytes, and `decode_row` takes them.
+
+    Raises:
+        RowError: the row breaks a rule of the format; `fault` is the one that a reader would give. A layout digest
+            that is no digest is WRONG_LAYOUT.
+    """
+    dtype = _check_row(row)
+    tensors = (row.biases, *row.head)
+    payload = b"".join(tensor.astype(_DTYPES[dtype], copy=False).tobytes() for tensor in tensors)
+    slots = [_SLOT.pack(tensor.ndim, *tensor.shape, *(0,) * (MAX_HEAD_RANK - tensor.ndim)) for tensor in row.head]
+    header = _Header(
+        magic=MAGIC,
+        version=FORMAT_VERSION,
+        header_size=HEADER_SIZE,
+        flags=0,
+        dtype=dtype,
+        file_size=HEADER_SIZE + len(payload),
+        layout_digest=bytes.fromhex(row.layout_digest),
+        bias_count=row.biases.size,
+        head_count=len(row.head),
+        labels=row.labels,
+        problem_type=PROBLEM_CODES[row.problem_type],
+        task_version=row.task_version,
+        payload_checksum=google_crc32c.value(payload),
+        task=row.task.encode("utf-8"),
+        head_table=b"".join(slots),  # struct pads both byte fields with zeros
+        reserved=b"",
+        header_checksum=0,
+    )
+    body = _HEADER.pack(*header)[:_CHECKSUM_AT]
+    return body + struct.pack("<I", google_crc32c.value(body)) + payload
+
+
+def decode_row(data: bytes | memoryview, *, layout: Layout | None = None) -> BiasRow:
+    """Check all of a row file and give its row. The arrays view `data` where it is read-only, else they are copies.
+
+    Args:
+        data: the whole file.
+        layout: the frozen model's; the row must then fit it.
+
+    Raises:
+        RowError: the first rule that the file breaks, in the order of `RowFault`. A row that fits another layout is
+            WRONG_LAYOUT; one that names this layout but has another head is BAD_HEAD or BAD_LABEL_COUNT.
+    """
+    view = memoryview(data).cast("B")
+    header = _read_header(view)
+    if header.flags or any(header.reserved):
+        raise RowError(
+            RowFault.UNKNOWN_FLAG,
+            f"flags 0x{header.flags:08x} and reserved bytes {header.reserved.hex()}, expected all zero",
+            hint="update bitfit-export to read this row",
+        )
+    if header.dtype not in _DTYPES:
+        raise RowError(RowFault.BAD_DTYPE, f"code {header.dtype}, expected 1 (float32) or 10 (float16)")
+    if header.problem_type not in _PROBLEM_TYPES:
+        raise RowError(RowFault.BAD_PROBLEM_TYPE, f"code {header.problem_type}, expected 1 to {len(_PROBLEM_TYPES)}")
+    problem_type = _PROBLEM_TYPES[header.problem_type]
+    task = _read_task(header)
+    shapes = _read_head_table(header)
+    _check_labels(problem_type, header.labels)
+    values = _read_payload(view, header, shapes)
+    tensors, start = [], header.bias_count
+    for shape in shapes:
+        size = math.prod(shape)
+        tensors.append(values[start : start + size].reshape(shape))
+        start += size
+    row = BiasRow(
+        task=task,
+        problem_type=problem_type,
+        labels=header.labels,
+        task_version=header.task_version,
+        layout_digest=header.layout_digest.hex(),
+        biases=values[: header.bias_count],
+        head=tuple(tensors),
+    )
+    if layout is not None:
+        _check_layout(row, layout)
+    return row
+
+
+def read_row(path: Path, *, layout: Layout | None = None) -> BiasRow:
+    """Read and check a row file.
+
+    Raises:
+        BundleError: the file can't be read.
+        RowError: as `decode_row`, with the path in the message.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"the row {path} can't be read: {error.strerror or error}",
+            hint="expected a .bias file that bitfit-export wrote",
+        ) from error
+    try:
+        return decode_row(data, layout=layout)
+    except RowError as error:
+        detail = error.message.removeprefix(f"{error.fault.value}: ")
+        raise RowError(error.fault, f"{path}: {detail}", hint=error.hint) from error
+
+
+def write_row(path: Path, row: BiasRow) -> None:
+    """Write a row file atomically, replacing one that is there.
+
+    Raises:
+        RowError: as `encode_row`; nothing is written.
+        OutputError: the file can't be written; the old one is untouched.
+    """
+    write_bytes(path, encode_row(row))
+
+
+def _read_header(view: memoryview) -> _Header:
+    """Rules 1 to 5: is this a whole header of this format, as it was written?"""
+    if len(view) < HEADER_SIZE:
+        raise RowError(RowFault.TRUNCATED_HEADER, f"the file has {len(view)} bytes, expected at least {HEADER_SIZE}")
+    header = _Header._make(_HEADER.unpack_from(view))
+    if header.magic != MAGIC:
+        raise RowError(
+            RowFault.BAD_MAGIC,
+            f"the file starts with {header.magic.hex(' ')}, expected {MAGIC.hex(' ')}",
+            hint="expected a .bias file that bitfit-export wrote, copied as binary",
+        )
+    if header.version != FORMAT_VERSION:
+        raise RowError(
+            RowFault.BAD_VERSION,
+            f"version {header.version}, expected {FORMAT_VERSION}",
+            hint="use the release of bitfit-export that wrote this row, or export the task again",
+        )
+    if header.header_size != HEADER_SIZE:
+        raise RowError(RowFault.BAD_HEADER_SIZE, f"{header.header_size} bytes, expected {HEADER_SIZE}")
+    checksum = google_crc32c.value(bytes(view[:_CHECKSUM_AT]))
+    if header.header_checksum != checksum:
+        raise RowError(
+            RowFault.BAD_HEADER_CHECKSUM,
+            f"the header says 0x{header.header_checksum:08x}, its bytes give 0x{checksum:08x}",
+            hint="copy the row again",
+        )
+    return header
+
+
+def _read_task(header: _Header) -> str:
+    """Rule 9. Bytes after the name must be zero, so that a name has one spelling."""
+    name = header.task.rstrip(b"\0").decode("latin-1")
+    _check_task(name, header.task_version)
+    return name
+
+
+def _read_head_table(header: _Header) -> list[tuple[int, ...]]:
+    """Rule 10. The head tensors' shapes."""
+    if header.head_count > MAX_HEAD_TENSORS:
+        raise RowError(RowFault.BAD_HEAD, f"{header.head_count} tensors, expected at most {MAX_HEAD_TENSORS}")
+    shapes = []
+    for index, (rank, *dimensions) in enumerate(_SLOT.iter_unpack(header.head_table)):
+        unused = [rank, *dimensions]
+        if index < header.head_count:
+            _check_head_shape(index, rank, dimensions[:rank])
+            shapes.append(tuple(dimensions[:rank]))
+            unused = dimensions[rank:]
+        if any(unused):
+            raise RowError(RowFault.BAD_HEAD, f"slot {index} has {unused} where nothing is used, expected zeros")
+    return shapes
+
+
+def _read_payload(view: memoryview, header: _Header, shapes: Sequence[tuple[int, ...]]) -> FloatArray:
+    """Rules 12 to 15. All values, in one array [N + head values].
+
+    The size that the counts need, the one that the header states and the one at hand must be equal. They are compared
+    as Python integers, which don't overflow, before anything of that size is made.
+    """
+    dtype = _DTYPES[header.dtype]
+    count = header.bias_count + sum(math.prod(shape) for shape in shapes)
+    expected = HEADER_SIZE + dtype.itemsize * count
+    detail = f"the file has {len(view)} bytes and states {header.file_size}, expected {expected} for {count} values"
+    if min(len(view), header.file_size) < expected:
+        raise RowError(RowFault.TRUNCATED, detail, hint="copy the row again")
+    if max(len(view), header.file_size) > expected:
+        raise RowError(RowFault.TRAILING_BYTES, detail, hint="copy the row again")
+    payload = view[HEADER_SIZE:]
+    checksum = google_crc32c.value(bytes(payload))
+    if header.payload_checksum != checksum:
+        raise RowError(
+            RowFault.BAD_PAYLOAD_CHECKSUM,
+            f"the header says 0x{header.payload_checksum:08x}, the payload gives 0x{checksum:08x}",
+            hint="copy the row again",
+        )
+    values: FloatArray = np.frombuffer(payload, dtype)
+    _check_finite(values)
+    return values
+
+
+def _check_row(row: BiasRow) -> int:
+    """The rules that a row can break before it has bytes, in a reader's order. Gives the dtype's code."""
+    dtypes = {tensor.dtype for tensor in (row.biases, *row.head)}
+    if len(dtypes) != 1 or not dtypes <= set(_DTYPE_CODES):
+        found = ", ".join(sorted(map(str, dtypes)))
+        raise RowError(RowFault.BAD_DTYPE, f"the arrays are {found}, expected all float32 or all float16")
+    if row.problem_type not in PROBLEM_CODES:
+        raise RowError(RowFault.BAD_PROBLEM_TYPE, f"{row.problem_type!r}, expected one of {', '.join(PROBLEM_CODES)}")
+    _check_task(row.task, row.task_version)
+    if row.biases.ndim != 1:
+        raise RowError(RowFault.BAD_HEAD, f"the biases have shape {row.biases.shape}, expected one dimension")
+    if len(row.head) > MAX_HEAD_TENSORS:
+        raise RowError(RowFault.BAD_HEAD, f"{len(row.head)} tensors, expected at most {MAX_HEAD_TENSORS}")
+    for index, tensor in enumerate(row.head):
+        _check_head_shape(index, tensor.ndim, tensor.shape)
+    _check_labels(row.problem_type, row.labels)
+    for tensor in (row.biases, *row.head):
+        _check_finite(tensor)
+    try:
+        check_digest(row.layout_digest, "the layout digest")
+    except BundleError as error:
+        raise RowError(RowFault.WRONG_LAYOUT, error.message) from error
+    return _DTYPE_CODES[row.biases.dtype]
+
+
+def _check_task(name: str, version: int) -> None:
+    if not TASK_NAME.fullmatch(name):
+        raise RowError(
+            RowFault.BAD_TASK_NAME,
+            f"{name!r}, expected 1 to 63 letters, digits, '.', '_' or '-', the first a letter or a digit",
+        )
+    if not 1 <= version <= _UINT32_MAX:
+        raise RowError(RowFault.BAD_TASK_NAME, f"{name} has task version {version}, expected 1 to {_UINT32_MAX}")
+
+
+def _check_head_shape(index: int, rank: int, shape: Sequence[int]) -> None:
+    """The limit on the product, in which a 0 counts as 1, keeps every size of a tensor within 32 bits."""
+    if not 1 <= rank <= MAX_HEAD_RANK:
+        raise RowError(RowFault.BAD_HEAD, f"tensor {index} has rank {rank}, expected 1 to {MAX_HEAD_RANK}")
+    if math.prod(dimension or 1 for dimension in shape) > _UINT32_MAX:
+        raise RowError(RowFault.BAD_HEAD, f"tensor {index} has shape {list(shape)}, expected at most 2^32 - 1 values")
+
+
+def _check_labels(problem_type: str, labels: int) -> None:
+    fixed = LABEL_COUNTS.get(problem_type)
+    if not 1 <= labels <= _UINT32_MAX or (fixed is not None and labels != fixed):
+        expected = "1 or more" if fixed is None else fixed
+        raise RowError(RowFault.BAD_LABEL_COUNT, f"a {problem_type} task has {labels} labels, expected {expected}")
+
+
+def _check_finite(values: FloatArray) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        index = int(np.argmin(finite))
+        raise RowError(
+            RowFault.NOT_FINITE,
+            f"value {index} of {values.size} is {values.flat[index]}, expected finite numbers",
+            hint="train the task again with a lower learning rate, or write the row as float32",
+        )
+
+
+def _check_layout(row: BiasRow, layout: Layout) -> None:
+    """Rule 16, and the head against the layout's. A tensor's dimension is the layout's, or 0."""
+    if row.layout_digest != layout.digest:
+        raise RowError(
+            RowFault.WRONG_LAYOUT,
+            f"the row {row.task} has layout {row.layout_digest[:12]}, expected {layout.digest[:12]}",
+            hint=f"export the task {row.task} for this bundle's base model",
+        )
+    if row.biases.size != layout.bias_count:
+        raise RowError(RowFault.WRONG_LAYOUT, f"{row.biases.size} bias values, expected {layout.bias_count}")
+    if len(row.head) != len(layout.head):
+        raise RowError(RowFault.BAD_HEAD, f"{len(row.head)} tensors, expected {len(layout.head)}")
+    for entry, tensor in zip(layout.head, row.head, strict=True):
+        _check_head_tensor(entry, tensor, row.labels)
+
+
+def _check_head_tensor(entry: HeadEntry, tensor: FloatArray, labels: int) -> None:
+    expected = entry.resolve(labels)
+    detail = f"{entry.name} has shape {list(tensor.shape)}, expected {list(expected)}"
+    if tensor.ndim != len(expected):
+        raise RowError(RowFault.BAD_HEAD, detail)
+    for found, wanted, dimension in zip(tensor.shape, expected, entry.shape, strict=True):
+        if found not in (0, wanted):
+            raise RowError(RowFault.BAD_LABEL_COUNT if dimension == LABELS else RowFault.BAD_HEAD, detail)
+
+
+def _read_only(values: FloatArray) -> FloatArray:
+    array = np.asarray(values, order="C")
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    return array

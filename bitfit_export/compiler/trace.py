@@ -1,0 +1,89 @@
+"""Pass 1, trace: a PyTorch base model becomes an unoptimised ONNX graph with dynamic batch and sequence.
+
+Requires: a bare base model in eval mode.
+Ensures: every bias parameter is one initializer under its state-dict name, used at least once.
+Does not: optimise. An optimised export merges initializers that are equal, and equal biases (all zero, say) must
+stay apart: they differ from task to task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+
+from bitfit_export.base_models import BaseModel
+from bitfit_export.errors import CompileError
+
+__all__ = ["OPSET", "trace_base_model"]
+
+OPSET = 20
+BATCH, SEQUENCE = "batch", "sequence"
+
+
+def trace_base_model(base: BaseModel) -> onnx.ModelProto:
+    """The base model's graph: ids and mask [batch, sequence] in, `last_hidden_state` and, if it has one, `pooler_output` out.
+
+    Raises:
+        CompileError: the exporter can't trace the model, or a bias of its state dict is not in the graph.
+    """
+    import onnx_ir
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    inputs = _example_inputs(base)
+    axes = {0: torch.export.Dim(BATCH), 1: torch.export.Dim(SEQUENCE)}
+    config = OnnxConfig(
+        dynamic=True, dynamic_shapes={name: axes for name in inputs}, optimize=False, opset_version=OPSET
+    )
+    try:
+        with _quiet():
+            exported = OnnxExporter().export(base.module, inputs, config=config)
+            model: onnx.ModelProto = onnx_ir.to_proto(exported.program)
+    except Exception as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise CompileError(
+            f"{base.source.name} can't be traced: {first_line}",
+            hint="the compiler takes encoders of the BERT family; see docs/compiler.md",
+        ) from error
+    _check_biases(base, model)
+    return model
+
+
+def _example_inputs(base: BaseModel) -> dict[str, torch.Tensor]:
+    """Two rows of seven tokens, one of them padded: sizes that are not special, and a mask that matters."""
+    names = base.tokenizer.model_input_names
+    mask = torch.ones(2, 7, dtype=torch.int64)
+    mask[1, 4:] = 0
+    example = {
+        "input_ids": torch.arange(14).reshape(2, 7) + 5,
+        "attention_mask": mask,
+        "token_type_ids": torch.zeros(2, 7, dtype=torch.int64),
+    }
+    return {name: value for name, value in example.items() if name in names}
+
+
+def _check_biases(base: BaseModel, model: onnx.ModelProto) -> None:
+    initializers = {each.name for each in model.graph.initializer}
+    lost = [name for name in base.biases if name not in initializers]
+    if lost:
+        raise CompileError(
+            f"{len(lost)} of {len(base.biases)} bias terms have no initializer in the traced graph, the first is {lost[0]}"
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's notes about versions and operators of other libraries say nothing about the user's model."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

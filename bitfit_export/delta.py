@@ -1,0 +1,214 @@
+"""A task delta: what training makes, and all that a task adds to its base model.
+
+On disk it is a folder: `bias_deltas.safetensors` (float32; a bias term's name holds b_F - b_0, `head.<name>`
+holds a head tensor, whole), `bitfit_config.json`, and `README.md`, a model card.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitfit_export.bias_terms import is_bias_term
+from bitfit_export.errors import BaseMismatchError, DeltaError, MissingExtraError
+from bitfit_export.files import canonical_json, new_folder
+
+__all__ = ["CONFIG_FILE", "FORMAT_VERSION", "POOLINGS", "PROBLEM_TYPES", "TENSOR_FILE", "DeltaConfig", "TaskDelta"]
+
+FORMAT_VERSION = 1
+TENSOR_FILE = "bias_deltas.safetensors"
+CONFIG_FILE = "bitfit_config.json"
+CARD_FILE = "README.md"
+PROBLEM_TYPES = ("single_label", "multi_label", "regression", "token", "span")
+#: How a head reads the sequence: the base model's own pooler, the first token's vector, or the mean of all tokens'.
+POOLINGS = ("pooler", "cls", "mean")
+_HEAD_PREFIX = "head."
+
+
+@dataclass(frozen=True)
+class DeltaConfig:
+    """`bitfit_config.json`.
+
+    Attributes:
+        labels: label names in id order; empty for a regression.
+        bias_terms: the names of the bias terms that were trained.
+        pooling: what the head reads, one of `POOLINGS`.
+        max_length: tokens to which texts were truncated in training.
+        metrics: on the whole validation set, with the delta merged into the base in float32.
+        training: settings, library versions and digests; a record that nothing reads back.
+    """
+
+    base_model: str
+    base_revision: str | None
+    base_digest: str
+    task: str
+    problem_type: str
+    labels: tuple[str, ...]
+    bias_terms: tuple[str, ...]
+    method: str
+    pooling: str
+    max_length: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def output_size(self) -> int:
+        """The number of the head's outputs: one for a regression, else one a label."""
+        return 1 if self.problem_type == "regression" else len(self.labels)
+
+
+@dataclass(frozen=True)
+class TaskDelta:
+    """A task's bias differences and head.
+
+    Attributes:
+        biases: b_F - b_0 under the bare base model's parameter names, float32.
+        head: head tensors, whole, under their own names (`classifier.weight` [labels, hidden],
+            `classifier.bias` [labels]), float32.
+    """
+
+    config: DeltaConfig
+    biases: Mapping[str, np.ndarray]
+    head: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        _check_config(self.config)
+        _check_tensors(self)
+
+    def check_base(self, name: str, digest: str, biases: Mapping[str, np.ndarray]) -> None:
+        """Refuse a base model that this delta was not made for.
+
+        Raises:
+            BaseMismatchError: the digests differ.
+            DeltaError: a bias term that the base lacks, or one of another shape.
+        """
+        if digest != self.config.base_digest:
+            raise BaseMismatchError(
+                f"the delta {self.config.task} was trained on {self.config.base_model} with digest "
+                f"{self.config.base_digest[:12]}, but {name} has digest {digest[:12]}",
+                hint=f"pass --model {self.config.base_model}, or train the task on {name} with bitfit-train",
+            )
+        for term, delta in self.biases.items():
+            if term not in biases or biases[term].shape != delta.shape:
+                found = "absent" if term not in biases else f"of shape {biases[term].shape}"
+                raise DeltaError(f"the delta {self.config.task} changes {term} {delta.shape}, in {name} it is {found}")
+
+    def merge(self, biases: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The task's own bias values b_0 + (b_F - b_0), float32, for every bias term of the base."""
+        return {name: value + self.biases[name] if name in self.biases else value for name, value in biases.items()}
+
+    def save(self, folder: Path, *, card: str, overwrite: bool = False) -> None:
+        """Write the delta's folder atomically.
+
+        Raises:
+            OutputError: the folder exists, or can't be written.
+        """
+        save_file = _safetensors().save
+        tensors = {name: np.ascontiguousarray(value) for name, value in self.biases.items()}
+        tensors |= {_HEAD_PREFIX + name: np.ascontiguousarray(value) for name, value in self.head.items()}
+        with new_folder(folder, overwrite=overwrite) as temporary:
+            (temporary / TENSOR_FILE).write_bytes(save_file(dict(sorted(tensors.items()))))
+            (temporary / CONFIG_FILE).write_bytes(canonical_json(asdict(self.config)))
+            (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> TaskDelta:
+        """Read a delta's folder and check all of it.
+
+        Raises:
+            DeltaError: a file that is missing, truncated or malformed, a tensor that is not float32 or not finite.
+        """
+        config = _read_config(folder / CONFIG_FILE)
+        try:
+            tensors = _safetensors().load((folder / TENSOR_FILE).read_bytes())
+        except OSError as error:
+            raise DeltaError(f"{folder / TENSOR_FILE} can't be read: {error.strerror}") from error
+        except Exception as error:  # safetensors raises its own error type, or KeyError for an unknown dtype
+            raise DeltaError(
+                f"{folder / TENSOR_FILE} is no whole safetensors file: {error}", hint="copy or train the delta again"
+            ) from error
+        head = {name.removeprefix(_HEAD_PREFIX): v for name, v in tensors.items() if name.startswith(_HEAD_PREFIX)}
+        biases = {name: value for name, value in tensors.items() if not name.startswith(_HEAD_PREFIX)}
+        return TaskDelta(config, biases, head)
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingExtraError("safetensors", "export") from error
+    return safetensors.numpy
+
+
+def _read_config(path: Path) -> DeltaConfig:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeltaError(
+            f"{path} can't be read: {error.strerror}", hint="expected the folder of a delta that bitfit-train wrote"
+        ) from error
+    except ValueError as error:
+        raise DeltaError(f"{path} is no whole JSON file: {error}", hint="copy or train the delta again") from error
+    known = {each.name: each for each in fields(DeltaConfig)}
+    required = set(known) - {"metrics", "training"}
+    if not isinstance(raw, dict) or not required <= set(raw):
+        missing = sorted(required - set(raw)) if isinstance(raw, dict) else sorted(required)
+        raise DeltaError(f"{path} lacks {', '.join(missing)}", hint="train the delta again with bitfit-train")
+    if raw["format_version"] != FORMAT_VERSION:
+        raise DeltaError(
+            f"{path} has format version {raw['format_version']}, expected {FORMAT_VERSION}",
+            hint="it was written by another release of bitfit-export; use that release or train it again",
+        )
+    values = {name: raw[name] for name in known if name in raw}
+    for name in ("labels", "bias_terms"):
+        if not isinstance(values[name], list) or not all(isinstance(each, str) for each in values[name]):
+            raise DeltaError(f"{path}: {name} is {values[name]!r}, expected a list of strings")
+        values[name] = tuple(values[name])
+    return DeltaConfig(**values)
+
+
+def _check_config(config: DeltaConfig) -> None:
+    texts = (config.base_model, config.base_digest, config.task, config.method)
+    if not all(isinstance(text, str) and text for text in texts):
+        raise DeltaError("base_model, base_digest, task and method must be non-empty strings")
+    if config.problem_type not in PROBLEM_TYPES:
+        raise DeltaError(f"problem_type is {config.problem_type!r}, expected one of {', '.join(PROBLEM_TYPES)}")
+    if config.pooling not in POOLINGS:
+        raise DeltaError(f"pooling is {config.pooling!r}, expected one of {', '.join(POOLINGS)}")
+    if not isinstance(config.max_length, int) or config.max_length < 1:
+        raise DeltaError(f"max_length is {config.max_length!r}, expected a number of tokens")
+    if (config.problem_type == "regression") != (not config.labels):
+        raise DeltaError(f"a {config.problem_type} task with {len(config.labels)} labels: only a regression has none")
+    if len(set(config.labels)) != len(config.labels):
+        raise DeltaError("two labels of the task have the same name")
+
+
+def _check_tensors(delta: TaskDelta) -> None:
+    task = delta.config.task
+    for name, value in [*delta.biases.items(), *delta.head.items()]:
+        if value.dtype != np.float32:
+            raise DeltaError(f"{task}: {name} is {value.dtype}, expected float32")
+        if not np.isfinite(value).all():
+            raise DeltaError(f"{task}: {name} has a NaN or an infinity", hint="train again with a lower learning rate")
+    strange = [name for name in delta.biases if not is_bias_term(name)]
+    if strange:
+        raise DeltaError(
+            f"{task}: {strange[0]} is no bias term; only biases and the head can be inputs of a frozen model",
+            hint="train with --method bitfit",
+        )
+    if set(delta.biases) != set(delta.config.bias_terms):
+        different = sorted(set(delta.biases) ^ set(delta.config.bias_terms))
+        raise DeltaError(f"{task}: {CONFIG_FILE} and {TENSOR_FILE} disagree about {different[0]}")
+    for name in ("classifier.weight", "classifier.bias"):
+        if name not in delta.head:
+            raise DeltaError(f"{task}: the head has {sorted(delta.head)}, expected {name}")
+        if delta.head[name].shape[:1] != (delta.config.output_size,):
+            raise DeltaError(
+                f"{task}: head.{name} has shape {delta.head[name].shape}, expected {delta.config.output_size} outputs"
+            )

@@ -1,0 +1,68 @@
+"""The settings of one training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitfit_export.delta import POOLINGS
+from bitfit_export.errors import UsageError
+
+__all__ = ["METHODS", "SCHEDULES", "TrainingSettings"]
+
+#: What is trained besides the head: the bias terms, nothing, or everything.
+METHODS = ("bitfit", "frozen", "full")
+SCHEDULES = ("constant", "linear")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a task is trained. The defaults are those of the paper's own implementation where it has one.
+
+    Attributes:
+        bias_terms: which bias terms to train, see `select_bias_terms`; empty for all.
+        pooling: what the head reads, one of `POOLINGS`.
+        learning_rate: of AdamW, without weight decay.
+        warmup: share of all steps in which the learning rate rises from 0.
+        max_length: texts are truncated to so many tokens.
+        bf16: training steps in bfloat16 where that is safe; biases, optimiser and evaluation stay float32.
+    """
+
+    method: str = "bitfit"
+    bias_terms: tuple[str, ...] = ()
+    pooling: str = "pooler"
+    learning_rate: float = 4e-4
+    epochs: int = 8
+    batch_size: int = 16
+    schedule: str = "constant"
+    warmup: float = 0.0
+    seed: int = 0
+    max_length: int = 128
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("--method", self.method, METHODS)
+        _check_choice("--pooling", self.pooling, POOLINGS)
+        _check_choice("--schedule", self.schedule, SCHEDULES)
+        if self.bias_terms and self.method != "bitfit":
+            raise UsageError(
+                f"--bias-terms goes with --method bitfit, not with {self.method}", hint="leave one of them out"
+            )
+        for name, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
+            if value < 1:
+                raise UsageError(f"{name} is {value}, expected at least 1")
+        if not 0 < self.learning_rate < 1:
+            raise UsageError(
+                f"--learning-rate is {self.learning_rate}, expected a number between 0 and 1",
+                hint="BitFit learns best between 1e-4 and 1e-3",
+            )
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"--warmup is {self.warmup}, expected a share of the steps, 0 to below 1")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed is {self.seed}, expected a number from 0 to 2**32 - 1")
+        if self.max_length < 3:
+            raise UsageError(f"--max-length is {self.max_length}, expected at least 3 tokens")
+
+
+def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{option} is {value!r}, expected one of {', '.join(allowed)}")

@@ -1,0 +1,235 @@
+"""BitFit training: transformers' Trainer over the chosen parameters only, checkpoints of those parameters only."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import EvalPrediction
+
+from bitfit_export.base_models import BaseModel
+from bitfit_export.bias_terms import is_bias_term, select_bias_terms
+from bitfit_export.errors import BaseModelError, BitfitError, UsageError
+from bitfit_export.task_model import TaskModel
+from bitfit_export.training import metrics
+from bitfit_export.training.data import Rows, TaskData
+from bitfit_export.training.settings import TrainingSettings
+
+__all__ = ["TrainedModel", "choose_parameters", "train_model"]
+
+_TRAINED_FILE = "trained.safetensors"
+_COMPLETE_MARK = "complete"
+
+
+class TrainedModel:
+    """A trained `TaskModel` and how it came about.
+
+    Attributes:
+        trained: the names of the base's parameters that were trained, as the bare base model names them.
+        best_epoch: the epoch whose parameters the model holds, from 1.
+        history: one dict of validation metrics an epoch.
+    """
+
+    def __init__(self, model: TaskModel, trained: tuple[str, ...], best_epoch: int, history: list[dict[str, float]]):
+        self.model = model
+        self.trained = trained
+        self.best_epoch = best_epoch
+        self.history = history
+
+
+def choose_parameters(model: TaskModel, settings: TrainingSettings) -> tuple[str, ...]:
+    """Set `requires_grad` for what the method trains; return the base's part of it. The head is always trained.
+
+    Parameters of the pooler are left out when the head does not read it: they have no gradient.
+    """
+    names = [name for name, _ in model.base.named_parameters()]
+    if settings.pooling != "pooler":
+        names = [name for name in names if not name.startswith("pooler.")]
+    if settings.method == "bitfit":
+        chosen = select_bias_terms(names, settings.bias_terms)
+        if not chosen:
+            raise BaseModelError(
+                "the base model has no bias terms, so there is nothing for BitFit to train",
+                hint="choose a model with biases, such as BERT",
+            )
+    else:
+        chosen = tuple(names) if settings.method == "full" else ()
+    for name, parameter in model.base.named_parameters():
+        parameter.requires_grad_(name in set(chosen))
+    return chosen
+
+
+def train_model(
+    base: BaseModel,
+    data: TaskData,
+    settings: TrainingSettings,
+    work_folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainedModel:
+    """Train a task; go on from the last whole checkpoint in `work_folder` if there is one.
+
+    The result has the parameters of the epoch with the best validation metric (the first, where several are
+    equal). The same seed gives the same result on the same machine, interrupted or not.
+
+    Raises:
+        BitfitError: a parameter that should be frozen has changed: a defect, and nothing may be made of it.
+    """
+    if settings.max_length > base.max_positions:
+        raise UsageError(
+            f"--max-length is {settings.max_length}, but {base.source.name} takes at most {base.max_positions} tokens"
+        )
+    set_seed(settings.seed)
+    spec = data.spec
+    model = TaskModel(
+        copy.deepcopy(base.module),
+        settings.pooling,
+        max(1, len(spec.labels)),
+        regression=spec.problem_type == "regression",
+        autocast=settings.bf16,
+    )
+    trained = choose_parameters(model, settings)
+    frozen = _frozen_digest(model)
+    features = _tokenize(base, data.train, settings.max_length)
+    trainer = _DeltaTrainer(
+        model=model,
+        args=_arguments(settings, spec.metrics[0], len(features), work_folder),
+        train_dataset=features,
+        eval_dataset=_tokenize(base, data.validation, settings.max_length),
+        data_collator=DataCollatorWithPadding(base.tokenizer),
+        compute_metrics=_metric_function(spec.metrics, spec.problem_type),
+    )
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
+            trainer.remove_callback(callback)
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(work_folder))
+    if _frozen_digest(model) != frozen:
+        raise BitfitError("training changed a parameter that should be frozen; nothing was written")
+    history = [_metrics_of(entry) for entry in trainer.state.log_history if f"eval_{spec.metrics[0]}" in entry]
+    best = max(range(len(history)), key=lambda epoch: history[epoch][spec.metrics[0]])
+    return TrainedModel(model.cpu().eval(), trained, best + 1, history)
+
+
+def _arguments(settings: TrainingSettings, metric: str, rows: int, work_folder: Path) -> TrainingArguments:
+    steps = -(-rows // settings.batch_size) * settings.epochs
+    return TrainingArguments(
+        output_dir=str(work_folder),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=64,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else "linear",
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=0.0,
+        optim="adamw_torch",
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=metric,
+        greater_is_better=True,
+        seed=settings.seed,
+        report_to="none",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+    )
+
+
+class _DeltaTrainer(Trainer):
+    """A Trainer whose checkpoints hold the trained parameters alone, and are marked when they are whole."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = output_dir or self.args.output_dir
+        os.makedirs(folder, exist_ok=True)
+        chosen = {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
+        save_file(chosen, os.path.join(folder, _TRAINED_FILE))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        with open(os.path.join(folder, _COMPLETE_MARK), "wb") as stream:
+            os.fsync(stream.fileno())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        state = load_file(os.path.join(resume_from_checkpoint, _TRAINED_FILE))
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in state.items():
+                parameters[name].copy_(value)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def _last_checkpoint(work_folder: Path) -> str | None:
+    """The newest whole checkpoint; halves that a kill left behind are removed."""
+    whole: list[tuple[int, Path]] = []
+    for folder in work_folder.glob("checkpoint-*"):
+        if (folder / _COMPLETE_MARK).is_file():
+            whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
+        else:
+            shutil.rmtree(folder)
+    return str(max(whole)[1]) if whole else None
+
+
+def _tokenize(base: BaseModel, rows: Rows, max_length: int) -> list[dict[str, Any]]:
+    columns = [list(column) for column in zip(*rows.texts, strict=True)]
+    encoded = base.tokenizer(*columns, truncation=True, max_length=max_length)
+    names = list(encoded)
+    return [
+        {name: encoded[name][index] for name in names} | {"labels": rows.labels[index]}
+        for index in range(len(rows.labels))
+    ]
+
+
+def _metric_function(names: Sequence[str], problem_type: str) -> Any:
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits = np.asarray(prediction.predictions)
+        return metrics.compute(names, problem_type, decide(logits, problem_type), np.asarray(prediction.label_ids))
+
+    return compute
+
+
+def decide(logits: np.ndarray, problem_type: str) -> np.ndarray:
+    """Label ids, or a regression's values, [rows] from logits [rows, labels]."""
+    return logits[:, 0] if problem_type == "regression" else logits.argmax(-1)
+
+
+def _metrics_of(entry: dict[str, Any]) -> dict[str, float]:
+    skip = ("runtime", "samples_per_second", "steps_per_second")
+    found = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+    return {name: float(value) for name, value in found.items() if name not in skip}
+
+
+def _frozen_digest(model: TaskModel) -> str:
+    """SHA-256 over every parameter and buffer that is not trained."""
+    digest = hashlib.sha256()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    for name, value in sorted(tensors.items()):
+        if name not in trained:
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def bias_differences(base: BaseModel, trained: TrainedModel) -> dict[str, np.ndarray]:
+    """b_F - b_0 in float32 for each trained bias term."""
+    state = trained.model.base.state_dict()
+    return {
+        name: state[name].detach().numpy() - base.biases[name] for name in trained.trained if is_bias_term(name)
+    }

@@ -1,0 +1,84 @@
+"""Train the deltas that the package ships, beside a frozen body and full fine-tuning with the same budget.
+
+    python examples/train_shipped_deltas/train.py --data DIR [--only mrpc,cola]
+
+Every run of `runs.json` is trained once: its result goes to `results/<model>/` as JSON when it ends, and a run
+that has a result is skipped, so an interrupted series goes on where it stopped. The delta of each bitfit run is
+kept under `runs/`. `publish.py` then ships the best one of each task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitfit_export.base_models import load_base_model
+from bitfit_export.cli.progress import EpochReport
+from bitfit_export.files import canonical_json, write_bytes
+from bitfit_export.training import TrainingSettings, load_task_data, train_task
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with rte/, sst2/, ... (see the README)")
+    parser.add_argument("--model", default="minilm-l6")
+    parser.add_argument("--only", default="", help="train these tasks alone, comma-separated")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    only = set(filter(None, arguments.only.split(",")))
+    for number, run in enumerate(json.loads((HERE / "runs.json").read_text()), 1):
+        if not only or run["task"] in only:
+            train_once(arguments.model, arguments.data, run, number)
+
+
+def run_name(run: dict[str, Any]) -> str:
+    """A file name that says what is different about the run."""
+    parts = [run["task"], run["method"], run["pooling"], f"{run['learning_rate']:g}", f"{run['epochs']}ep"]
+    return "-".join([*parts, f"seed{run.get('seed', 0)}"])
+
+
+def train_once(model: str, data_folder: Path, run: dict[str, Any], number: int) -> None:
+    """Train one run and write its result, unless there is one."""
+    name = run_name(run)
+    result_file = ROOT / "results" / model / f"{name}.json"
+    if result_file.exists():
+        return
+    print(f"run {number}: {name}", file=sys.stderr)
+    base = load_base_model(model)
+    data = load_task_data(run["task"], data=data_folder)
+    settings = TrainingSettings(**{key: value for key, value in run.items() if key != "task"})
+    started = time.monotonic()
+    result = train_task(base, data, settings, ROOT / "runs" / name, [EpochReport(data.spec.metrics[0])])
+    seconds = time.monotonic() - started
+    if result.delta is not None:
+        result.delta.save(ROOT / "runs" / f"{name}.delta", card="", overwrite=True)
+    record = {
+        "task": run["task"],
+        "method": run["method"],
+        "metrics": result.metrics,
+        "best_epoch": result.best_epoch,
+        "history": result.history,
+        "trained_parameters": {"base": result.trained_parameters[0], "head": result.trained_parameters[1]},
+        "settings": result.record,
+        "seconds": round(seconds, 1),
+        "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "platform": platform.platform()},
+    }
+    result_file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(result_file, canonical_json(record))
+    print(f"{name}: {result.metrics} in {seconds:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

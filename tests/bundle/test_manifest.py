@@ -1,0 +1,256 @@
+"""The manifest: everything in it is checked before a bundle is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitfit_export.bundle import (
+    MANIFEST_FILE,
+    BaseRecord,
+    FileRecord,
+    Layout,
+    Manifest,
+    TaskRecord,
+    check_files,
+    read_manifest,
+    row_file,
+    write_manifest,
+)
+from bitfit_export.errors import BundleError
+
+BASE = "ab" * 32
+MODEL, ROW = b"a frozen model", b"a row"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+TASK = TaskRecord(
+    name="sst2",
+    file="tasks/sst2.bias",
+    sha256=sha256(ROW),
+    problem_type="single_label",
+    labels=("negative", "positive"),
+    task_version=1,
+    max_length=128,
+    metrics={"accuracy": 0.91},
+)
+MANIFEST = Manifest(
+    product_version="0.1.0",
+    base=BaseRecord("minilm-l6", None, BASE),
+    layout=Layout.pack(BASE, {"a.bias": (4,)}, [("head.classifier.weight", ("labels", 4))], ("pooler", "cls", "mean")),
+    layout_kind="table",
+    target="ort",
+    precision="fp32",
+    opset=20,
+    inputs=("input_ids", "attention_mask", "task_ids", "bias_table", "head.classifier.weight"),
+    outputs=("logits",),
+    max_positions=512,
+    vocab_size=30522,
+    pad_token_id=0,
+    files={"model.onnx": FileRecord(sha256(MODEL), len(MODEL)), "tokenizer/vocab.txt": FileRecord(sha256(b""), 0)},
+    tasks={"sst2": TASK},
+)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    for name, data in {"model.onnx": MODEL, "tokenizer/vocab.txt": b"", row_file("sst2"): ROW}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    write_manifest(tmp_path, MANIFEST)
+    return tmp_path
+
+
+class TestRoundTrip:
+    def test_write_then_read(self, bundle: Path) -> None:
+        assert read_manifest(bundle) == MANIFEST
+
+    def test_the_same_manifest_gives_the_same_bytes(self, bundle: Path) -> None:
+        before = (bundle / MANIFEST_FILE).read_bytes()
+        write_manifest(bundle, read_manifest(bundle))
+        assert (bundle / MANIFEST_FILE).read_bytes() == before
+
+    def test_the_layout_digest_is_written(self, bundle: Path) -> None:
+        assert json.loads((bundle / MANIFEST_FILE).read_text())["layout_digest"] == MANIFEST.layout.digest
+
+    def test_unknown_keys_are_ignored(self) -> None:
+        assert Manifest.from_json(MANIFEST.to_json() | {"note": "from a later release"}) == MANIFEST
+
+    def test_a_bundle_may_have_no_task_yet(self) -> None:
+        assert Manifest.from_json(replace(MANIFEST, tasks={}).to_json()).tasks == {}
+
+    def test_whole_numbers_are_metrics_too(self) -> None:
+        raw = MANIFEST.to_json()
+        raw["tasks"]["sst2"]["metrics"] = {"accuracy": 1}
+        assert Manifest.from_json(raw).tasks["sst2"].metrics == {"accuracy": 1.0}
+
+
+class TestRefusedJson:
+    @pytest.mark.parametrize("key", sorted(MANIFEST.to_json()))
+    def test_every_key_is_needed(self, key: str) -> None:
+        raw = MANIFEST.to_json()
+        del raw[key]
+        with pytest.raises(BundleError, match=f"manifest.json lacks {key}"):
+            Manifest.from_json(raw)
+
+    @pytest.mark.parametrize("key", sorted(set(MANIFEST.to_json()["tasks"]["sst2"])))
+    def test_every_key_of_a_task_is_needed(self, key: str) -> None:
+        raw = MANIFEST.to_json()
+        del raw["tasks"]["sst2"][key]
+        with pytest.raises(BundleError, match=f"lacks {key}"):
+            Manifest.from_json(raw)
+
+    @pytest.mark.parametrize("value", [None, True, -1, 1.5, [3], [None], {"x": 3}, ""])
+    @pytest.mark.parametrize("key", sorted(MANIFEST.to_json()))
+    def test_another_type_is_refused(self, key: str, value: object) -> None:
+        with pytest.raises(BundleError):
+            Manifest.from_json(MANIFEST.to_json() | {key: value})
+
+    @pytest.mark.parametrize("value", [None, [], "manifest", 1])
+    def test_no_object(self, value: object) -> None:
+        with pytest.raises(BundleError, match="expected an object"):
+            Manifest.from_json(value)
+
+    @pytest.mark.parametrize("version", [0, 2])
+    def test_an_unknown_version_is_named_before_anything_else(self, version: int) -> None:
+        with pytest.raises(BundleError, match=f"format version {version}, expected 1"):
+            Manifest.from_json({"format_version": version})
+
+    def test_a_layout_that_its_digest_does_not_know(self) -> None:
+        with pytest.raises(BundleError, match="layout_digest is 'cdcdcdcdcdcd'"):
+            Manifest.from_json(MANIFEST.to_json() | {"layout_digest": "cd" * 32})
+
+    @pytest.mark.parametrize(
+        "path", ["../x", "/etc/passwd", "a/../../x", "a//b", "./a", "a/", "", "..\\x", "C:x", "a\0b", ".."]
+    )
+    def test_a_path_that_leaves_the_bundle(self, path: str) -> None:
+        raw = MANIFEST.to_json()
+        raw["files"][path] = raw["files"]["model.onnx"]
+        with pytest.raises(BundleError, match="path"):
+            Manifest.from_json(raw)
+
+    @pytest.mark.parametrize("path", ["../sst2.bias", "tasks/other.bias", "/tasks/sst2.bias"])
+    def test_a_row_lies_at_its_place(self, path: str) -> None:
+        raw = MANIFEST.to_json()
+        raw["tasks"]["sst2"]["file"] = path
+        with pytest.raises(BundleError, match=r"expected 'tasks/sst2\.bias'"):
+            Manifest.from_json(raw)
+
+    def test_every_truncation_of_the_file_is_refused(self, bundle: Path) -> None:
+        path = bundle / MANIFEST_FILE
+        whole = path.read_bytes().rstrip()
+        for length in range(len(whole)):
+            path.write_bytes(whole[:length])
+            with pytest.raises(BundleError, match="no whole JSON file"):
+                read_manifest(bundle)
+
+    @pytest.mark.parametrize(
+        "data",
+        [b"\xff\xfe", b'{"a": NaN}', b'{"a": 1, "a": 2}', b"[" * 100_000, b"9" * 5000],
+        ids=["not UTF-8", "NaN", "a key twice", "deep", "a huge number"],
+    )
+    def test_text_that_is_no_json(self, bundle: Path, data: bytes) -> None:
+        (bundle / MANIFEST_FILE).write_bytes(data)
+        with pytest.raises(BundleError, match="no whole JSON file"):
+            read_manifest(bundle)
+
+    def test_a_folder_without_a_manifest(self, tmp_path: Path) -> None:
+        with pytest.raises(BundleError, match="can't be read") as caught:
+            read_manifest(tmp_path)
+        assert caught.value.hint
+
+
+class TestPartsThatDisagree:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"base": BaseRecord("other", "main", "cd" * 32)}, "the layout is for the base"),
+            ({"layout_kind": "row"}, "layout_kind is 'row', expected one of table"),
+            ({"target": "cuda"}, "target is 'cuda'"),
+            ({"precision": "fp64"}, "precision is 'fp64'"),
+            ({"opset": 0}, "opset is 0"),
+            ({"pad_token_id": -1}, "pad_token_id is -1"),
+            ({"inputs": ()}, "no inputs"),
+            ({"outputs": ("logits", "logits")}, "unique names"),
+            ({"tasks": {"other": TASK}}, "under the name 'other'"),
+            ({"max_positions": 127}, "max_length 128, expected at most 127"),
+        ],
+    )
+    def test_manifest(self, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(BundleError, match=message):
+            replace(MANIFEST, **changes)
+
+    def test_a_task_as_long_as_the_model_allows(self) -> None:
+        assert replace(MANIFEST, max_positions=128).tasks == MANIFEST.tasks
+
+    @pytest.mark.parametrize(
+        ("problem_type", "good", "bad"),
+        [
+            ("single_label", [("a",), ("a", "b")], [()]),
+            ("multi_label", [("a",)], [()]),
+            ("token", [("O", "B-PER")], [()]),
+            ("regression", [()], [("a",)]),
+            ("span", [("start", "end")], [(), ("start",), ("a", "b", "c")]),
+        ],
+    )
+    def test_labels(self, problem_type: str, good: list[tuple[str, ...]], bad: list[tuple[str, ...]]) -> None:
+        for labels in good:
+            task = replace(TASK, problem_type=problem_type, labels=labels)
+            assert task.label_count == (1 if problem_type == "regression" else len(labels))
+        for labels in bad:
+            with pytest.raises(BundleError, match="labels, expected"):
+                replace(TASK, problem_type=problem_type, labels=labels)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"name": "a/b", "file": "tasks/a/b.bias"},
+            {"sha256": "x"},
+            {"problem_type": "ranking"},
+            {"labels": ("a", "a")},
+            {"task_version": 0},
+            {"max_length": 0},
+            {"metrics": {"accuracy": float("nan")}},
+        ],
+    )
+    def test_task(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(BundleError):
+            replace(TASK, **changes)
+
+
+class TestCheckFiles:
+    @pytest.mark.parametrize("hash_files", [False, True])
+    def test_a_whole_bundle(self, bundle: Path, hash_files: bool) -> None:
+        check_files(bundle, read_manifest(bundle), hash_files=hash_files)
+
+    @pytest.mark.parametrize("hash_files", [False, True])
+    @pytest.mark.parametrize("name", ["model.onnx", "tokenizer/vocab.txt", "tasks/sst2.bias"])
+    @pytest.mark.parametrize(
+        "damage", [Path.unlink, lambda path: (path.unlink(), path.mkdir())], ids=["gone", "folder"]
+    )
+    def test_no_file(self, bundle: Path, name: str, hash_files: bool, damage: Callable[[Path], object]) -> None:
+        damage(bundle / name)
+        with pytest.raises(BundleError, match=name):
+            check_files(bundle, MANIFEST, hash_files=hash_files)
+
+    @pytest.mark.parametrize("data", [MODEL[:-1], MODEL + b"\0"])
+    def test_sizes_are_always_compared(self, bundle: Path, data: bytes) -> None:
+        (bundle / "model.onnx").write_bytes(data)
+        with pytest.raises(BundleError, match=f"{len(data)} bytes, expected {len(MODEL)}"):
+            check_files(bundle, MANIFEST, hash_files=False)
+
+    @pytest.mark.parametrize(("name", "data"), [("model.onnx", b"A" + MODEL[1:]), ("tasks/sst2.bias", b"another row")])
+    def test_digests_are_compared_when_asked_for(self, bundle: Path, name: str, data: bytes) -> None:
+        (bundle / name).write_bytes(data)
+        check_files(bundle, MANIFEST, hash_files=False)
+        with pytest.raises(BundleError, match=f"{name} has sha256"):
+            check_files(bundle, MANIFEST, hash_files=True)
