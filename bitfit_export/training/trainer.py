@@ -230,6 +230,4 @@ def _frozen_digest(model: TaskModel) -> str:
 def bias_differences(base: BaseModel, trained: TrainedModel) -> dict[str, np.ndarray]:
     """b_F - b_0 in float32 for each trained bias term."""
     state = trained.model.base.state_dict()
-    return {
-        name: state[name].detach().numpy() - base.biases[name] for name in trained.trained if is_bias_term(name)
-    }
+    return {name: state[name].detach().numpy() - base.biases[name] for name in trained.trained if is_bias_term(name)}

@@ -1,0 +1,33 @@
+# `make demo` and `make test` are all that a fresh machine needs: Python 3.11 or later, make, a C++ compiler.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Installed once for each state of the two files that say what to install.
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
+
+.PHONY: demo test check install clean
+
+demo: install ## compile the packaged model with five real tasks and run them
+	$(BIN)/python examples/demo.py
+
+test: install ## every test, the slow ones included
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: install ## what CI runs before the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[export,train,demo,dev]'
+	rm -f $(VENV)/.installed-*
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo

@@ -1,0 +1,84 @@
+"""Compile a base model and its tasks into one bundle: constant weights, biases as inputs, a small row for each task.
+
+example: bitfit-export --model minilm-l6 --tasks rte,sst2 --output bundles/minilm-l6
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from bitfit_export.base_models import ALIASES, BaseModel, load_base_model, resolve_model
+from bitfit_export.bundle import Manifest
+from bitfit_export.cli.tables import print_comparisons, print_table, size_text
+from bitfit_export.compiler import compile_bundle
+from bitfit_export.delta import TaskDelta
+from bitfit_export.delta_store import find_deltas, load_deltas
+from bitfit_export.files import new_folder, refuse_existing
+from bitfit_export.verify import VerifyReport, verify_bundle
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
+    parser.add_argument("--tasks", required=True, help="names with commas; NAME=PATH names a delta's folder")
+    parser.add_argument("--revision", help="the base model's revision on the Hub")
+    parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
+    parser.add_argument("--output", type=Path, help="the bundle's folder (bundles/MODEL)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
+    parser.add_argument("--layout", choices=("table",), default="table", help="(%(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    source = resolve_model(options.model)
+    output = options.output or Path("bundles") / source.short_name
+    refuse_existing(output, overwrite=options.overwrite)
+    deltas = load_deltas(find_deltas(source.short_name, options.tasks, options.deltas))
+    started = time.monotonic()
+    _say(f"loading {source.name}")
+    base = load_base_model(options.model, revision=options.revision)
+    with new_folder(output, overwrite=options.overwrite) as folder:
+        _say(f"compiling {len(deltas)} tasks")
+        manifest = compile_bundle(base, deltas, folder)
+        compiled = time.monotonic()
+        _say("verifying against PyTorch")
+        report = verify_bundle(folder, base, deltas)
+        verified = time.monotonic()
+        sizes = {name: (folder / record.file).stat().st_size for name, record in manifest.tasks.items()}
+    _print_report(base, deltas, manifest, sizes, report)
+    _say(f"compiled in {compiled - started:.1f} s, verified in {verified - compiled:.1f} s")
+    print(output)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_report(
+    base: BaseModel,
+    deltas: Mapping[str, TaskDelta],
+    manifest: Manifest,
+    row_sizes: Mapping[str, int],
+    report: VerifyReport,
+) -> None:
+    parameters = sum(parameter.numel() for parameter in base.module.parameters())
+    changed = manifest.layout.bias_count
+    model_size = sum(record.size for record in manifest.files.values())
+    rows_size = sum(row_sizes.values())
+    one_each = len(deltas) * model_size
+    print_comparisons(report)
+    print_table(
+        ("", "size"),
+        [
+            (f"one full model a task, {len(deltas)} of them", size_text(one_each)),
+            ("this bundle: one model", size_text(model_size)),
+            (f"  and {len(deltas)} rows", size_text(rows_size)),
+            ("bundle / full models", f"{(model_size + rows_size) / one_each:.1%}"),
+            ("largest row", size_text(max(row_sizes.values()))),
+        ],
+    )
+    _say(f"a row has {changed:,} bias values, {changed / parameters:.3%} of the model's {parameters:,} parameters")
+    _say(f"largest difference to PyTorch: {report.max_difference:.2e} (at most {report.tolerance:.0e} is allowed)")

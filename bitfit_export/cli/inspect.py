@@ -1,0 +1,144 @@
+"""Say what is in a bundle, a bias row or a task delta.
+
+example: bitfit inspect bundles/minilm-l6
+         bitfit inspect bundles/minilm-l6/tasks/rte.bias --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitfit_export.bundle import MANIFEST_FILE, check_files, read_manifest, read_row
+from bitfit_export.cli.tables import size_text
+from bitfit_export.delta import CONFIG_FILE, TaskDelta
+from bitfit_export.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="PATH", help="a bundle, a .bias file or a delta's folder")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run(options: argparse.Namespace) -> int:
+    description = describe(options.path)
+    if options.json:
+        print(json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False))
+    else:
+        _print(description)
+    return 0
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What is at `path`, checked completely, as plain values.
+
+    Raises:
+        UsageError: neither a bundle, nor a row, nor a delta.
+        BundleError, RowError, DeltaError: one that is damaged.
+    """
+    if (path / MANIFEST_FILE).is_file():
+        return _describe_bundle(path)
+    if (path / CONFIG_FILE).is_file():
+        return _describe_delta(path)
+    if path.is_file():
+        return _describe_row(path)
+    raise UsageError(
+        f"{path} is no bundle, row or delta", hint=f"expected a folder with {MANIFEST_FILE} or {CONFIG_FILE}, or a file"
+    )
+
+
+def _describe_bundle(path: Path) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    check_files(path, manifest, hash_files=True)
+    rows = {name: read_row(path / task.file, layout=manifest.layout) for name, task in manifest.tasks.items()}
+    return {
+        "kind": "bundle",
+        "base": manifest.base.name,
+        "base digest": manifest.base.digest,
+        "layout": manifest.layout_kind,
+        "layout digest": manifest.layout.digest,
+        "target": manifest.target,
+        "precision": manifest.precision,
+        "opset": manifest.opset,
+        "inputs": list(manifest.inputs),
+        "outputs": list(manifest.outputs),
+        "poolings": list(manifest.layout.poolings),
+        "longest sequence": manifest.max_positions,
+        "bias terms": len(manifest.layout.biases),
+        "bias values a row": manifest.layout.bias_count,
+        "model size": sum(record.size for record in manifest.files.values()),
+        "tasks": {
+            name: {
+                "problem type": task.problem_type,
+                "labels": list(task.labels),
+                "version": task.task_version,
+                "metrics": task.metrics,
+                "row size": (path / task.file).stat().st_size,
+                "head values": sum(tensor.size for tensor in rows[name].head),
+            }
+            for name, task in manifest.tasks.items()
+        },
+    }
+
+
+def _describe_row(path: Path) -> dict[str, Any]:
+    row = read_row(path)
+    return {
+        "kind": "bias row",
+        "task": row.task,
+        "problem type": row.problem_type,
+        "labels": row.labels,
+        "version": row.task_version,
+        "layout digest": row.layout_digest,
+        "dtype": str(row.biases.dtype),
+        "bias values": row.biases.size,
+        "head shapes": [list(tensor.shape) for tensor in row.head],
+        "size": path.stat().st_size,
+    }
+
+
+def _describe_delta(path: Path) -> dict[str, Any]:
+    delta = TaskDelta.load(path)
+    config = delta.config
+    # The paper's measure of how much a bias term changed: the mean absolute difference of its values.
+    change = {name: float(np.abs(value).mean()) for name, value in delta.biases.items()}
+    return {
+        "kind": "task delta",
+        "task": config.task,
+        "problem type": config.problem_type,
+        "labels": list(config.labels),
+        "base": config.base_model,
+        "base digest": config.base_digest,
+        "method": config.method,
+        "pooling": config.pooling,
+        "metrics": config.metrics,
+        "bias values": sum(value.size for value in delta.biases.values()),
+        "head shapes": {name: list(value.shape) for name, value in sorted(delta.head.items())},
+        "mean absolute change": change,
+    }
+
+
+def _print(description: dict[str, Any]) -> None:
+    for key, value in description.items():
+        if not isinstance(value, dict):
+            print(f"{key}: {_text(key, value)}")
+            continue
+        print(f"{key}:")
+        for name, inner in value.items():
+            print(f"  {name}: {_text(name, inner)}")
+
+
+def _text(key: str, value: Any) -> str:
+    if key.endswith("size"):
+        return size_text(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(name, inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(each) for each in value) or "none"
+    return str(value)

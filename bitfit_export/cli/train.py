@@ -1,0 +1,145 @@
+"""Train a task with BitFit: only the bias terms and the head of a frozen base model learn.
+
+example: bitfit-train --model minilm-l6 --task rte --data glue/ --learning-rate 1e-3 --epochs 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from bitfit_export.base_models import ALIASES, BaseModel, load_base_model
+from bitfit_export.bundle import TASK_NAME
+from bitfit_export.delta_store import default_output
+from bitfit_export.errors import OutputError, UsageError
+from bitfit_export.files import canonical_json, refuse_existing, write_bytes
+from bitfit_export.training import (
+    METHODS,
+    SCHEDULES,
+    TaskData,
+    TrainingResult,
+    TrainingSettings,
+    load_task_data,
+    train_task,
+)
+
+_DEFAULTS = TrainingSettings()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
+    parser.add_argument("--task", required=True, help="a GLUE task, or any name for your own data")
+    parser.add_argument("--revision", help="the base model's revision on the Hub")
+    parser.add_argument("--output", type=Path, help="the delta's folder (deltas/MODEL/TASK)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
+    parser.add_argument("--restart", action="store_true", help="forget an interrupted run instead of going on with it")
+    data = parser.add_argument_group("data (a GLUE task without --data comes from the Hugging Face Hub)")
+    data.add_argument("--data", type=Path, help="folder with train.* and dev.* (JSONL, CSV, TSV, Parquet)")
+    data.add_argument("--train-file", type=Path)
+    data.add_argument("--validation-file", type=Path)
+    data.add_argument("--columns", help="one text column, or two with a comma (sentence, or sentence1,sentence2)")
+    data.add_argument("--label-column")
+    data.add_argument("--labels", help="label names in id order, with commas")
+    data.add_argument("--problem-type", choices=("single_label", "regression"))
+    training = parser.add_argument_group("training")
+    training.add_argument("--method", choices=METHODS, default=_DEFAULTS.method)
+    training.add_argument("--bias-terms", help="b_q,b_m2 or query,intermediate (all)")
+    training.add_argument("--pooling", default=_DEFAULTS.pooling, help="pooler, cls or mean (%(default)s)")
+    training.add_argument("--learning-rate", type=float, default=_DEFAULTS.learning_rate, help="(%(default)s)")
+    training.add_argument("--epochs", type=int, default=_DEFAULTS.epochs, help="(%(default)s)")
+    training.add_argument("--batch-size", type=int, default=_DEFAULTS.batch_size, help="(%(default)s)")
+    training.add_argument("--schedule", choices=SCHEDULES, default=_DEFAULTS.schedule, help="(%(default)s)")
+    training.add_argument("--warmup", type=float, default=_DEFAULTS.warmup, help="share of the steps (%(default)s)")
+    training.add_argument("--seed", type=int, default=_DEFAULTS.seed, help="(%(default)s)")
+    training.add_argument("--max-length", type=int, default=_DEFAULTS.max_length, help="tokens (%(default)s)")
+    training.add_argument("--bf16", action="store_true", help="training steps in bfloat16")
+    training.add_argument("--threads", type=int, help="CPU threads")
+
+
+def run(options: argparse.Namespace) -> int:
+    if not TASK_NAME.fullmatch(options.task):
+        raise UsageError(f"{options.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
+    settings = _settings(options)
+    data = load_task_data(
+        options.task,
+        data=options.data,
+        train_file=options.train_file,
+        validation_file=options.validation_file,
+        columns=_words(options.columns),
+        label_column=options.label_column,
+        problem_type=options.problem_type,
+        labels=_words(options.labels),
+    )
+    base = load_base_model(options.model, revision=options.revision)
+    output = options.output or default_output(base.source.short_name, options.task)
+    refuse_existing(output, overwrite=options.overwrite)
+    work_folder = _work_folder(output, base, data, settings, restart=options.restart)
+    result = _train(base, data, settings, work_folder, options.threads)
+    _publish(result, base, data, output, overwrite=options.overwrite)
+    shutil.rmtree(work_folder, ignore_errors=True)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> TrainingSettings:
+    names = ("method", "pooling", "learning_rate", "epochs", "batch_size", "schedule", "warmup", "seed", "max_length")
+    values = {name: getattr(options, name) for name in names}
+    return TrainingSettings(**values, bf16=options.bf16, bias_terms=tuple(_words(options.bias_terms) or ()))
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",")]
+
+
+def _work_folder(output: Path, base: BaseModel, data: TaskData, settings: TrainingSettings, *, restart: bool) -> Path:
+    """The folder of this run's checkpoints, beside the output; only the same run may go on in it."""
+    folder = output.parent / f".{output.name}.training"
+    identity = canonical_json(asdict(settings) | {"base": base.digest, "data": data.digest})
+    record = folder / "run.json"
+    if restart:
+        shutil.rmtree(folder, ignore_errors=True)
+    if record.exists() and record.read_bytes() != identity:
+        raise OutputError(
+            f"{folder} holds an interrupted run with other settings or data",
+            hint="repeat the earlier command to finish it, or pass --restart to forget it",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} can't be made: {error.strerror}", hint="choose another --output") from error
+    write_bytes(record, identity)
+    return folder
+
+
+def _train(
+    base: BaseModel, data: TaskData, settings: TrainingSettings, work_folder: Path, threads: int | None
+) -> TrainingResult:
+    import torch
+
+    from bitfit_export.cli.progress import EpochReport
+
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"--threads is {threads}, expected at least 1")
+        torch.set_num_threads(threads)
+    return train_task(base, data, settings, work_folder, [EpochReport(data.spec.metrics[0])])
+
+
+def _publish(result: TrainingResult, base: BaseModel, data: TaskData, output: Path, *, overwrite: bool) -> None:
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+    total = sum(parameter.numel() for parameter in base.module.parameters())
+    in_base, in_head = result.trained_parameters
+    print(f"best epoch: {result.best_epoch}; on {len(data.validation.labels)} rows: {scores}", file=sys.stderr)
+    print(
+        f"trained {in_base:,} of the base model's {total:,} parameters ({in_base / total:.3%}), {in_head:,} of a head",
+        file=sys.stderr,
+    )
+    if result.delta is None:
+        print("--method full changes every weight: there is no delta to compile, nothing was written", file=sys.stderr)
+        return
+    from bitfit_export.training.model_card import render_card
+
+    result.delta.save(output, card=render_card(result.delta, base.source.short_name), overwrite=overwrite)
+    print(output)

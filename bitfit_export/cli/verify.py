@@ -1,0 +1,35 @@
+"""Compare a bundle with PyTorch, on every task and on mixed batches. Exit status 1 when they differ.
+
+example: bitfit verify bundles/minilm-l6
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bitfit_export.base_models import ALIASES, load_base_model, resolve_model
+from bitfit_export.bundle import read_manifest
+from bitfit_export.cli.tables import print_comparisons
+from bitfit_export.delta_store import find_deltas, load_deltas
+from bitfit_export.verify import verify_bundle
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("--model", help="the base model, where it is not the one that the manifest names")
+    parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
+    parser.add_argument("--tasks", help="the tasks to compare; NAME=PATH names a delta's folder (all of the bundle's)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random ids (%(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    manifest = read_manifest(options.bundle)
+    # A folder's name is not a place; a Hub id has an alias by which its deltas are filed.
+    aliases = {hub_id: alias for alias, hub_id in ALIASES.items()}
+    model = options.model or aliases.get(manifest.base.name, manifest.base.name)
+    tasks = options.tasks or ",".join(manifest.tasks)
+    deltas = load_deltas(find_deltas(resolve_model(model).short_name, tasks, options.deltas))
+    base = load_base_model(model, revision=manifest.base.revision)
+    print_comparisons(verify_bundle(options.bundle, base, deltas, seed=options.seed))
+    return 0

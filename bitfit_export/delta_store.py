@@ -1,0 +1,74 @@
+"""Where a task's delta is: `--tasks rte` to a folder.
+
+`rte` is looked for in `--deltas`, then in `./deltas/<model>/`, then among the deltas that the package ships.
+`NAME=PATH` names a folder outright.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bitfit_export.bundle import TASK_NAME
+from bitfit_export.delta import CONFIG_FILE, TaskDelta
+from bitfit_export.errors import UsageError
+
+__all__ = ["SHIPPED", "default_output", "find_deltas", "load_deltas"]
+
+SHIPPED = Path(__file__).parent / "deltas"
+
+
+def default_output(model: str, task: str) -> Path:
+    """Where bitfit-train writes a delta unless told otherwise, and where bitfit-export looks for it."""
+    return Path("deltas") / model / task
+
+
+def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str, Path]:
+    """Task name -> the folder of its delta.
+
+    Args:
+        model: the base model's short name.
+        tasks: comma-separated `NAME` or `NAME=PATH`.
+        folder: what `--deltas` named: it holds `<task>/` or `<model>/<task>/`.
+
+    Raises:
+        UsageError: no task, a name twice, a name that can't be one, or a task whose delta is nowhere.
+    """
+    found: dict[str, Path] = {}
+    for word in filter(None, (word.strip() for word in tasks.split(","))):
+        name, equals, path = word.partition("=")
+        if not TASK_NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-', at most 63 of them"
+            )
+        if name in found:
+            raise UsageError(f"the task {name} is named twice in --tasks {tasks}")
+        found[name] = Path(path) if equals else _search(model, name, folder)
+        if not (found[name] / CONFIG_FILE).is_file():
+            raise UsageError(f"{found[name]} holds no delta: it has no {CONFIG_FILE}", hint="bitfit-train writes one")
+    if not found:
+        raise UsageError("--tasks names no task", hint="pass --tasks rte,sst2")
+    return found
+
+
+def load_deltas(folders: Mapping[str, Path]) -> dict[str, TaskDelta]:
+    """Load what `find_deltas` found.
+
+    Raises:
+        DeltaError: a folder that is no whole delta.
+    """
+    return {name: TaskDelta.load(folder) for name, folder in folders.items()}
+
+
+def _search(model: str, task: str, folder: Path | None) -> Path:
+    places = [default_output(model, task), SHIPPED / model / task]
+    if folder is not None:
+        places = [folder / model / task, folder / task, *places]
+    for place in places:
+        if (place / CONFIG_FILE).is_file():
+            return place
+    shown = ", ".join(str(place.parent) for place in places[:-1])
+    raise UsageError(
+        f"no delta for the task {task} on {model}: looked in {shown}, and among those that the package ships",
+        hint=f"train one: bitfit-train --model {model} --task {task}",
+    )

@@ -1,0 +1,103 @@
+"""The model card of a task delta, in the form that the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitfit_export.delta import DeltaConfig, TaskDelta
+
+__all__ = ["ComparedRun", "render_card"]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A line of the card's table: what was trained, its learning rate, and the metrics on the same validation set."""
+
+    name: str
+    trained: int
+    learning_rate: float
+    best_epoch: int
+    metrics: dict[str, float]
+
+
+def render_card(delta: TaskDelta, model: str, runs: Sequence[ComparedRun] = (), notes: str = "") -> str:
+    """The card's Markdown.
+
+    Args:
+        model: the base model's name on the command line.
+        runs: other trainings to stand beside this one.
+        notes: paragraphs for what a reader should know besides.
+    """
+    config = delta.config
+    parts = [
+        _front_matter(config),
+        f"# {config.task} on {model}\n",
+        f"A BitFit task delta: the changes of {len(config.bias_terms)} bias terms "
+        f"({sum(value.size for value in delta.biases.values()):,} values) of `{config.base_model}`, and a head that "
+        f"reads its {_POOLING_TEXT[config.pooling]}. All other weights are the base model's.\n",
+        _results(config),
+        _comparison(runs, config),
+        notes,
+        _settings(config),
+        "## Use\n\n"
+        f"```\nbitfit-export --model {model} --tasks {config.task}\n"
+        f"bitfit run bundles/{model} --task {config.task} --text ...\n```\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+_POOLING_TEXT = {"pooler": "pooler's output", "cls": "first token", "mean": "mean over the tokens"}
+
+
+def _front_matter(config: DeltaConfig) -> str:
+    return (
+        "---\n"
+        f"base_model: {config.base_model}\n"
+        "base_model_relation: adapter\n"
+        "library_name: bitfit-export\n"
+        "pipeline_tag: text-classification\n"
+        "tags:\n- bitfit\n"
+        "---\n"
+    )
+
+
+def _results(config: DeltaConfig) -> str:
+    rows = config.training.get("validation_rows", "all")
+    lines = [f"| {name} | {value:.4f} |" for name, value in config.metrics.items()]
+    return "\n".join(
+        [f"On the validation set ({rows} rows), in float32:\n", "| metric | value |", "| --- | --- |", *lines, ""]
+    )
+
+
+def _comparison(runs: Sequence[ComparedRun], config: DeltaConfig) -> str:
+    if not runs:
+        return ""
+    names = list(config.metrics)
+    lines = [
+        f"| {run.name} | {run.trained:,} | {run.learning_rate:g} | {run.best_epoch} | "
+        + " | ".join(f"{run.metrics[name]:.4f}" for name in names)
+        + " |"
+        for run in runs
+    ]
+    return "\n".join(
+        [
+            "## What BitFit bought\n",
+            "The same data, head, epochs and batch size; the best epoch by the first metric.\n",
+            "| trained | values | learning rate | best epoch | " + " | ".join(names) + " |",
+            "| --- | --- | --- | --- |" + " --- |" * len(names),
+            *lines,
+            "",
+        ]
+    )
+
+
+def _settings(config: DeltaConfig) -> str:
+    record = config.training
+    plain = {name: value for name, value in record.items() if not isinstance(value, dict)}
+    plain |= {"method": config.method, "pooling": config.pooling, "base_digest": config.base_digest}
+    versions = ", ".join(f"{name} {value}" for name, value in record.get("versions", {}).items())
+    lines = [f"| {name} | {value} |" for name, value in sorted(plain.items())]
+    return "\n".join(
+        ["## Training\n", "| setting | value |", "| --- | --- |", *lines, "", f"Versions: {versions}.", ""]
+    )

