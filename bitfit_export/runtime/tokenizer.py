@@ -1,0 +1,201 @@
+"""Text to token ids, exactly as transformers' tokenizer gives them, without transformers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from bitfit_export.errors import BundleError, InputError
+
+__all__ = ["TOKENIZER_FILE", "Text", "TextEncoder", "TokenIds", "as_texts"]
+
+TOKENIZER_FILE = "tokenizer.json"
+
+#: A text, or a pair of texts such as premise and hypothesis.
+Text: TypeAlias = str | tuple[str, str]
+IntArray: TypeAlias = NDArray[np.int64]
+
+# A truncating copy of a tokenizer takes some megabytes; callers use one or two lengths.
+_COPIES_KEPT = 4
+
+
+class TokenIds(NamedTuple):
+    """One text's tokens, not padded."""
+
+    ids: list[int]
+    type_ids: list[int]
+
+
+class TextEncoder:
+    """The bundle's tokenizer. Any number of threads may use one encoder.
+
+    The truncation of a `Tokenizer` is part of its state, so it is never changed here: texts that need truncation go
+    through a copy that truncates to that length. The copies are made when they are first needed.
+
+    Args:
+        folder: the bundle, with `tokenizer.json`. A truncation or padding that is baked into that file is cleared.
+        max_positions: the longest sequence that the model takes, in tokens.
+        pad_token_id: what `input_ids` are padded with.
+
+    Raises:
+        BundleError: the tokenizer can't be read.
+    """
+
+    def __init__(self, folder: Path, *, max_positions: int, pad_token_id: int) -> None:
+        self._tokenizer = _read_tokenizer(folder / TOKENIZER_FILE)
+        self._max_positions = max_positions
+        self._pad_token_id = pad_token_id
+        self._copies: dict[int, Any] = {}
+        self._copying = threading.Lock()
+
+    def encode(
+        self, texts: Text | Sequence[Text], *, max_length: int | None = None, truncate: bool = False
+    ) -> dict[str, IntArray]:
+        """`tokenize`, then `pad`: what a transformers tokenizer gives with `padding=True`.
+
+        Returns:
+            `input_ids`, `attention_mask` and `token_type_ids`, int64 [batch, sequence].
+
+        Raises:
+            InputError: as `tokenize`.
+        """
+        return self.pad(self.tokenize(texts, max_length=max_length, truncate=truncate))
+
+    def tokenize(
+        self, texts: Text | Sequence[Text], *, max_length: int | None = None, truncate: bool = False
+    ) -> list[TokenIds]:
+        """The tokens of each text, with the model's special tokens.
+
+        Args:
+            texts: a string or a tuple of two is one text; a list holds several, of either kind.
+            max_length: the most tokens that a text may have, special tokens included; by default `max_positions`.
+            truncate: cut a longer text at its end, the longer one of a pair first, instead of refusing it.
+
+        Raises:
+            InputError: no text, one that is neither a string nor a pair, or one that is too long.
+        """
+        items = as_texts(texts)
+        limit = self._check_limit(max_length)
+        found = self._encode(self._tokenizer, items)
+        long = [row for row, tokens in enumerate(found) if len(tokens.ids) > limit]
+        if long and not truncate:
+            raise _too_long(long, found, limit)
+        if long:
+            self._check_special_tokens([items[row] for row in long], limit)
+            shortened = self._encode(self._truncating(limit), [items[row] for row in long])
+            for row, tokens in zip(long, shortened, strict=True):
+                found[row] = tokens
+        return found
+
+    def pad(self, rows: Sequence[TokenIds]) -> dict[str, IntArray]:
+        """Rows as int64 arrays [batch, sequence], padded on the right to the longest."""
+        shape = (len(rows), max(len(row.ids) for row in rows))
+        input_ids = np.full(shape, self._pad_token_id, np.int64)
+        attention_mask = np.zeros(shape, np.int64)
+        token_type_ids = np.zeros(shape, np.int64)
+        for index, row in enumerate(rows):
+            length = len(row.ids)
+            input_ids[index, :length] = row.ids
+            attention_mask[index, :length] = 1
+            token_type_ids[index, :length] = row.type_ids
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+
+    def _check_limit(self, max_length: int | None) -> int:
+        if max_length is None:
+            return self._max_positions
+        if type(max_length) is not int or not 1 <= max_length <= self._max_positions:
+            raise InputError(f"max_length is {max_length!r}, expected 1 to {self._max_positions} tokens")
+        return max_length
+
+    def _check_special_tokens(self, texts: Sequence[Text], limit: int) -> None:
+        """With fewer positions than special tokens the library gives the text untruncated, without a word."""
+        special = max(self._tokenizer.num_special_tokens_to_add(isinstance(text, tuple)) for text in texts)
+        if limit < special:
+            raise InputError(f"max_length is {limit}, expected at least {special}, the number of special tokens")
+
+    def _encode(self, tokenizer: Any, texts: Sequence[Text]) -> list[TokenIds]:
+        try:
+            # "fast" leaves out the offsets; the ids are the same.
+            encodings = tokenizer.encode_batch_fast(list(texts))
+        except Exception as error:
+            raise _encoding_error(texts, error) from error
+        return [TokenIds(encoding.ids, encoding.type_ids) for encoding in encodings]
+
+    def _truncating(self, limit: int) -> Any:
+        """The copy that truncates to `limit` tokens as transformers' tokenizer does with `truncation=True`."""
+        with self._copying:
+            copy = self._copies.pop(limit, None)
+            if copy is None:
+                copy = Tokenizer.from_str(self._tokenizer.to_str())
+                copy.enable_truncation(limit, stride=0, strategy="longest_first", direction="right")
+            self._copies[limit] = copy  # last, so the first is the one that was not used for longest
+            if len(self._copies) > _COPIES_KEPT:
+                del self._copies[next(iter(self._copies))]
+            return copy
+
+
+def as_texts(texts: Text | Sequence[Text]) -> list[Text]:
+    """Texts as a list: a string or a tuple is one text, a list or another sequence holds several.
+
+    Raises:
+        InputError: no text, or one that is neither a string nor a tuple of two strings.
+    """
+    if isinstance(texts, (str, tuple)):
+        items = [texts]
+    elif isinstance(texts, Sequence) and not isinstance(texts, (bytes, bytearray)):
+        items = list(texts)
+    else:
+        raise InputError(f"the texts are {type(texts).__name__}, expected a list of strings or pairs of strings")
+    if not items:
+        raise InputError("there is no text, expected at least one")
+    for row, item in enumerate(items):
+        if not isinstance(item, str) and not _is_pair(item):
+            raise InputError(f"row {row} is {_describe(item)}, expected a string or a tuple of two strings")
+    return cast("list[Text]", items)
+
+
+def _is_pair(item: object) -> bool:
+    return isinstance(item, tuple) and len(item) == 2 and all(isinstance(each, str) for each in item)
+
+
+def _describe(item: object) -> str:
+    if isinstance(item, tuple):
+        return f"a tuple of ({', '.join(type(each).__name__ for each in item)})"
+    return f"{type(item).__name__}"
+
+
+def _read_tokenizer(path: Path) -> Any:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise BundleError(
+            f"the tokenizer {path} can't be read: {first_line}", hint="copy the bundle again, or export it again"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _too_long(long: Sequence[int], found: Sequence[TokenIds], limit: int) -> InputError:
+    others = f" ({len(long)} rows are too long)" if len(long) > 1 else ""
+    return InputError(
+        f"row {long[0]} has {len(found[long[0]].ids)} tokens, expected at most {limit}{others}",
+        hint="shorten the text, or pass --truncate (truncate=True) to cut it",
+    )
+
+
+def _encoding_error(texts: Sequence[Text], error: Exception) -> InputError:
+    """Say which text the library could not take; half a surrogate pair is the only kind known."""
+    for row, text in enumerate(texts):
+        try:
+            "".join(text).encode("utf-8")
+        except UnicodeEncodeError:
+            return InputError(f"row {row} has half a surrogate pair, expected a string that UTF-8 can write")
+    return InputError(f"the texts can't be tokenised: {str(error).strip()}")

@@ -1,0 +1,77 @@
+"""Ship the best BitFit run of each task: its delta goes into the package, with a card that has the comparison.
+
+    python examples/train_shipped_deltas/publish.py [--notes notes.json]
+
+Reads what `train.py` left in `results/` and `runs/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from train import ROOT
+
+from bitfit_export.delta import TaskDelta
+from bitfit_export.delta_store import SHIPPED
+from bitfit_export.training.model_card import ComparedRun, render_card
+from bitfit_export.training.tasks import GLUE_TASKS
+
+_METHOD_NAMES = {"bitfit": "BitFit (this delta)", "frozen": "head only, frozen body", "full": "full fine-tuning"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="minilm-l6")
+    parser.add_argument("--notes", type=Path, default=Path(__file__).parent / "notes.json")
+    arguments = parser.parse_args()
+    notes = json.loads(arguments.notes.read_text()) if arguments.notes.exists() else {}
+    results = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / arguments.model).glob("*.json"))}
+    for task in sorted({record["task"] for record in results.values()}):
+        publish(arguments.model, task, {n: r for n, r in results.items() if r["task"] == task}, notes.get(task, ""))
+
+
+def publish(model: str, task: str, results: dict[str, dict[str, Any]], notes: str) -> None:
+    """Write the package's delta of one task."""
+    metric = GLUE_TASKS[task].metrics[0]
+    best = {method: _best(results, method, metric) for method in _METHOD_NAMES}
+    if best["bitfit"] is None:
+        return
+    delta = TaskDelta.load(ROOT / "runs" / f"{best['bitfit']}.delta")
+    runs = [_compared(_METHOD_NAMES[method], results[name]) for method, name in best.items() if name is not None]
+    text = f"{_tried(results, metric)}\n{notes}\n" if notes else _tried(results, metric)
+    delta.save(SHIPPED / model / task, card=render_card(delta, model, runs, text), overwrite=True)
+    print(f"{task}: {best['bitfit']} {delta.config.metrics}")
+
+
+def _best(results: dict[str, dict[str, Any]], method: str, metric: str) -> str | None:
+    names = [name for name, record in results.items() if record["method"] == method]
+    return max(names, key=lambda name: results[name]["metrics"][metric], default=None)
+
+
+def _compared(name: str, record: dict[str, Any]) -> ComparedRun:
+    trained = record["trained_parameters"]
+    return ComparedRun(
+        name=f"{name}, {record['settings']['epochs']} epochs",
+        trained=trained["base"] + trained["head"],
+        learning_rate=record["settings"]["learning_rate"],
+        best_epoch=record["best_epoch"],
+        metrics=record["metrics"],
+    )
+
+
+def _tried(results: dict[str, dict[str, Any]], metric: str) -> str:
+    """Every run of the task, so that a reader sees what the best one was chosen from."""
+    rows = [
+        f"| {record['method']} | {record['settings']['pooling']} | {record['settings']['learning_rate']:g} | "
+        f"{record['settings']['epochs']} | {record['metrics'][metric]:.4f} |"
+        for _, record in sorted(results.items())
+    ]
+    title = f"## What was tried\n\n| method | pooling | learning rate | epochs | {metric} |\n| --- | --- | --- | --- | --- |"
+    return "\n".join([title, *rows, ""])
+
+
+if __name__ == "__main__":
+    main()

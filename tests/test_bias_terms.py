@@ -1,0 +1,59 @@
+"""What counts as a bias term, and how terms are chosen by the paper's names and by Hugging Face's."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitfit_export.bias_terms import PAPER_NAMES, is_bias_term, select_bias_terms
+from bitfit_export.errors import UsageError
+
+LAYER = [
+    f"encoder.layer.0.{name}"
+    for name in (
+        "attention.self.query.weight",
+        "attention.self.query.bias",
+        "attention.self.key.bias",
+        "attention.self.value.bias",
+        "attention.output.dense.bias",
+        "attention.output.LayerNorm.bias",
+        "intermediate.dense.bias",
+        "output.dense.bias",
+        "output.LayerNorm.bias",
+    )
+]
+NAMES = ["embeddings.LayerNorm.bias", *LAYER, "pooler.dense.bias"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("encoder.layer.0.output.dense.bias", True),
+        ("encoder.layer.0.attention.self.q_bias", True),
+        ("encoder.layer.0.output.dense.weight", False),
+        ("encoder.relative_attention_bias.weight", False),
+        ("encoder.bias.weight", False),
+    ],
+)
+def test_a_bias_term_is_known_by_its_last_component(name: str, expected: bool) -> None:
+    assert is_bias_term(name) is expected
+
+
+def test_all_bias_terms_are_chosen_in_order_unless_some_are_wanted() -> None:
+    assert select_bias_terms(NAMES) == tuple(name for name in NAMES if name.endswith("bias"))
+    assert select_bias_terms(NAMES, ["all"]) == select_bias_terms(NAMES)
+
+
+def test_each_of_the_papers_names_chooses_one_term_a_layer() -> None:
+    # Table 4 of the paper: in this order, the eight bias terms of a layer.
+    for paper_name, expected in zip(PAPER_NAMES, [n for n in LAYER if n.endswith("bias")], strict=True):
+        assert select_bias_terms(NAMES, [paper_name]) == (expected,)
+
+
+def test_hugging_face_components_choose_what_contains_them_whole() -> None:
+    assert select_bias_terms(NAMES, ["query", "intermediate"]) == (LAYER[1], LAYER[6])
+    assert select_bias_terms(NAMES, ["layer.0"]) == tuple(n for n in LAYER if n.endswith("bias"))
+
+
+def test_a_word_that_chooses_nothing_is_an_error() -> None:
+    with pytest.raises(UsageError, match="--bias-terms quer selects none"):
+        select_bias_terms(NAMES, ["quer"])
