@@ -59,7 +59,9 @@ def test_an_existing_delta_is_not_replaced_unasked(saved: Path, tiny_deltas: dic
     assert TaskDelta.load(saved).config.task == "two_way"
 
 
-def test_merging_adds_the_difference_and_leaves_other_terms(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> None:
+def test_merging_adds_the_difference_and_leaves_other_terms(
+    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
+) -> None:
     whole = tiny_deltas["two_way"]
     name = "encoder.layer.0.output.dense.bias"
     config = dataclasses.replace(whole.config, bias_terms=(name,))

@@ -8,7 +8,9 @@ from bitfit_export import errors
 
 
 def test_every_error_is_drawn_in_the_tree_and_exported() -> None:
-    classes = {name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__}
+    classes = {
+        name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__
+    }
     assert set(errors.__all__) == classes
     for name in classes - {"RowFault"}:
         assert name in (errors.__doc__ or "")

@@ -49,9 +49,13 @@ def test_a_folder_whose_block_fails_never_appears(tmp_path: Path, error: type[Ba
     target = tmp_path / "bundle"
     target.mkdir()
     (target / "file").write_text("old")
-    with pytest.raises(error), new_folder(target, overwrite=True) as folder:
+
+    def fail(folder: Path) -> None:
         (folder / "file").write_text("half")
         raise error
+
+    with pytest.raises(error), new_folder(target, overwrite=True) as folder:
+        fail(folder)
     assert (target / "file").read_text() == "old"
     assert os.listdir(tmp_path) == ["bundle"]
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from bitfit_export.bundle import Layout, Manifest
 from bitfit_export.errors import BundleError, InputError
@@ -78,7 +79,7 @@ class FrozenModel:
             # A copy, for the original lives in ONNX Runtime's memory.
             return np.array(binding.get_outputs()[0].numpy())
         except Exception as error:
-            kind = InputError if type(error).__name__ == "InvalidArgument" else BundleError
+            kind = InputError if isinstance(error, InvalidArgument) else BundleError
             raise kind(f"the model can't run this batch: {_first_line(error)}") from error
 
 

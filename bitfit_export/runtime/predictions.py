@@ -39,10 +39,12 @@ def rank_labels(task: LoadedTask, logits: FloatArray) -> list[Prediction]:
 
 
 def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers: NDArray[np.float64] = np.exp(values - values.max())
-    return powers / powers.sum()
+    powers = np.exp(values - values.max())
+    shares: NDArray[np.float64] = powers / powers.sum()
+    return shares
 
 
 def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """1 / (1 + exp(-x)), in a form that does not overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * values))
+    halves: NDArray[np.float64] = np.tanh(0.5 * values)
+    return 0.5 * (1.0 + halves)

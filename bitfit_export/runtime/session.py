@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias, overload
 
@@ -17,7 +17,7 @@ from bitfit_export.runtime.inputs import TEXT_INPUTS, InputLimits
 from bitfit_export.runtime.model import FrozenModel
 from bitfit_export.runtime.predictions import Prediction, rank_labels
 from bitfit_export.runtime.table import BiasTable, LoadedTask
-from bitfit_export.runtime.tokenizer import Text, TextEncoder
+from bitfit_export.runtime.tokenizer import Text, TextEncoder, TokenIds
 
 __all__ = ["BiasSession"]
 
@@ -51,8 +51,8 @@ class BiasSession:
         tasks: Sequence[str] | None = None,
         check_hashes: bool = False,
     ) -> None:
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise UsageError(f"threads is {threads!r}, expected 1 or more")
+        if threads is not None:
+            _check_positive("threads", threads)
         folder = Path(bundle)
         self._manifest = read_manifest(folder)
         records = _choose_records(self._manifest, tasks)
@@ -89,8 +89,7 @@ class BiasSession:
         Raises:
             InputError: the task is not loaded.
         """
-        with self._table.lease(_as_names(task)) as lease:
-            return lease.tasks[0].labels
+        return self._table.get(_check_name(task)).labels
 
     def load_task(self, path: str | Path, *, name: str | None = None, labels: Sequence[str] | None = None) -> str:
         """Load a row file, or replace the loaded task of the same name. Runs under way keep the old row.
@@ -110,10 +109,7 @@ class BiasSession:
                 refused leaves the session as it was.
         """
         row = read_row(Path(path), layout=self._manifest.layout)
-        if name is None:
-            name = row.task
-        elif not isinstance(name, str) or not TASK_NAME.fullmatch(name):
-            raise InputError(f"the task name is {name!r}, expected letters, digits, '.', '_' or '-'")
+        name = row.task if name is None else _check_name(name)
         names = self._default_labels(name, row) if labels is None else _check_labels(name, row, labels)
         return self._table.add(row, name=name, labels=names).name
 
@@ -123,7 +119,7 @@ class BiasSession:
         Raises:
             InputError: the task is not loaded.
         """
-        self._table.remove(*_as_names(name))
+        self._table.remove(_check_name(name))
 
     def encode(
         self, texts: Text | Sequence[Text], *, truncate: bool = False, max_length: int | None = None
@@ -137,9 +133,9 @@ class BiasSession:
 
         Raises:
             InputError: no text, one that is neither a string nor a pair, or one that is too long.
+            UsageError: a `max_length` that the model does not take.
         """
-        encoded = self._encoder.encode(texts, truncate=truncate, max_length=max_length)
-        return {name: encoded[name] for name in TEXT_INPUTS if name in self._model.inputs}
+        return self._pad(self._encoder.tokenize(texts, truncate=truncate, max_length=max_length))
 
     def run(
         self,
@@ -218,7 +214,7 @@ class BiasSession:
             for `single_label` and the sigmoid for `multi_label`; a regression gives `{"score": ...}`, the value itself.
 
         Raises:
-            InputError: as `encode` and `run`; nothing has been run then.
+            InputError, UsageError: as `encode` and `run`; nothing has been run then.
         """
         _check_positive("batch_size", batch_size)
         if top_k is not None:
@@ -226,21 +222,23 @@ class BiasSession:
         rows = self._encoder.tokenize(texts, truncate=truncate, max_length=max_length)
         names = _as_names(task, rows=len(rows))
         order = sorted(range(len(rows)), key=lambda row: len(rows[row].ids))
+        single = isinstance(task, str)
         ranked: list[list[Prediction]] = [[] for _ in rows]
         with self._table.lease(names) as lease:
             _check_sentence_tasks(lease.tasks)
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
-                encoded = self._encoder.pad([rows[row] for row in chosen])
-                if not self._limits.has_token_types:
-                    del encoded["token_type_ids"]
-                mixed = not isinstance(task, str)
-                slots = lease.slots[chosen] if mixed else lease.slots
-                logits = self._model.run(self._limits.check(**encoded), slots, lease.values)
+                text = self._limits.check(**self._pad([rows[row] for row in chosen]))
+                logits = self._model.run(text, lease.slots if single else lease.slots[chosen], lease.values)
                 for row, values in zip(chosen, logits, strict=True):
-                    info = lease.tasks[row if mixed else 0]
+                    info = lease.tasks[0 if single else row]
                     ranked[row] = rank_labels(info, values[: info.label_count])
         return [each[0] for each in ranked] if top_k is None else [each[:top_k] for each in ranked]
+
+    def _pad(self, rows: Sequence[TokenIds]) -> dict[str, IntArray]:
+        """The text inputs that the graph has."""
+        padded = self._encoder.pad(rows)
+        return {name: padded[name] for name in TEXT_INPUTS if name in self._model.inputs}
 
     def _default_labels(self, name: str, row: BiasRow) -> tuple[str, ...]:
         if row.problem_type == "regression":
@@ -288,10 +286,9 @@ def _as_names(task: str | Sequence[str], *, rows: int | None = None) -> list[str
     """Task names as a list; a list must have `rows` of them, where that is given."""
     if isinstance(task, str):
         return [task]
-    try:
-        names = list(task)
-    except TypeError:
-        names = [task]
+    if not isinstance(task, Iterable):
+        raise InputError(f"the task is {task!r}, expected the name of a loaded task, or a list of names")
+    names = list(task)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
         raise InputError(f"a task is {wrong[0]!r}, expected the name of a loaded task")
@@ -309,19 +306,22 @@ def _check_sentence_tasks(tasks: Sequence[LoadedTask]) -> None:
 
 
 def _check_labels(name: str, row: BiasRow, labels: Sequence[str]) -> tuple[str, ...]:
-    names = _as_names(labels) if not isinstance(labels, str) else [labels]
     count = 0 if row.problem_type == "regression" else row.labels
-    if len(names) != count or len(set(names)) != count:
-        raise InputError(
-            f"the task {name} is given the labels {names}, expected {count} different names for a {row.problem_type} "
-            f"row of {row.labels} outputs"
-        )
-    return tuple(names)
+    names = (labels,) if isinstance(labels, str) else tuple(labels)
+    if not all(isinstance(each, str) and each for each in names) or len(names) != count or len(set(names)) != count:
+        raise InputError(f"the labels of {name} are {list(names)}, expected {count} different names")
+    return names
+
+
+def _check_name(name: str) -> str:
+    if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
+        raise InputError(f"the task name is {name!r}, expected letters, digits, '.', '_' or '-'")
+    return name
 
 
 def _check_positive(what: str, value: int) -> None:
     if type(value) is not int or value < 1:
-        raise InputError(f"{what} is {value!r}, expected 1 or more")
+        raise UsageError(f"{what} is {value!r}, expected 1 or more")
 
 
 def _own_labels(logits: Float32Array, tasks: Sequence[LoadedTask]) -> Float32Array:

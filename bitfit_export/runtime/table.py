@@ -71,8 +71,10 @@ class _Arrays:
         self.capacity = capacity
         self.labels = labels
         shapes = [(layout.bias_count,), *layout.head_shapes(labels)]
-        previous = old.tensors if old else [None] * len(shapes)
-        self.tensors = [_enlarged((capacity, *shape), each) for shape, each in zip(shapes, previous, strict=True)]
+        previous: Sequence[Float32Array | None] = old.tensors if old else [None] * len(shapes)
+        self.tensors: Sequence[Float32Array] = [
+            _enlarged((capacity, *shape), each) for shape, each in zip(shapes, previous, strict=True)
+        ]
         names = [BIAS_TABLE, *(entry.name for entry in layout.head)]
         # An OrtValue keeps its numpy array alive.
         self.values: Mapping[str, Any] = MappingProxyType(
@@ -120,6 +122,17 @@ class BiasTable:
         with self._lock:
             slot = self._slots.get(name)
         return slot.task if slot else None
+
+    def get(self, name: str) -> LoadedTask:
+        """The loaded task of this name.
+
+        Raises:
+            InputError: the task is not loaded.
+        """
+        task = self.find(name)
+        if task is None:
+            raise self._unknown(name)
+        return task
 
     def lease(self, names: Sequence[str]) -> Lease:
         """A context manager that gives one slot a name and holds the slots and the arrays until its block ends.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from bitfit_export.errors import BundleError, InputError
+from bitfit_export.errors import BundleError, InputError, UsageError
 
 __all__ = ["TOKENIZER_FILE", "Text", "TextEncoder", "TokenIds", "as_texts"]
 
@@ -63,7 +63,7 @@ class TextEncoder:
             `input_ids`, `attention_mask` and `token_type_ids`, int64 [batch, sequence].
 
         Raises:
-            InputError: as `tokenize`.
+            InputError, UsageError: as `tokenize`.
         """
         return self.pad(self.tokenize(texts, max_length=max_length, truncate=truncate))
 
@@ -79,6 +79,7 @@ class TextEncoder:
 
         Raises:
             InputError: no text, one that is neither a string nor a pair, or one that is too long.
+            UsageError: a `max_length` that the model or the special tokens don't allow.
         """
         items = as_texts(texts)
         limit = self._check_limit(max_length)
@@ -110,14 +111,14 @@ class TextEncoder:
         if max_length is None:
             return self._max_positions
         if type(max_length) is not int or not 1 <= max_length <= self._max_positions:
-            raise InputError(f"max_length is {max_length!r}, expected 1 to {self._max_positions} tokens")
+            raise UsageError(f"max_length is {max_length!r}, expected 1 to {self._max_positions} tokens")
         return max_length
 
     def _check_special_tokens(self, texts: Sequence[Text], limit: int) -> None:
         """With fewer positions than special tokens the library gives the text untruncated, without a word."""
         special = max(self._tokenizer.num_special_tokens_to_add(isinstance(text, tuple)) for text in texts)
         if limit < special:
-            raise InputError(f"max_length is {limit}, expected at least {special}, the number of special tokens")
+            raise UsageError(f"max_length is {limit}, expected at least {special}, the number of special tokens")
 
     def _encode(self, tokenizer: Any, texts: Sequence[Text]) -> list[TokenIds]:
         try:

@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("--notes", type=Path, default=Path(__file__).parent / "notes.json")
     arguments = parser.parse_args()
     notes = json.loads(arguments.notes.read_text()) if arguments.notes.exists() else {}
-    results = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / arguments.model).glob("*.json"))}
+    results = {
+        path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / arguments.model).glob("*.json"))
+    }
     for task in sorted({record["task"] for record in results.values()}):
         publish(arguments.model, task, {n: r for n, r in results.items() if r["task"] == task}, notes.get(task, ""))
 
@@ -69,8 +71,8 @@ def _tried(results: dict[str, dict[str, Any]], metric: str) -> str:
         f"{record['settings']['epochs']} | {record['metrics'][metric]:.4f} |"
         for _, record in sorted(results.items())
     ]
-    title = f"## What was tried\n\n| method | pooling | learning rate | epochs | {metric} |\n| --- | --- | --- | --- | --- |"
-    return "\n".join([title, *rows, ""])
+    header = f"| method | pooling | learning rate | epochs | {metric} |"
+    return "\n".join(["## What was tried\n", header, "| --- | --- | --- | --- | --- |", *rows, ""])
 
 
 if __name__ == "__main__":
