@@ -109,7 +109,7 @@ def verify_bundle(folder: Path, base: BaseModel, deltas: Mapping[str, TaskDelta]
     ]
     tasks = _shuffled_tasks(list(deltas), rows, seed)
     mixed = [references[task][row] for row, task in enumerate(tasks)]
-    comparisons.append(compare_logits("mixed", _run_mixed(session, tasks, batches), mixed))
+    comparisons.append(compare_logits("mixed", _run_mixed(session, tasks, batches, deltas), mixed))
     report = VerifyReport(tuple(comparisons), seed)
     check_report(report)
     return report
@@ -194,11 +194,13 @@ def _shuffled_tasks(names: list[str], rows: int, seed: int) -> list[str]:
     return [str(name) for name in np.random.default_rng(seed + 1).permutation(repeated)]
 
 
-def _run_mixed(session: BiasSession, tasks: Sequence[str], batches: Sequence[_Batch]) -> list[np.ndarray]:
+def _run_mixed(
+    session: BiasSession, tasks: Sequence[str], batches: Sequence[_Batch], deltas: Mapping[str, TaskDelta]
+) -> list[np.ndarray]:
     """Logits of a mixed run, each row cut to its own task's labels."""
     found: list[np.ndarray] = []
     for batch in batches:
         chosen = tasks[len(found) : len(found) + batch.rows]
         logits = session.run(chosen, **batch.arrays)
-        found += [row[: session.label_count(task)] for row, task in zip(logits, chosen, strict=True)]
+        found += [row[: deltas[task].config.output_size] for row, task in zip(logits, chosen, strict=True)]
     return found

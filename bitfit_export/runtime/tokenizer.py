@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -21,9 +20,6 @@ TOKENIZER_FILE = "tokenizer.json"
 Text: TypeAlias = str | tuple[str, str]
 IntArray: TypeAlias = NDArray[np.int64]
 
-# A truncating copy of a tokenizer takes some megabytes; callers use one or two lengths.
-_COPIES_KEPT = 4
-
 
 class TokenIds(NamedTuple):
     """One text's tokens, not padded."""
@@ -35,8 +31,9 @@ class TokenIds(NamedTuple):
 class TextEncoder:
     """The bundle's tokenizer. Any number of threads may use one encoder.
 
-    The truncation of a `Tokenizer` is part of its state, so it is never changed here: texts that need truncation go
-    through a copy that truncates to that length. The copies are made when they are first needed.
+    The truncation of a `Tokenizer` is part of its state, so it is not used: a text that is too long is cut after it
+    was tokenised. That also saves the library's list of everything that was cut off, which for a pair of two long
+    texts holds every piece of one with every piece of the other.
 
     Args:
         folder: the bundle, with `tokenizer.json`. A truncation or padding that is baked into that file is cleared.
@@ -51,8 +48,6 @@ class TextEncoder:
         self._tokenizer = _read_tokenizer(folder / TOKENIZER_FILE)
         self._max_positions = max_positions
         self._pad_token_id = pad_token_id
-        self._copies: dict[int, Any] = {}
-        self._copying = threading.Lock()
 
     def encode(
         self, texts: Text | Sequence[Text], *, max_length: int | None = None, truncate: bool = False
@@ -83,16 +78,14 @@ class TextEncoder:
         """
         items = as_texts(texts)
         limit = self._check_limit(max_length)
-        found = self._encode(self._tokenizer, items)
-        long = [row for row, tokens in enumerate(found) if len(tokens.ids) > limit]
+        found = self._encode(items)
+        long = [row for row, encoding in enumerate(found) if len(encoding) > limit]
         if long and not truncate:
-            raise _too_long(long, found, limit)
-        if long:
-            self._check_special_tokens([items[row] for row in long], limit)
-            shortened = self._encode(self._truncating(limit), [items[row] for row in long])
-            for row, tokens in zip(long, shortened, strict=True):
-                found[row] = tokens
-        return found
+            raise _too_long(long, len(found[long[0]]), limit)
+        return [
+            _cut(encoding, limit) if len(encoding) > limit else TokenIds(encoding.ids, encoding.type_ids)
+            for encoding in found
+        ]
 
     def pad(self, rows: Sequence[TokenIds]) -> dict[str, IntArray]:
         """Rows as int64 arrays [batch, sequence], padded on the right to the longest."""
@@ -114,31 +107,43 @@ class TextEncoder:
             raise UsageError(f"max_length is {max_length!r}, expected 1 to {self._max_positions} tokens")
         return max_length
 
-    def _check_special_tokens(self, texts: Sequence[Text], limit: int) -> None:
-        """With fewer positions than special tokens the library gives the text untruncated, without a word."""
-        special = max(self._tokenizer.num_special_tokens_to_add(isinstance(text, tuple)) for text in texts)
-        if limit < special:
-            raise UsageError(f"max_length is {limit}, expected at least {special}, the number of special tokens")
-
-    def _encode(self, tokenizer: Any, texts: Sequence[Text]) -> list[TokenIds]:
+    def _encode(self, texts: Sequence[Text]) -> list[Any]:
         try:
             # "fast" leaves out the offsets; the ids are the same.
-            encodings = tokenizer.encode_batch_fast(list(texts))
+            return list(self._tokenizer.encode_batch_fast(list(texts)))
         except Exception as error:
             raise _encoding_error(texts, error) from error
-        return [TokenIds(encoding.ids, encoding.type_ids) for encoding in encodings]
 
-    def _truncating(self, limit: int) -> Any:
-        """The copy that truncates to `limit` tokens as transformers' tokenizer does with `truncation=True`."""
-        with self._copying:
-            copy = self._copies.pop(limit, None)
-            if copy is None:
-                copy = Tokenizer.from_str(self._tokenizer.to_str())
-                copy.enable_truncation(limit, stride=0, strategy="longest_first", direction="right")
-            self._copies[limit] = copy  # last, so the first is the one that was not used for longest
-            if len(self._copies) > _COPIES_KEPT:
-                del self._copies[next(iter(self._copies))]
-            return copy
+
+def _cut(encoding: Any, limit: int) -> TokenIds:
+    """The first tokens of each side, and all special tokens, `limit` in all: truncation="longest_first" on the right.
+
+    Special tokens stand where they would stand around the shorter text: which ones there are does not depend on it.
+    """
+    sides = encoding.sequence_ids  # 0 or 1; None for a special token
+    special = sides.count(None)
+    if limit < special:
+        raise UsageError(f"max_length is {limit}, expected at least {special}, the number of special tokens")
+    left = _longest_first(sides.count(0), sides.count(1), limit - special)
+    kept = []
+    for position, side in enumerate(sides):
+        if side is None:
+            kept.append(position)
+        elif left[side]:
+            left[side] -= 1
+            kept.append(position)
+    ids, type_ids = encoding.ids, encoding.type_ids
+    return TokenIds([ids[position] for position in kept], [type_ids[position] for position in kept])
+
+
+def _longest_first(first: int, second: int, room: int) -> list[int]:
+    """How many tokens of each side stay when they have more than `room` together, as the tokenizers library counts.
+
+    A side that takes at most half of the room stays whole; else each gets half, and the longer one, or of two equal
+    ones the second, the odd token.
+    """
+    shorter = min(first, second, room // 2)
+    return [shorter, room - shorter] if first <= second else [room - shorter, shorter]
 
 
 def as_texts(texts: Text | Sequence[Text]) -> list[Text]:
@@ -184,10 +189,10 @@ def _read_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _too_long(long: Sequence[int], found: Sequence[TokenIds], limit: int) -> InputError:
+def _too_long(long: Sequence[int], found: int, limit: int) -> InputError:
     others = f" ({len(long)} rows are too long)" if len(long) > 1 else ""
     return InputError(
-        f"row {long[0]} has {len(found[long[0]].ids)} tokens, expected at most {limit}{others}",
+        f"row {long[0]} has {found} tokens, expected at most {limit}{others}",
         hint="shorten the text, or pass --truncate (truncate=True) to cut it",
     )
 
