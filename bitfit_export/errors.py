@@ -69,7 +69,17 @@ class MissingExtraError(BitfitError):
 
 
 class InputError(BitfitError):
-    """Text, ids or rows that a task can't take."""
+    """Text, ids or rows that a task can't take.
+
+    Attributes:
+        row: the row of the batch that is wrong, from 0, where it is one; the message then begins with it.
+        problem: the message without the row, for a caller that knows the row by another name.
+    """
+
+    def __init__(self, problem: str, *, row: int | None = None, hint: str | None = None) -> None:
+        super().__init__(problem if row is None else f"row {row} {problem}", hint=hint)
+        self.problem = problem
+        self.row = row
 
 
 class DataError(BitfitError):

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,84 +36,99 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads")
 
 
+@dataclass(frozen=True)
+class _Question:
+    """A text or a pair for a task, and where it was found, for messages."""
+
+    where: str
+    text: str | tuple[str, str]
+    task: str
+
+
 def run(options: argparse.Namespace) -> int:
     if bool(options.text) == bool(options.input):
         raise UsageError("expected either --text or --input", hint="bitfit run BUNDLE --task T --text 'some text'")
-    rows = _texts(options.text, pair=options.pair) if options.text else None
+    asked = _from_words(options) if options.text else None
     session = BiasSession(options.bundle, threads=options.threads)
     for path in options.row:
         session.load_task(path)
     answered = 0
-    with nullcontext(rows) if rows is not None else _lines(options.input) as source:
-        for batch in _batches(source):
-            answered += _answer(session, batch, options)
+    with nullcontext(asked) if asked is not None else _from_file(options.input, options.task) as source:
+        questions = iter(source)
+        while batch := list(islice(questions, _BATCH)):
+            for answer in _answer(session, batch, truncate=options.truncate):
+                print(json.dumps(answer, ensure_ascii=False))
+            answered += len(batch)
     if not answered:
         raise InputError(f"{options.input} has no rows, expected a JSON object a line")
     return 0
 
 
-def _texts(texts: list[str], *, pair: bool) -> Iterator[dict[str, Any]]:
-    if not pair:
-        return iter([{"text": text} for text in texts])
+def _answer(session: BiasSession, questions: list[_Question], *, truncate: bool) -> list[dict[str, Any]]:
+    tasks = [question.task for question in questions]
+    try:
+        answers = session.predict([question.text for question in questions], tasks, truncate=truncate)
+    except InputError as error:
+        if error.row is None:
+            raise
+        raise InputError(f"{questions[error.row].where} {error.problem}", hint=error.hint) from error
+    return [{"task": task, **answer} for task, answer in zip(tasks, answers, strict=True)]
+
+
+def _from_words(options: argparse.Namespace) -> list[_Question]:
+    """The questions of `--text`."""
+    texts: list[str] = options.text
+    if options.task is None:
+        raise _no_task("--text")
+    if not options.pair:
+        return [_Question(f"text {number}", text, options.task) for number, text in enumerate(texts, 1)]
     if len(texts) % 2:
         raise UsageError(f"--pair takes an even number of texts, found {len(texts)}")
-    return iter([{"text": a, "text_pair": b} for a, b in zip(texts[::2], texts[1::2], strict=True)])
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return [_Question(f"pair {number}", pair, options.task) for number, pair in enumerate(pairs, 1)]
 
 
 @contextmanager
-def _lines(name: str) -> Iterator[Iterator[dict[str, Any]]]:
-    """Rows of a JSONL file or of stdin, read as they are needed."""
+def _from_file(name: str, task: str | None) -> Iterator[Iterator[_Question]]:
+    """The questions of a JSONL file or of stdin, read as they are needed."""
     if name == "-":
-        yield _rows(name, sys.stdin.buffer)
+        yield _read_lines(name, sys.stdin.buffer, task)
         return
     try:
         stream = Path(name).open("rb")  # noqa: SIM115 - closed below; an error in the block must not be caught here
     except OSError as error:
         raise InputError(f"{name} can't be read: {error.strerror}") from error
     with stream:
-        yield _rows(name, stream)
+        yield _read_lines(name, stream, task)
 
 
-def _rows(name: str, stream: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+def _read_lines(name: str, stream: Iterable[bytes], task: str | None) -> Iterator[_Question]:
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
+        where = f"line {number} of {name}"
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise InputError(f"line {number} of {name} is no JSON: {error}") from error
+            raise InputError(f"{where} is no JSON: {error}") from error
         if not isinstance(row, dict):
-            raise InputError(f"line {number} of {name} is a {type(row).__name__}, expected an object")
-        yield row
+            raise InputError(f"{where} is a {type(row).__name__}, expected an object")
+        chosen = row.get("task", task)
+        if not isinstance(chosen, str):
+            raise _no_task(where)
+        yield _Question(where, _text_of(row, where), chosen)
 
 
-def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    source = iter(rows)
-    while batch := list(islice(source, _BATCH)):
-        yield batch
-
-
-def _answer(session: BiasSession, rows: list[dict[str, Any]], options: argparse.Namespace) -> int:
-    texts = [_text_of(row) for row in rows]
-    tasks = [_task_of(row, options.task) for row in rows]
-    for answer, task in zip(session.predict(texts, tasks, truncate=options.truncate), tasks, strict=True):
-        print(json.dumps({"task": task, **answer}, ensure_ascii=False))
-    return len(rows)
-
-
-def _text_of(row: dict[str, Any]) -> str | tuple[str, str]:
+def _text_of(row: dict[str, Any], where: str) -> str | tuple[str, str]:
     first = next((row[name] for name in _FIRST if name in row), None)
     second = next((row[name] for name in _SECOND if name in row), None)
     if not isinstance(first, str) or not isinstance(second, str | None):
         raise InputError(
-            f"a row has {', '.join(sorted(row)) or 'nothing'}, expected text and, for a pair, text_pair, both strings",
+            f"{where} has {', '.join(sorted(row)) or 'nothing'}, expected text (and text_pair), as strings",
             hint="sentence, or sentence1 and sentence2, will do as well",
         )
     return first if second is None else (first, second)
 
 
-def _task_of(row: dict[str, Any], default: str | None) -> str:
-    task = row.get("task", default)
-    if not isinstance(task, str):
-        raise UsageError("a row names no task", hint="pass --task, or give each row a task of its own")
-    return task
+def _no_task(where: str) -> UsageError:
+    return UsageError(f"{where} names no task", hint="pass --task, or give each row a task of its own")

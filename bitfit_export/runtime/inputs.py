@@ -61,7 +61,7 @@ class InputLimits:
         _check_range("attention_mask", mask, 1)
         if not mask.any(axis=1).all():
             row = int(np.argmin(mask.any(axis=1)))
-            raise InputError(f"row {row} has an attention_mask of zeros only, expected at least one token")
+            raise InputError("has an attention_mask of zeros only, expected at least one token", row=row)
         checked = {"input_ids": ids, "attention_mask": mask}
         types = self._check_token_types(token_type_ids, ids)
         return checked | {"token_type_ids": types} if self.has_token_types else checked
@@ -102,4 +102,4 @@ def _check_range(name: str, array: IntArray, largest: int | None) -> None:
         wrong = smallest_found if smallest_found < 0 else largest_found
         row = int(np.nonzero((array == wrong).any(axis=1))[0][0])
         expected = "0 or more" if largest is None else f"0 to {largest}" if largest else "0"
-        raise InputError(f"row {row} of {name} holds {wrong}, expected {expected}")
+        raise InputError(f"has {wrong} in {name}, expected {expected}", row=row)

@@ -94,6 +94,9 @@ class BiasSession:
     def load_task(self, path: str | Path, *, name: str | None = None, labels: Sequence[str] | None = None) -> str:
         """Load a row file, or replace the loaded task of the same name. Runs under way keep the old row.
 
+        A task with more labels than any before makes every task's head wider inside the model, which can change the
+        last bit of the others' logits.
+
         Args:
             path: a row that was exported for this model.
             name: the name to load it under; by default its own.

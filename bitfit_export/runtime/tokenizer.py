@@ -162,7 +162,7 @@ def as_texts(texts: Text | Sequence[Text]) -> list[Text]:
         raise InputError("there is no text, expected at least one")
     for row, item in enumerate(items):
         if not isinstance(item, str) and not _is_pair(item):
-            raise InputError(f"row {row} is {_describe(item)}, expected a string or a tuple of two strings")
+            raise InputError(f"is {_describe(item)}, expected a string or a tuple of two strings", row=row)
     return cast("list[Text]", items)
 
 
@@ -192,7 +192,8 @@ def _read_tokenizer(path: Path) -> Any:
 def _too_long(long: Sequence[int], found: int, limit: int) -> InputError:
     others = f" ({len(long)} rows are too long)" if len(long) > 1 else ""
     return InputError(
-        f"row {long[0]} has {found} tokens, expected at most {limit}{others}",
+        f"has {found} tokens, expected at most {limit}{others}",
+        row=long[0],
         hint="shorten the text, or pass --truncate (truncate=True) to cut it",
     )
 
@@ -203,5 +204,5 @@ def _encoding_error(texts: Sequence[Text], error: Exception) -> InputError:
         try:
             "".join(text).encode("utf-8")
         except UnicodeEncodeError:
-            return InputError(f"row {row} has half a surrogate pair, expected a string that UTF-8 can write")
+            return InputError("has half a surrogate pair, expected a string that UTF-8 can write", row=row)
     return InputError(f"the texts can't be tokenised: {str(error).strip()}")

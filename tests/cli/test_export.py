@@ -1,0 +1,196 @@
+"""bitfit-export: a verified bundle, or what was there before and one clear error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitfit_export.base_models import BaseModel
+from bitfit_export.bundle import read_manifest
+from bitfit_export.delta import CONFIG_FILE, TaskDelta
+from bitfit_export.runtime import BiasSession
+from tests.cli.conftest import Bitfit
+
+EXPORT = [sys.executable, "-c", "from bitfit_export.cli import main_export; raise SystemExit(main_export())"]
+
+
+def test_a_bundle_is_compiled_verified_and_reported(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    done = bitfit("export", "--model", model_folder, "--tasks", "three_way,score", "--deltas", deltas_folder)
+    assert done.status == 0, done.err
+    assert done.out == "bundles/tiny-bert\n"
+    assert "largest difference to PyTorch" in done.err
+    assert "one full model a task, 2 of them" in done.err
+    assert set(read_manifest(workplace / "bundles/tiny-bert").tasks) == {"three_way", "score"}
+    assert os.listdir(workplace / "bundles") == ["tiny-bert"]
+
+
+def test_a_task_may_be_named_after_a_folder(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    done = bitfit("export", "--model", model_folder, "--tasks", f"mine={deltas_folder / 'two_way'}", "--output", "out")
+    assert done.status == 0, done.err
+    assert BiasSession(workplace / "out").tasks == ("mine",)
+
+
+def test_deltas_are_found_where_bitfit_train_puts_them(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    shutil.copytree(deltas_folder, workplace / "deltas/tiny-bert")
+    assert bitfit("export", "--model", model_folder, "--tasks", "two_way").status == 0
+
+
+def test_an_existing_output_is_refused_before_any_work(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    (workplace / "out").mkdir()
+    (workplace / "out/precious").write_text("x")
+    words = ["export", "--model", model_folder, "--tasks", "two_way", "--deltas", deltas_folder, "--output", "out"]
+    done = bitfit(*words)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("error: the output out exists already")
+    assert "hint: choose another --output, or pass --overwrite" in done.err
+    assert os.listdir("out") == ["precious"]
+    assert bitfit(*words, "--overwrite").status == 0
+    assert not (workplace / "out/precious").exists()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("unheard", "no delta for the task unheard on tiny-bert"),
+        ("two_way,two_way", "named twice"),
+        ("", "names no task"),
+        ("two way", "can't be a task's name"),
+        ("x=/nowhere", "/nowhere holds no delta"),
+    ],
+)
+def test_tasks_that_cannot_be_are_refused(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path, tasks: str, message: str
+) -> None:
+    done = bitfit("export", "--model", model_folder, "--tasks", tasks, "--deltas", deltas_folder)
+    assert done.status == 2
+    assert message in done.err
+    assert "hint:" in done.err or tasks == "two_way,two_way"
+    assert list(workplace.iterdir()) == []
+
+
+def test_a_missing_delta_hints_at_the_command_that_makes_it(bitfit: Bitfit, workplace: Path) -> None:
+    done = bitfit("export", "--model", "bert-base", "--tasks", "rte,sst2")
+    assert done.status == 2
+    assert done.err.splitlines()[-1] == "hint: train one: bitfit-train --model bert-base --task rte"
+    assert len(done.err.splitlines()) == 2
+
+
+def test_a_delta_of_another_base_is_refused(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    shutil.copytree(deltas_folder / "two_way", workplace / "other")
+    config = json.loads((workplace / "other" / CONFIG_FILE).read_text())
+    (workplace / "other" / CONFIG_FILE).write_text(json.dumps(config | {"base_digest": "0" * 64}))
+    done = bitfit("export", "--model", model_folder, "--tasks", "two_way=other", "--output", "out")
+    assert done.status == 2
+    assert "was trained on tiny-bert with digest 000000000000" in done.err
+    assert os.listdir(workplace) == ["other"]
+
+
+def test_a_bundle_that_differs_from_pytorch_is_not_published(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defect is put into the reference's place: one bias term off by a tenth in what the compiler packs."""
+    original = TaskDelta.merge
+    calls = []
+
+    def wrong_once(self: TaskDelta, biases: dict[str, object]) -> dict[str, object]:
+        merged = original(self, biases)  # type: ignore[arg-type]
+        if not calls:
+            calls.append(1)
+            merged["encoder.layer.0.intermediate.dense.bias"] = merged["encoder.layer.0.intermediate.dense.bias"] + 0.1
+        return merged  # type: ignore[return-value]
+
+    monkeypatch.setattr(TaskDelta, "merge", wrong_once)
+    done = bitfit("export", "--model", model_folder, "--tasks", "two_way", "--deltas", deltas_folder, "--output", "out")
+    assert done.status == 1
+    assert "comparisons with PyTorch failed" in done.err
+    assert list(workplace.iterdir()) == []
+
+
+def old_bundle(workplace: Path) -> list[str]:
+    (workplace / "out").mkdir()
+    (workplace / "out/old").write_text("old")
+    return ["--output", str(workplace / "out"), "--overwrite"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_an_interrupted_compile_leaves_what_was_there(
+    model_folder: str, deltas_folder: Path, workplace: Path, number: signal.Signals, status: int
+) -> None:
+    words = ["--model", model_folder, "--tasks", "two_way", "--deltas", str(deltas_folder), *old_bundle(workplace)]
+    process = subprocess.Popen([*EXPORT, *words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("compiling"):
+            process.send_signal(number)
+            break
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == status, rest
+    assert rest.splitlines()[-1] == "interrupted; what was there before is untouched"
+    assert (workplace / "out/old").read_text() == "old"
+    assert os.listdir(workplace) == ["out"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_what_was_there(model_folder: str, deltas_folder: Path, tmp_path: Path) -> None:
+    """On a file system of 2 MiB: the weights alone are 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = ["--model", model_folder, "--tasks", "two_way", "--deltas", str(deltas_folder)]
+    script = f"""
+mount -t tmpfs -o size=2m tmpfs {disk} && mkdir {disk}/out && echo old > {disk}/out/old
+"$@" --output {disk}/out --overwrite; echo "status $?"; ls -A {disk}; cat {disk}/out/old
+"""
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", *EXPORT, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"can't mount a small file system here: {done.stderr.strip()}")
+    assert done.stdout.split() == ["status", "2", "out", "old"], done.stderr
+    assert "No space left on device" in done.stderr
+
+
+def test_an_unreachable_hub_is_one_line_and_a_hint(deltas_folder: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    words = ["--model", "bert-base", "--tasks", "two_way", "--deltas", str(deltas_folder), "--output", "out"]
+    done = subprocess.run([*EXPORT, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == [
+        "error: the base model google-bert/bert-base-cased is neither on the Hugging Face Hub nor in its cache",
+        "hint: check the name and the network, or pass --model a local folder with the checkpoint",
+    ]
+
+
+def test_verify_repeats_the_proof(
+    bitfit: Bitfit, tiny_bundle: Path, tiny_base: BaseModel, deltas_folder: Path, workplace: Path
+) -> None:
+    words = ["verify", tiny_bundle, "--deltas", deltas_folder]
+    done = bitfit(*words, "--model", tiny_base.source.location, "--seed", 3)
+    assert done.status == 0, done.err
+    assert [line.split()[0] for line in done.err.splitlines()[2:]] == ["score", "three_way", "two_way", "mixed"]
+
+
+def test_verify_finds_a_bundle_whose_row_is_of_another_training(
+    bitfit: Bitfit, tiny_bundle: Path, tiny_base: BaseModel, deltas_folder: Path, workplace: Path
+) -> None:
+    swapped = f"two_way={deltas_folder / 'three_way'}"
+    done = bitfit("verify", tiny_bundle, "--model", tiny_base.source.location, "--tasks", swapped)
+    assert done.status == 1
+    assert "number of logits" in done.err

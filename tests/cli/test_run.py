@@ -1,0 +1,146 @@
+"""bitfit run and bitfit inspect."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bitfit_export.bundle import row_file
+from tests.cli.conftest import Bitfit, write_rows
+
+
+def lines_of(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_texts_are_answered_in_order(bitfit: Bitfit, tiny_bundle: Path) -> None:
+    done = bitfit("run", tiny_bundle, "--task", "two_way", "--text", "one", "--text", "two")
+    answers = lines_of(done.out)
+    assert [answer["task"] for answer in answers] == ["two_way", "two_way"]
+    assert all(
+        answer["label"] in ("negative", "positive") and 0.5 <= float(str(answer["score"])) <= 1 for answer in answers
+    )
+
+
+def test_a_regression_has_a_score_alone(bitfit: Bitfit, tiny_bundle: Path) -> None:
+    (answer,) = lines_of(bitfit("run", tiny_bundle, "--task", "score", "--text", "one").out)
+    assert set(answer) == {"task", "score"}
+
+
+def test_rows_of_a_file_may_name_their_own_tasks_and_columns(bitfit: Bitfit, tiny_bundle: Path, tmp_path: Path) -> None:
+    rows = [
+        {"task": "score", "text": "a", "text_pair": "b"},
+        {"sentence": "a"},
+        {"task": "three_way", "sentence1": "a", "sentence2": "b"},
+    ]
+    done = bitfit("run", tiny_bundle, "--task", "two_way", "--input", write_rows(tmp_path / "rows", rows * 20))
+    answers = lines_of(done.out)
+    assert [answer["task"] for answer in answers] == ["score", "two_way", "three_way"] * 20
+    pair = lines_of(bitfit("run", tiny_bundle, "--task", "score", "--pair", "--text", "a", "--text", "b").out)
+    assert float(str(answers[0]["score"])) == pytest.approx(float(str(pair[0]["score"])), abs=1e-5)
+
+
+def test_rows_come_from_stdin(bitfit: Bitfit, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"text": "a"}\n\n{"text": "b"}')))
+    assert len(lines_of(bitfit("run", tiny_bundle, "--task", "score", "--input", "-").out)) == 2
+
+
+def test_a_row_may_be_loaded_besides_the_bundles_own(bitfit: Bitfit, tiny_bundle: Path) -> None:
+    row = tiny_bundle / row_file("two_way")
+    done = bitfit("run", tiny_bundle, "--row", row, "--task", "two_way", "--text", "a")
+    assert lines_of(done.out)[0]["label"] in ("negative", "positive", "LABEL_0", "LABEL_1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has no rows"),
+        ("\n\n", "has no rows"),
+        ('{"text": "a"}\n{"text": ', "line 2 of rows.jsonl is no JSON"),
+        ("[1]", "line 1 of rows.jsonl is a list, expected an object"),
+        ('{"words": "a"}', "line 1 of rows.jsonl has words, expected text"),
+        ('{"text": 5}', "line 1 of rows.jsonl has text, expected text"),
+        ('{"text": "a"}\n{"text": "a", "task": "poetry"}', "'poetry' is not loaded"),
+        ('{"text": "a"}\n\n{"text": "%s"}' % ("word " * 80), "line 3 of rows.jsonl has 82 tokens, expected at most 64"),
+    ],
+)
+def test_a_bad_input_file_is_one_clear_error(
+    bitfit: Bitfit,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text(content)
+    done = bitfit("run", tiny_bundle, "--task", "two_way", "--input", "rows.jsonl")
+    assert (done.status, done.out) == (2, "")
+    assert message in done.err
+
+
+def test_a_file_that_is_not_there_is_one_clear_error(bitfit: Bitfit, tiny_bundle: Path) -> None:
+    done = bitfit("run", tiny_bundle, "--task", "two_way", "--input", "/nowhere")
+    assert done.err == "error: /nowhere can't be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--task", "two_way"], "expected either --text or --input"),
+        (["--text", "a"], "names no task"),
+        (["--task", "poetry", "--text", "a"], "'poetry' is not loaded, expected one of"),
+        (["--task", "two_way", "--pair", "--text", "a"], "even number of texts"),
+        (["--task", "two_way", "--text", "word " * 80], "82 tokens, expected at most 64"),
+        (["--task", "two_way", "--threads", "0", "--text", "a"], "threads is 0"),
+    ],
+)
+def test_bad_words_are_one_clear_error(bitfit: Bitfit, tiny_bundle: Path, words: list[str], message: str) -> None:
+    done = bitfit("run", tiny_bundle, *words)
+    assert (done.status, done.out) == (2, "")
+    assert message in done.err
+
+
+def test_a_long_text_is_cut_when_asked_for(bitfit: Bitfit, tiny_bundle: Path) -> None:
+    assert bitfit("run", tiny_bundle, "--task", "two_way", "--truncate", "--text", "word " * 80).status == 0
+
+
+def test_a_reader_that_goes_away_is_no_error(tiny_bundle: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [{"text": "a"}] * 500)
+    words = ["run", str(tiny_bundle), "--task", "score", "--input", str(rows)]
+    run = f"from bitfit_export.cli import main; raise SystemExit(main({words!r}))"
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" | head -n 1', sys.executable, run], capture_output=True, text=True, check=False
+    )
+    assert len(lines_of(done.stdout)) == 1
+    assert done.stderr == ""
+
+
+def test_inspect_says_what_is_in_a_bundle_a_row_and_a_delta(
+    bitfit: Bitfit, tiny_bundle: Path, deltas_folder: Path
+) -> None:
+    bundle = json.loads(bitfit("inspect", tiny_bundle, "--json").out)
+    assert (bundle["kind"], set(bundle["tasks"])) == ("bundle", {"three_way", "two_way", "score"})
+    row = json.loads(bitfit("inspect", tiny_bundle / row_file("score"), "--json").out)
+    assert (row["kind"], row["problem type"], row["labels"]) == ("bias row", "regression", 1)
+    delta = json.loads(bitfit("inspect", deltas_folder / "two_way", "--json").out)
+    assert delta["kind"] == "task delta"
+    # Normal values with a deviation of 0.3 have a mean absolute value of 0.3 * sqrt(2 / pi) = 0.239.
+    assert delta["mean absolute change"]["encoder.layer.0.intermediate.dense.bias"] == pytest.approx(0.239, abs=0.06)
+    for path in (tiny_bundle, tiny_bundle / row_file("score"), deltas_folder / "two_way"):
+        assert bitfit("inspect", path).out.startswith("kind: ")
+
+
+def test_inspect_refuses_what_is_damaged_or_something_else(bitfit: Bitfit, tiny_bundle: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.bias"
+    half.write_bytes((tiny_bundle / row_file("score")).read_bytes()[:-4])
+    assert "truncated payload" in bitfit("inspect", half).err
+    done = bitfit("inspect", tmp_path)
+    assert done.status == 2
+    assert "is no bundle, row or delta" in done.err

@@ -1,0 +1,121 @@
+"""bitfit-train: a delta that compiles, from one's own data; a killed run goes on; bad data ends before training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitfit_export.delta import CONFIG_FILE, TENSOR_FILE, TaskDelta
+from tests.cli.conftest import Bitfit, write_rows
+
+QUICK = ["--pooling", "mean", "--learning-rate", "0.01", "--max-length", "16", "--threads", "1"]
+
+
+@pytest.fixture
+def mood_data(workplace: Path) -> Path:
+    """32 rows to train on and 8 to validate on, in the columns that need no option."""
+    folder = workplace / "data"
+    folder.mkdir()
+    rows = [{"sentence": f"it is {word}", "label": label} for label, word in enumerate(["bad", "good"])]
+    write_rows(folder / "train.jsonl", rows * 16)
+    write_rows(folder / "dev.jsonl", rows * 4)
+    return folder
+
+
+def test_a_delta_is_trained_and_compiled(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
+    words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--epochs", 2, *QUICK]
+    done = bitfit("train", *words, "--labels", "bad,good")
+    assert done.status == 0, done.err
+    assert done.out == "deltas/tiny-bert/mood\n"
+    assert "epoch 1: " in done.err
+    assert "(best so far)" in done.err
+    assert "best epoch: " in done.err
+    delta = TaskDelta.load(workplace / "deltas/tiny-bert/mood")
+    assert delta.config.labels == ("bad", "good")
+    assert "accuracy" in (workplace / "deltas/tiny-bert/mood/README.md").read_text()
+    assert os.listdir(workplace / "deltas/tiny-bert") == ["mood"]
+    assert bitfit("export", "--model", model_folder, "--tasks", "mood").status == 0
+    answer = json.loads(bitfit("run", "bundles/tiny-bert", "--task", "mood", "--text", "it is good").out)
+    assert answer["label"] in ("bad", "good")
+
+
+def test_an_existing_delta_is_refused_before_training(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path
+) -> None:
+    (workplace / "deltas/tiny-bert/mood").mkdir(parents=True)
+    done = bitfit("train", "--model", model_folder, "--task", "mood", "--data", mood_data, *QUICK)
+    assert done.status == 2
+    assert "exists already" in done.err
+    assert "epoch" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning-rate", "3"], "--learning-rate is 3.0"),
+        (["--bias-terms", "b_z"], "--bias-terms b_z selects none"),
+        (["--max-length", "500"], "takes at most 64 tokens"),
+        (["--columns", "words"], "words"),
+        (["--task", "a task"], "can't be a task's name"),
+    ],
+)
+def test_bad_words_end_before_training(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, words: list[str], message: str
+) -> None:
+    done = bitfit("train", "--model", model_folder, "--task", "mood", "--data", mood_data, *QUICK, *words)
+    assert (done.status, done.out) == (2, "")
+    assert message in done.err
+    assert "epoch" not in done.err
+
+
+def test_full_fine_tuning_writes_no_delta(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
+    words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--epochs", 1, *QUICK]
+    done = bitfit("train", *words, "--method", "full")
+    assert (done.status, done.out) == (0, "")
+    assert "no delta to compile" in done.err
+    assert not (workplace / "deltas/tiny-bert/mood").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_delta(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path
+) -> None:
+    """SIGKILL in the second epoch: no handler runs."""
+    words = ["--model", model_folder, "--task", "mood", "--data", str(mood_data), "--epochs", "4", *QUICK]
+    assert bitfit("train", *words, "--output", "whole").status == 0
+    train = "from bitfit_export.cli import main_train; raise SystemExit(main_train())"
+    command = [sys.executable, "-c", train, *words, "--output", "killed"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "epoch 2:" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.stderr.close()
+    assert process.wait() == -signal.SIGKILL
+    assert not (workplace / "killed").exists()
+    changed = bitfit("train", *words, "--output", "killed", "--seed", 1)
+    assert "holds an interrupted run with other settings" in changed.err
+    resumed = bitfit("train", *words, "--output", "killed")
+    assert resumed.status == 0
+    assert "going on after step" in resumed.err
+    for name in (TENSOR_FILE, CONFIG_FILE):
+        assert (workplace / "killed" / name).read_bytes() == (workplace / "whole" / name).read_bytes()
+    assert sorted(os.listdir(workplace)) == ["data", "killed", "whole"]
+
+
+def test_an_unreachable_hub_is_one_line_and_a_hint(tmp_path: Path) -> None:
+    train = "from bitfit_export.cli import main_train; raise SystemExit(main_train())"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", train, "--model", "minilm-l6", "--task", "rte"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "--data" in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == 2
