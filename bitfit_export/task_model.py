@@ -57,6 +57,13 @@ class TaskModel(nn.Module):
         nn.init.normal_(self.classifier.weight, std=config.initializer_range)
         nn.init.zeros_(self.classifier.bias)
 
+    def train(self, mode: bool = True) -> TaskModel:
+        """As every module's `train`; but a body that is frozen whole gets no dropout, which would only add noise."""
+        super().train(mode)
+        if mode and not any(parameter.requires_grad for parameter in self.base.parameters()):
+            self.base.eval()
+        return self
+
     def forward(
         self,
         input_ids: torch.Tensor,

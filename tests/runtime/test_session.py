@@ -204,6 +204,48 @@ def test_logits_are_the_callers_own(shared: BiasSession) -> None:
     first[:] = 0
 
 
+@pytest.mark.slow
+def test_a_model_without_token_types(tmp_path: Path, minilm_folder: Path, make_delta: Any) -> None:
+    """RoBERTa's kind: the tokenizer has type ids for a pair, the graph has no input for them."""
+    transformers = pytest.importorskip("transformers", reason="needs bitfit-export[export]")
+    from bitfit_export.base_models import load_base_model
+    from bitfit_export.compiler import compile_bundle
+
+    config = transformers.RobertaConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+        pad_token_id=0,
+    )
+    transformers.RobertaModel(config).save_pretrained(tmp_path / "base")
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(minilm_folder / "tokenizer.json"),
+        model_input_names=["input_ids", "attention_mask"],
+        model_max_length=64,
+        pad_token="[PAD]",
+    ).save_pretrained(tmp_path / "base")
+    base = load_base_model(str(tmp_path / "base"))
+    delta = make_delta(base, "task")
+    (tmp_path / "bundle").mkdir()
+    compile_bundle(base, {"task": delta}, tmp_path / "bundle")
+    session = BiasSession(tmp_path / "bundle", threads=1)
+    batch = session.encode(TEXTS)
+    assert list(batch) == ["input_ids", "attention_mask"]
+    expected = Reference(base, {"task": delta})("task", batch)
+    np.testing.assert_allclose(session.run("task", **batch), expected, rtol=0, atol=TOLERANCE)
+    assert [each["label"] for each in session.predict(TEXTS, "task")] == [
+        ("no", "yes")[row.argmax()] for row in expected
+    ]
+    zeros = np.zeros_like(batch["input_ids"])
+    np.testing.assert_array_equal(session.run("task", **batch, token_type_ids=zeros), session.run("task", **batch))
+    with pytest.raises(InputError, match=r"row 0 has 1 in token_type_ids, expected 0$"):
+        session.run("task", **batch, token_type_ids=zeros + 1)
+
+
 # --- texts
 
 

@@ -258,3 +258,12 @@ def test_evaluation_uses_every_row(tiny_base: BaseModel, tiny_deltas: dict[str, 
     model = merged_model(tiny_base, tiny_deltas["two_way"])
     accuracy = evaluate(model, tiny_base, data, 16)["accuracy"]
     assert accuracy * len(data.validation.labels) == pytest.approx(round(accuracy * len(data.validation.labels)))
+
+
+def test_a_body_that_is_frozen_whole_has_no_dropout(tiny_base: BaseModel) -> None:
+    model = TaskModel(tiny_base.module, "mean", 2).train()
+    assert not model.base.training
+    assert model.dropout.training
+    choose_parameters(model, QUICK)
+    assert model.train().base.training
+    tiny_base.module.requires_grad_(False).eval()
