@@ -90,6 +90,10 @@ def _run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         # The reader of stdout has gone; Python would print a traceback when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return BitfitError.exit_code
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,10 +78,12 @@ def run(options: argparse.Namespace) -> int:
     base = load_base_model(options.model, revision=options.revision)
     output = options.output or default_output(base.source.short_name, options.task)
     refuse_existing(output, overwrite=options.overwrite)
-    work_folder = _work_folder(output, base, data, settings, restart=options.restart)
-    result = _train(base, data, settings, work_folder, options.threads)
-    _publish(result, base, data, output, overwrite=options.overwrite)
-    shutil.rmtree(work_folder, ignore_errors=True)
+    work_folder = _work_folder(output)
+    with _only_process(work_folder):
+        _claim(work_folder, base, data, settings, restart=options.restart)
+        result = _train(base, data, settings, work_folder, options.threads)
+        _publish(result, base, data, output, overwrite=options.overwrite)
+        shutil.rmtree(work_folder, ignore_errors=True)
     return 0
 
 
@@ -93,24 +97,43 @@ def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",")]
 
 
-def _work_folder(output: Path, base: BaseModel, data: TaskData, settings: TrainingSettings, *, restart: bool) -> Path:
-    """The folder of this run's checkpoints, beside the output; only the same run may go on in it."""
+def _work_folder(output: Path) -> Path:
+    """The folder of this run's checkpoints, beside the output."""
     folder = output.parent / f".{output.name}.training"
-    identity = canonical_json(asdict(settings) | {"base": base.digest, "data": data.digest})
-    record = folder / "run.json"
-    if restart:
-        shutil.rmtree(folder, ignore_errors=True)
-    if record.exists() and record.read_bytes() != identity:
-        raise OutputError(
-            f"{folder} holds an interrupted run with other settings or data",
-            hint="repeat the earlier command to finish it, or pass --restart to forget it",
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} can't be made: {error.strerror}", hint="choose another --output") from error
-    write_bytes(record, identity)
     return folder
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    """Keep a second bitfit-train out of the folder; the lock goes with the process, however it ends."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise OutputError(
+            f"another bitfit-train is at work in {folder}", hint="wait for it, or choose another --output"
+        ) from error
+
+
+def _claim(folder: Path, base: BaseModel, data: TaskData, settings: TrainingSettings, *, restart: bool) -> None:
+    """Record whose checkpoints these are; only the same run may go on with them."""
+    identity = canonical_json(asdict(settings) | {"base": base.digest, "data": data.digest})
+    record = folder / "run.json"
+    if restart:
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+    elif record.exists() and record.read_bytes() != identity:
+        raise OutputError(
+            f"{folder} holds an interrupted run with other settings or data",
+            hint="repeat the earlier command to finish it, or pass --restart to forget it",
+        )
+    write_bytes(record, identity)
 
 
 def _train(

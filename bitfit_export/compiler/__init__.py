@@ -32,6 +32,9 @@ __all__ = ["CompiledModel", "compile_bundle", "compile_model"]
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 TOKENIZER_FILE = "tokenizer.json"
+#: Smaller tensors stay in the model file. ONNX Runtime infers shapes from some of them (the sizes of the bias terms,
+#: 8 bytes each) and can't do so from a file beside it.
+_EXTERNAL_FROM_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,12 @@ def write_model(model: onnx.ModelProto, folder: Path) -> None:
     """Write `model.onnx` and its weights beside it, aligned, so that a runtime can map them into memory."""
     import onnx_ir
 
-    onnx_ir.save(onnx_ir.from_proto(model), folder / MODEL_FILE, external_data=WEIGHTS_FILE, size_threshold_bytes=1024)
+    onnx_ir.save(
+        onnx_ir.from_proto(model),
+        folder / MODEL_FILE,
+        external_data=WEIGHTS_FILE,
+        size_threshold_bytes=_EXTERNAL_FROM_BYTES,
+    )
 
 
 def _write_task(base: BaseModel, name: str, delta: TaskDelta, layout: Layout, folder: Path) -> TaskRecord:

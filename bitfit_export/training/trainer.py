@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalPrediction
 
 from bitfit_export.base_models import BaseModel
 from bitfit_export.bias_terms import is_bias_term, select_bias_terms
-from bitfit_export.errors import BaseModelError, BitfitError, UsageError
+from bitfit_export.errors import BaseModelError, BitfitError, OutputError, UsageError
 from bitfit_export.task_model import TaskModel
 from bitfit_export.training import metrics
 from bitfit_export.training.data import Rows, TaskData
@@ -159,10 +160,17 @@ class _DeltaTrainer(Trainer):
         save_file(chosen, os.path.join(folder, _TRAINED_FILE))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         folder = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-        with open(os.path.join(folder, _COMPLETE_MARK), "wb") as stream:
-            os.fsync(stream.fileno())
+        try:
+            super()._save_checkpoint(model, trial)
+            with open(os.path.join(folder, _COMPLETE_MARK), "wb") as stream:
+                os.fsync(stream.fileno())
+        except (OSError, SafetensorError, RuntimeError) as error:
+            # torch reports a full disk as a RuntimeError.
+            raise OutputError(
+                f"the checkpoint {folder} could not be written: {str(error).splitlines()[0]}",
+                hint="free some space and give the same command again; it goes on after the last whole checkpoint",
+            ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         state = load_file(os.path.join(resume_from_checkpoint, _TRAINED_FILE))

@@ -119,3 +119,46 @@ def test_an_unreachable_hub_is_one_line_and_a_hint(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert "--data" in done.stderr.splitlines()[-1]
     assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_later(
+    model_folder: str, mood_data: Path, tmp_path: Path
+) -> None:
+    """On a file system of 20 KiB there is no room for a checkpoint."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = ["--model", model_folder, "--task", "mood", "--data", str(mood_data), "--epochs", "1", *QUICK]
+    train = "from bitfit_export.cli import main_train; raise SystemExit(main_train())"
+    script = f"""
+mount -t tmpfs -o size=20k tmpfs {disk} && "$@" --output {disk}/out; echo "status $?"
+mount -o remount,size=4m {disk} && "$@" --output {disk}/out; ls -A {disk}
+"""
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", train, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"can't mount a small file system here: {done.stderr.strip()}")
+    assert done.stdout.split() == ["status", "2", f"{disk}/out", "out"], done.stderr
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_process_is_kept_out(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
+    from filelock import FileLock
+
+    (workplace / ".out.training").mkdir()
+    with FileLock(workplace / ".out.training/lock"):
+        words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--output", "out", *QUICK]
+        done = bitfit("train", *words)
+    assert done.status == 2
+    assert "another bitfit-train is at work in .out.training" in done.err
+
+
+def test_an_interrupted_run_is_forgotten_when_asked(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path
+) -> None:
+    (workplace / ".out.training/checkpoint-2").mkdir(parents=True)
+    (workplace / ".out.training/run.json").write_text("other settings")
+    words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--output", "out", "--epochs", 1, *QUICK]
+    assert "other settings or data" in bitfit("train", *words).err
+    assert bitfit("train", *words, "--restart").status == 0

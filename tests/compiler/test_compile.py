@@ -13,7 +13,7 @@ import torch
 
 from bitfit_export.base_models import BaseModel
 from bitfit_export.bundle import Layout, read_manifest, read_row
-from bitfit_export.compiler import compile_bundle
+from bitfit_export.compiler import compile_bundle, write_model
 from bitfit_export.compiler.check import check_frozen_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BaseMismatchError, CompileError, DeltaError, UsageError
@@ -100,6 +100,20 @@ def test_weights_lie_outside_the_model_file(tiny_bundle: Path) -> None:
     model = onnx.load(tiny_bundle / "model.onnx", load_external_data=False)
     outside = {value.name for value in model.graph.initializer if value.data_location == onnx.TensorProto.EXTERNAL}
     assert "embeddings.word_embeddings.weight" in outside
+
+
+def test_a_model_of_very_many_bias_terms_can_be_loaded(tmp_path: Path) -> None:
+    """The sizes of 1,000 terms are 8 kB of integers; ONNX Runtime needs them in the model file."""
+    terms = 1000
+    sizes = onnx.helper.make_tensor("sizes", onnx.TensorProto.INT64, [terms], [1] * terms)
+    outputs = [onnx.helper.make_tensor_value_info(f"y{n}", onnx.TensorProto.FLOAT, [1, 1]) for n in range(terms)]
+    row = onnx.helper.make_tensor_value_info("row", onnx.TensorProto.FLOAT, [1, terms])
+    split = onnx.helper.make_node("Split", ["row", "sizes"], [value.name for value in outputs], axis=1)
+    graph = onnx.helper.make_graph([split], "split", [row], outputs, [sizes])
+    opset = onnx.helper.make_opsetid("", 20)
+    write_model(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path)
+    session = ort.InferenceSession(tmp_path / "model.onnx")
+    assert len(session.run(None, {"row": np.zeros((1, terms), np.float32)})) == terms
 
 
 def test_the_row_has_every_bias_term_in_the_models_order(layout: Layout, tiny_base: BaseModel) -> None:
