@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["ALIASES", "BaseModel", "ModelSource", "load_base_model", "resolve_model", "state_digest"]
+__all__ = ["ALIASES", "BaseModel", "ModelSource", "load_base_model", "quiet_hub", "resolve_model", "state_digest"]
 
 ALIASES = {
     "bert-base": "google-bert/bert-base-cased",
@@ -143,11 +144,12 @@ def _from_pretrained(source: ModelSource, revision: str | None) -> tuple[PreTrai
     try:
         import torch  # noqa: F401
         from transformers import AutoModel
-        from transformers.utils import logging
+        from transformers.utils import logging as transformers_logging
     except ImportError as error:
         raise MissingExtraError(error.name or "transformers", "export") from error
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quiet_hub()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         module, info = AutoModel.from_pretrained(source.location, output_loading_info=True, dtype="auto", **options)
@@ -166,6 +168,11 @@ def _from_pretrained(source: ModelSource, revision: str | None) -> tuple[PreTrai
             hint="the checkpoint is not of this model or is damaged; take one that save_pretrained wrote",
         )
     return module, getattr(module.config, "_commit_hash", None)
+
+
+def quiet_hub() -> None:
+    """Leave what the Hub's client says about its retries out: one error says what to do in the end."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _load_error(source: ModelSource, error: Exception) -> BaseModelError:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from bitfit_export.base_models import quiet_hub
 from bitfit_export.errors import DataError, MissingExtraError, UsageError
 from bitfit_export.training.tasks import (
     GLUE_TASKS,
@@ -113,7 +114,8 @@ def load_task_data(
         return _make_task_data(task, options, train, validation, f"{HUB_DATASET} {task}")
     else:
         raise UsageError(
-            f"no data for the task {task!r}, which is not one of GLUE's: {', '.join(GLUE_TASKS)}", hint="--data DIR"
+            f"no data for the task {task!r}, which is not one of GLUE's: {', '.join(GLUE_TASKS)}",
+            hint="pass --data DIR with its files",
         )
     train, validation = (_read_table(file) for file in files)
     return _make_task_data(task, options, train, validation, " ".join(file.name for file in files))
@@ -260,11 +262,15 @@ def _label_finder(table: _Table, spec: TaskSpec) -> Callable[[int, object], int]
 
 def _load_from_hub(task: str) -> tuple[_Table, _Table]:
     datasets = _require("datasets")
+    quiet_hub()
     try:
         splits = datasets.load_dataset(HUB_DATASET, task)
     except Exception as error:  # offline, refused and half-downloaded raise errors of four unrelated libraries
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{HUB_DATASET} {task} can't be had from the hub: {reason}", hint="--data DIR") from error
+        raise DataError(
+            f"{HUB_DATASET} {task} can't be had from the hub: {reason}",
+            hint=f"pass --data DIR with train.* and dev.* of {task}",
+        ) from error
     names = ("train", "validation_matched" if task == "mnli" else "validation")
     for name in names:
         if name not in splits:

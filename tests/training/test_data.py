@@ -426,7 +426,7 @@ def test_sources_that_contradict(tmp_path: Path) -> None:
 def test_own_task_without_data() -> None:
     with pytest.raises(UsageError, match=r"no data for the task 'own'.*cola") as caught:
         load_task_data("own")
-    assert caught.value.hint == "--data DIR"
+    assert "--data DIR" in (caught.value.hint or "")
 
 
 # --- the hub
@@ -494,7 +494,7 @@ def test_hub_that_is_out_of_reach(monkeypatch, error: Exception) -> None:
     with pytest.raises(DataError, match="nyu-mll/glue rte can't be had from the hub") as caught:
         load_task_data("rte")
     assert caught.value.message.endswith((": no way", ": no cache", ": RuntimeError"))
-    assert caught.value.hint == "--data DIR"
+    assert "--data DIR" in (caught.value.hint or "")
 
 
 def test_offline_as_the_hub_s_own_switch_makes_it(tmp_path: Path) -> None:
@@ -503,7 +503,7 @@ def test_offline_as_the_hub_s_own_switch_makes_it(tmp_path: Path) -> None:
     env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert "DataError: nyu-mll/glue rte can't be had from the hub: " in done.stderr
-    assert done.stderr.endswith("\nhint: --data DIR\n")
+    assert "\nhint: pass --data DIR" in done.stderr
     assert done.returncode == 1
 
 
