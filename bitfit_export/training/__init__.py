@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,7 @@ def train_task(
         model = merged_model(base, delta)
     scores = evaluate(model, base, data, settings.max_length)
     if delta is not None:
-        delta = TaskDelta(_with_metrics(config, scores), delta.biases, delta.head)
+        delta = replace(delta, config=replace(config, metrics=scores))
     return TrainingResult(
         delta=delta,
         metrics=scores,
@@ -116,12 +116,6 @@ def evaluate(model: Any, base: BaseModel, data: TaskData, max_length: int) -> di
     logits = predict_logits(model, base.tokenizer, data.validation.texts, max_length=max_length)
     predictions = decide(logits, data.spec.problem_type)
     return metrics.compute(data.spec.metrics, data.spec.problem_type, predictions, data.validation.labels)
-
-
-def _with_metrics(config: DeltaConfig, metrics: dict[str, float]) -> DeltaConfig:
-    from dataclasses import replace
-
-    return replace(config, metrics=metrics)
 
 
 def _record(settings: TrainingSettings, data: TaskData, best_epoch: int) -> dict[str, Any]:

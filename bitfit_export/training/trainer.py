@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from bitfit_export.training import metrics
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.settings import TrainingSettings
 
-__all__ = ["TrainedModel", "choose_parameters", "train_model"]
+__all__ = ["TrainedModel", "bias_differences", "choose_parameters", "decide", "train_model"]
 
 _TRAINED_FILE = "trained.safetensors"
 _COMPLETE_MARK = "complete"
 
 
+@dataclass(frozen=True)
 class TrainedModel:
     """A trained `TaskModel` and how it came about.
 
@@ -40,11 +42,10 @@ class TrainedModel:
         history: one dict of validation metrics an epoch.
     """
 
-    def __init__(self, model: TaskModel, trained: tuple[str, ...], best_epoch: int, history: list[dict[str, float]]):
-        self.model = model
-        self.trained = trained
-        self.best_epoch = best_epoch
-        self.history = history
+    model: TaskModel
+    trained: tuple[str, ...]
+    best_epoch: int
+    history: list[dict[str, float]]
 
 
 def choose_parameters(model: TaskModel, settings: TrainingSettings) -> tuple[str, ...]:
