@@ -95,6 +95,7 @@ def _comparison(runs: Sequence[ComparedRun], config: DeltaConfig) -> str:
 def _settings(config: DeltaConfig) -> str:
     record = config.training
     plain = {name: value for name, value in record.items() if not isinstance(value, dict)}
+    plain["bias_terms"] = ", ".join(record.get("bias_terms", ())) or "all"
     plain |= {"method": config.method, "pooling": config.pooling, "base_digest": config.base_digest}
     versions = ", ".join(f"{name} {value}" for name, value in record.get("versions", {}).items())
     lines = [f"| {name} | {value} |" for name, value in sorted(plain.items())]

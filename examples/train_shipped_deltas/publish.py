@@ -31,7 +31,8 @@ def main() -> None:
     results = {
         path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / arguments.model).glob("*.json"))
     }
-    for task in sorted({record["task"] for record in results.values()}):
+    tasks = sorted({record["task"] for record in results.values()})
+    for task in tasks:
         publish(arguments.model, task, {n: r for n, r in results.items() if r["task"] == task}, notes.get(task, ""))
 
 
@@ -41,11 +42,20 @@ def publish(model: str, task: str, results: dict[str, dict[str, Any]], notes: st
     best = {method: _best(results, method, metric) for method in _METHOD_NAMES}
     if best["bitfit"] is None:
         return
-    delta = TaskDelta.load(ROOT / "runs" / f"{best['bitfit']}.delta")
+    delta = _delta_of(best["bitfit"], results[best["bitfit"]], SHIPPED / model / task)
     runs = [_compared(_METHOD_NAMES[method], results[name]) for method, name in best.items() if name is not None]
     text = f"{_tried(results, metric)}\n{notes}\n" if notes else _tried(results, metric)
     delta.save(SHIPPED / model / task, card=render_card(delta, model, runs, text), overwrite=True)
     print(f"{task}: {best['bitfit']} {delta.config.metrics}")
+
+
+def _delta_of(name: str, record: dict[str, Any], shipped: Path) -> TaskDelta:
+    """The delta of a run: kept by `train.py`, or shipped already, which shows in its record."""
+    kept = ROOT / "runs" / f"{name}.delta"
+    delta = TaskDelta.load(kept if kept.exists() else shipped)
+    if delta.config.training != record["settings"]:
+        raise SystemExit(f"{kept} is not there; train it again: remove results/*/{name}.json and run train.py")
+    return delta
 
 
 def _best(results: dict[str, dict[str, Any]], method: str, metric: str) -> str | None:
