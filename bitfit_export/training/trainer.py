@@ -133,7 +133,7 @@ def _arguments(settings: TrainingSettings, metric: str, rows: int, work_folder: 
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else "linear",
         warmup_steps=round(settings.warmup * steps),
         weight_decay=0.0,
-        # Over all of a model's parameters the fused step takes an eighth of the time; over biases there is no difference.
+        # Over a whole model the fused step takes an eighth of the time; over biases there is no difference.
         optim="adamw_torch_fused" if settings.method == "full" else "adamw_torch",
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",

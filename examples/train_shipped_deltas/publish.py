@@ -1,8 +1,9 @@
 """Ship the best BitFit run of each task: its delta goes into the package, with a card that has the comparison.
 
-    python examples/train_shipped_deltas/publish.py [--notes notes.json]
+    python examples/train_shipped_deltas/publish.py
 
-Reads what `train.py` left in `results/` and `runs/`.
+Reads what `train.py` left in `results/` and `runs/`, and `notes.json`: a paragraph for a task's card. Prints the table
+of the README.
 """
 
 from __future__ import annotations
@@ -19,21 +20,30 @@ from bitfit_export.delta_store import SHIPPED
 from bitfit_export.training.model_card import ComparedRun, render_card
 from bitfit_export.training.tasks import GLUE_TASKS
 
-_METHOD_NAMES = {"bitfit": "BitFit (this delta)", "frozen": "head only, frozen body", "full": "full fine-tuning"}
+_METHOD_NAMES = {"bitfit": "BitFit", "frozen": "head only, frozen body", "full": "full fine-tuning"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="minilm-l6")
-    parser.add_argument("--notes", type=Path, default=Path(__file__).parent / "notes.json")
-    arguments = parser.parse_args()
-    notes = json.loads(arguments.notes.read_text()) if arguments.notes.exists() else {}
-    results = {
-        path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / arguments.model).glob("*.json"))
-    }
-    tasks = sorted({record["task"] for record in results.values()})
-    for task in tasks:
-        publish(arguments.model, task, {n: r for n, r in results.items() if r["task"] == task}, notes.get(task, ""))
+    model = parser.parse_args().model
+    notes = json.loads((Path(__file__).parent / "notes.json").read_text())
+    files = sorted((ROOT / "results" / model).glob("*.json"))
+    results = {path.stem: json.loads(path.read_text()) for path in files}
+    print("| task | metric | " + " | ".join(_METHOD_NAMES.values()) + " |")
+    print("| --- | --- |" + " --- |" * len(_METHOD_NAMES))
+    for task in sorted({record["task"] for record in results.values()}):
+        own = {name: record for name, record in results.items() if record["task"] == task}
+        publish(model, task, own, notes.get(task, ""))
+        print(_row(task, own))
+
+
+def _row(task: str, results: dict[str, dict[str, Any]]) -> str:
+    """A line of the README's table: the best run of each method."""
+    metric = GLUE_TASKS[task].metrics[0]
+    best = [_best(results, method, metric) for method in _METHOD_NAMES]
+    cells = ["not run yet" if name is None else f"{results[name]['metrics'][metric]:.3f}" for name in best]
+    return " | ".join([f"| {task}", metric.replace("_", " "), *cells]) + " |"
 
 
 def publish(model: str, task: str, results: dict[str, dict[str, Any]], notes: str) -> None:
@@ -46,7 +56,6 @@ def publish(model: str, task: str, results: dict[str, dict[str, Any]], notes: st
     runs = [_compared(_METHOD_NAMES[method], results[name]) for method, name in best.items() if name is not None]
     text = f"{_tried(results, metric)}\n{notes}\n" if notes else _tried(results, metric)
     delta.save(SHIPPED / model / task, card=render_card(delta, model, runs, text), overwrite=True)
-    print(f"{task}: {best['bitfit']} {delta.config.metrics}")
 
 
 def _delta_of(name: str, record: dict[str, Any], shipped: Path) -> TaskDelta:

@@ -1,10 +1,11 @@
 """Train the deltas that the package ships, beside a frozen body and full fine-tuning with the same budget.
 
-    python examples/train_shipped_deltas/train.py --data DIR [--only mrpc,cola]
+    python examples/train_shipped_deltas/train.py --data DIR [--runs 1,2] [--threads 1]
 
 Every run of `runs.json` is trained once: its result goes to `results/<model>/` as JSON when it ends, and a run
 that has a result is skipped, so an interrupted series goes on where it stopped. The delta of each bitfit run is
-kept under `runs/`. `publish.py` then ships the best one of each task.
+kept under `runs/`. `publish.py` then ships the best one of each task. On a few cores, several processes of one thread,
+each with runs of its own, get more done than one process with all threads: the batches are small.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with rte/, sst2/, ... (see the README)")
     parser.add_argument("--model", default="minilm-l6")
-    parser.add_argument("--only", default="", help="train these tasks alone, comma-separated")
+    parser.add_argument("--runs", default="", help="numbers of the runs to train, from 1, comma-separated (all)")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    only = set(filter(None, arguments.only.split(",")))
-    for number, run in enumerate(json.loads((HERE / "runs.json").read_text()), 1):
-        if not only or run["task"] in only:
-            train_once(arguments.model, arguments.data, run, number)
+    runs = json.loads((HERE / "runs.json").read_text())
+    chosen = [int(number) for number in filter(None, arguments.runs.split(","))] or range(1, len(runs) + 1)
+    for number in chosen:
+        train_once(arguments.model, arguments.data, runs[number - 1], number)
 
 
 def run_name(run: dict[str, Any]) -> str:

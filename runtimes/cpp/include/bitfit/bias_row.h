@@ -61,8 +61,8 @@ inline const char* row_status_text(RowStatus status) noexcept;
 
 // The numbers behind a refusal. They read as: "<text of status>: <what>: found <found>, expected <expected>".
 //
-// Where more than one number would have done, `what` ends in "at least", "at most" or alike, and `expected` is the
-// bound. The fields are zero and `what` is empty when the status is ok.
+// Where more than one number would have done, `what` says so, as in "labels, at least", and `expected` is one of them.
+// The numbers are 0 and `what` is empty when the status is ok.
 struct RowProblem {
   RowStatus status = RowStatus::ok;
   const char* what = "";       // what the two numbers are; it lives as long as the program
@@ -86,7 +86,7 @@ struct HeadTensor {
 
 // A row that passed every check but that of the layout. It is a plain struct: copies are views of the same bytes.
 //
-// It takes some 600 bytes, or 450 with 32-bit pointers, most of them for the 16 head slots.
+// It takes 584 bytes, or 436 with 32-bit pointers, most of them for the 16 head slots.
 struct BiasRowView {
   std::uint32_t version = 0;
   std::uint32_t flags = 0;
@@ -294,11 +294,11 @@ inline RowStatus check_codes(const std::uint8_t* row, RowProblem* problem) noexc
   }
   const std::uint32_t dtype = load_u32(row + dtype_at);
   if (dtype != 1 && dtype != 10) {
-    return refuse(problem, RowStatus::bad_dtype, "code of the dtype, 10 (float16) or", dtype_at, dtype, 1);
+    return refuse(problem, RowStatus::bad_dtype, "code of the dtype, 1 or 10", dtype_at, dtype, 1);
   }
   const std::uint32_t problem_type = load_u32(row + problem_type_at);
   if (problem_type < 1 || problem_type > 5) {
-    return refuse(problem, RowStatus::bad_problem_type, "code of the problem type, from 1 to", problem_type_at,
+    return refuse(problem, RowStatus::bad_problem_type, "code of the problem type, 1 to 5", problem_type_at,
                   problem_type, 5);
   }
   return RowStatus::ok;
@@ -338,7 +338,7 @@ inline RowStatus check_head_table(const std::uint8_t* row, RowProblem* problem) 
     const std::uint32_t rank = load_u32(row + at);
     if (slot < head_count) {
       if (rank < 1 || rank > max_head_rank) {
-        return refuse(problem, fault, "rank of a head tensor, from 1 to", at, rank, max_head_rank);
+        return refuse(problem, fault, "rank of a head tensor, 1 to 3", at, rank, max_head_rank);
       }
     } else if (rank != 0) {
       return refuse(problem, fault, "rank in an unused head slot", at, rank, 0);
