@@ -1,12 +1,10 @@
-"""What the benchmarks share: timing two things in turn, and writing down what was measured where."""
+"""What the benchmarks share: writing down what was measured, where, and with what."""
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,18 +13,6 @@ from bitfit_export.files import canonical_json, write_bytes
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 _LIBRARIES = ("numpy", "onnxruntime", "torch", "transformers", "onnx")
-
-
-def time_in_turn(work: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 3) -> dict[str, float]:
-    """Median seconds of each callable, called in turn, so that a machine that slows down slows down all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(rounds + warm_up):
-        for name, call in work.items():
-            started = time.perf_counter()
-            call()
-            if number >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def write_results(name: str, measured: Mapping[str, Any]) -> Path:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import time_in_turn, write_results
+from common import write_results
 
+from bitfit_export.bench import time_in_turn
 from bitfit_export.bundle import BiasRow, read_row, row_file, write_row
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.table import BiasTable

@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "answer texts with a bundle, JSON lines on stdout",
     "verify": "compare a bundle with PyTorch",
     "inspect": "say what is in a bundle, a row or a delta",
+    "bench": "time a bundle beside the stock single-task model",
 }
 _INTERRUPTED = 130
 

@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 
 from bitfit_export.base_models import ALIASES, load_base_model, resolve_model
-from bitfit_export.bundle import read_manifest
+from bitfit_export.bundle import Manifest, read_manifest
 from bitfit_export.cli.tables import print_comparisons
+from bitfit_export.delta import TaskDelta
 from bitfit_export.delta_store import find_deltas, load_deltas
 from bitfit_export.verify import verify_bundle
 
@@ -25,11 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     manifest = read_manifest(options.bundle)
-    # A folder's name is not a place; a Hub id has an alias by which its deltas are filed.
-    aliases = {hub_id: alias for alias, hub_id in ALIASES.items()}
-    model = options.model or aliases.get(manifest.base.name, manifest.base.name)
-    tasks = options.tasks or ",".join(manifest.tasks)
-    deltas = load_deltas(find_deltas(resolve_model(model).short_name, tasks, options.deltas))
+    model, deltas = deltas_of_bundle(manifest, options.model, options.tasks, options.deltas)
     base = load_base_model(model, revision=manifest.base.revision)
     print_comparisons(verify_bundle(options.bundle, base, deltas, seed=options.seed))
     return 0
+
+
+def deltas_of_bundle(
+    manifest: Manifest, model: str | None, tasks: str | None, folder: Path | None
+) -> tuple[str, dict[str, TaskDelta]]:
+    """The base model of a bundle as `--model` names it, and the deltas of its tasks."""
+    # A Hub id has an alias by which its deltas are filed; a folder's name is not a place, so it must be given.
+    aliases = {hub_id: alias for alias, hub_id in ALIASES.items()}
+    model = model or aliases.get(manifest.base.name, manifest.base.name)
+    found = find_deltas(resolve_model(model).short_name, tasks or ",".join(manifest.tasks), folder)
+    return model, load_deltas(found)

@@ -8,17 +8,12 @@ stay apart: they differ from task to task.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-
 import onnx
 import torch
 
 from bitfit_export.base_models import BaseModel
 from bitfit_export.errors import CompileError
+from bitfit_export.quiet import quiet_exporters
 
 __all__ = ["OPSET", "trace_base_model"]
 
@@ -40,7 +35,7 @@ def trace_base_model(base: BaseModel) -> onnx.ModelProto:
     axes = {0: torch.export.Dim(BATCH), 1: torch.export.Dim(SEQUENCE, max=base.module.config.max_position_embeddings)}
     config = OnnxConfig(dynamic=True, dynamic_shapes=dict.fromkeys(inputs, axes), optimize=False, opset_version=OPSET)
     try:
-        with _quiet():
+        with quiet_exporters():
             exported = OnnxExporter().export(base.module, inputs, config=config)
             # onnx-graphsurgeon can't write a Constant node whose value is an empty list.
             lift_constants = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
@@ -90,16 +85,3 @@ def _name_dimensions(graph: onnx.GraphProto) -> None:
         # Every text input has the shape of the ids, even where the trace could not prove it.
         for dimension, name in zip(value.type.tensor_type.shape.dim, (BATCH, SEQUENCE), strict=True):
             dimension.dim_param = name
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's notes about versions and operators of other libraries say nothing about the user's model."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
