@@ -72,7 +72,9 @@ def _answer(session: BiasSession, questions: list[_Question], *, truncate: bool)
         if error.row is None:
             raise
         raise InputError(f"{questions[error.row].where} {error.problem}", hint=error.hint) from error
-    return [{"task": task, **answer} for task, answer in zip(tasks, answers, strict=True)]
+    # A float32 has some seven digits; the others are noise.
+    rounded = [{**answer, "score": round(answer["score"], 6)} for answer in answers]
+    return [{"task": task, **answer} for task, answer in zip(tasks, rounded, strict=True)]
 
 
 def _from_words(options: argparse.Namespace) -> list[_Question]:
