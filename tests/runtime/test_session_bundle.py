@@ -1,0 +1,171 @@
+"""A bundle whose files do not belong together is refused, and the runtime needs nothing but its own dependencies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitfit_export.bundle import Layout, read_manifest, read_row, write_row
+from bitfit_export.errors import BundleError, RowError
+from bitfit_export.runtime import BiasSession
+from tests.runtime.conftest import TASKS, TOLERANCE, change_manifest, record_of
+
+
+def test_missing_files_are_named(copied: Path) -> None:
+    for name in ("model.onnx.data", "tokenizer.json", "tasks/score.bias", "model.onnx", "manifest.json"):
+        (copied / name).rename(copied / "aside")
+        with pytest.raises(BundleError, match=f"{name} can't be read"):
+            BiasSession(copied)
+        (copied / "aside").rename(copied / name)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
+def test_a_file_of_another_size_is_refused(copied: Path, name: str) -> None:
+    path = copied / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=rf"{name} has \d+ bytes, expected \d+"):
+        BiasSession(copied)
+
+
+def test_a_model_that_is_no_model_is_refused_in_one_line(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = copied / "model.onnx"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    with pytest.raises(BundleError, match=r"the model .*model.onnx can't be loaded: ") as caught:
+        BiasSession(copied)
+    assert "\n" not in caught.value.message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_hashes_are_checked_when_asked_for(copied: Path) -> None:
+    path = copied / "model.onnx.data"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    BiasSession(copied, threads=1)
+    with pytest.raises(BundleError, match=r"model.onnx.data has sha256"):
+        BiasSession(copied, threads=1, check_hashes=True)
+
+
+def test_a_good_bundle_has_the_hashes_of_its_manifest(tiny_bundle: Path) -> None:
+    assert set(BiasSession(tiny_bundle, threads=1, check_hashes=True).tasks) == set(TASKS)
+
+
+def test_a_model_of_another_layout_is_refused(copied: Path) -> None:
+    """Same names, same shapes, other order: nothing but the digest tells."""
+    path = copied / "model.onnx"
+    digest = read_manifest(copied).layout.digest.encode()
+    assert path.read_bytes().count(digest) == 1
+    path.write_bytes(path.read_bytes().replace(digest, b"0" * 64))
+    with pytest.raises(BundleError, match="has layout digest 000000000000, expected"):
+        BiasSession(copied)
+
+
+def test_a_manifest_with_other_inputs_is_refused(copied: Path) -> None:
+    inputs = read_manifest(copied).inputs
+    change_manifest(copied, inputs=(*inputs[:-1], "another"))
+    with pytest.raises(BundleError, match=r"has the inputs input_ids, .*, expected input_ids, .*another"):
+        BiasSession(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        ("bias_table", lambda value: value.type.tensor_type.shape.dim[1].Clear(), r"\[any, any\], expected"),
+        ("input_ids", lambda value: setattr(value.type.tensor_type.shape.dim[0], "dim_value", 1), r"\[1, any\]"),
+        ("head.pooling", lambda value: setattr(value, "name", "head.other"), "expected input_ids"),
+    ],
+)
+def test_a_model_with_another_interface_is_refused(copied: Path, name: str, edit: Any, message: str) -> None:
+    import onnx
+
+    path = copied / "model.onnx"
+    model = onnx.load(path, load_external_data=False)
+    edit(next(value for value in model.graph.input if value.name == name))
+    for node in model.graph.node:  # follow a rename, so that the graph still loads
+        names = [value.name for value in model.graph.input]
+        for index, used in enumerate(node.input):
+            if used == name and name not in names:
+                node.input[index] = "head.other"
+    path.write_bytes(model.SerializeToString())
+    files = read_manifest(copied).files
+    change = {"model.onnx": replace(files["model.onnx"], size=path.stat().st_size)}
+    change_manifest(copied, files=files | change, inputs=tuple(value.name for value in model.graph.input))
+    with pytest.raises(BundleError, match=message):
+        BiasSession(copied)
+
+
+@pytest.mark.parametrize("kind", ["packed", "named"])
+def test_another_kind_of_layout_is_refused(copied: Path, kind: str) -> None:
+    change_manifest(copied, layout_kind=kind)
+    with pytest.raises(BundleError, match=f"has layout {kind}, expected table\nhint: "):
+        BiasSession(copied)
+
+
+def test_a_row_that_is_not_the_recorded_one_is_refused(copied: Path, layout: Layout) -> None:
+    path = copied / "tasks" / "two_way.bias"
+    row = read_row(path, layout=layout)
+    write_row(path, replace(row, biases=row.biases + np.float32(1)))
+    with pytest.raises(BundleError, match=r"two_way.bias has sha256 .*, expected"):
+        BiasSession(copied)
+    assert set(BiasSession(copied, tasks=["score"]).tasks) == {"score"}
+
+
+@pytest.mark.parametrize("change", [{"task": "other"}, {"problem_type": "multi_label"}, {"task_version": 2}])
+def test_a_row_that_the_manifest_describes_otherwise_is_refused(
+    copied: Path, layout: Layout, change: dict[str, Any]
+) -> None:
+    path = copied / "tasks" / "two_way.bias"
+    write_row(path, replace(read_row(path, layout=layout), **change))
+    change_manifest(copied, tasks=record_of(copied, "two_way"))
+    with pytest.raises(BundleError, match=r"is the row .*, expected two_way \(single_label, 2 labels, version 1\)"):
+        BiasSession(copied)
+
+
+def test_a_damaged_row_is_refused(copied: Path) -> None:
+    path = copied / "tasks" / "two_way.bias"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(RowError, match=r"two_way\.bias"):
+        BiasSession(copied)
+
+
+# --- what it needs
+
+CLEAN_RUN = """
+    import sys
+
+    class Blocker:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] in {"torch", "onnx", "transformers", "safetensors", "onnx_graphsurgeon", "onnx_ir"}:
+                raise ImportError(f"{name} is blocked")
+
+    sys.meta_path.insert(0, Blocker())
+
+    import json
+    from bitfit_export.runtime import BiasSession
+
+    session = BiasSession(sys.argv[1], threads=1)
+    session.load_task(sys.argv[1] + "/tasks/two_way.bias", name="again", labels=["negative", "positive"])
+    found = session.predict(["a text", ("a", "pair")], ["two_way", "again"])
+    print(json.dumps([found, session.run("score", **session.encode("a text")).tolist()]))
+"""
+
+
+def test_runs_without_torch_onnx_or_transformers(tiny_bundle: Path, shared: BiasSession) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(CLEAN_RUN), str(tiny_bundle)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    predictions, score = json.loads(done.stdout)
+    assert predictions == shared.predict(["a text", ("a", "pair")], "two_way")
+    np.testing.assert_allclose(score, shared.run("score", **shared.encode("a text")), rtol=0, atol=TOLERANCE)
