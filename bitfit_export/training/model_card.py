@@ -12,10 +12,11 @@ __all__ = ["ComparedRun", "render_card"]
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A line of the card's table: what was trained, its learning rate, and the metrics on the same validation set."""
+    """A line of the card's table: what was trained, its settings, and the metrics on the same validation set."""
 
     name: str
     trained: int
+    pooling: str
     learning_rate: float
     best_epoch: int
     metrics: dict[str, float]
@@ -75,7 +76,7 @@ def _comparison(runs: Sequence[ComparedRun], config: DeltaConfig) -> str:
         return ""
     names = list(config.metrics)
     lines = [
-        f"| {run.name} | {run.trained:,} | {run.learning_rate:g} | {run.best_epoch} | "
+        f"| {run.name} | {run.trained:,} | {run.pooling} | {run.learning_rate:g} | {run.best_epoch} | "
         + " | ".join(f"{run.metrics[name]:.4f}" for name in names)
         + " |"
         for run in runs
@@ -83,9 +84,9 @@ def _comparison(runs: Sequence[ComparedRun], config: DeltaConfig) -> str:
     return "\n".join(
         [
             "## What BitFit bought\n",
-            "The same data, head, epochs and batch size; the best epoch by the first metric.\n",
-            "| trained | values | learning rate | best epoch | " + " | ".join(names) + " |",
-            "| --- | --- | --- | --- |" + " --- |" * len(names),
+            "The same data, epochs and batch size; the best epoch by the first metric.\n",
+            "| trained | values | pooling | learning rate | best epoch | " + " | ".join(names) + " |",
+            "| --- | --- | --- | --- | --- |" + " --- |" * len(names),
             *lines,
             "",
         ]

@@ -77,6 +77,7 @@ def _compared(name: str, record: dict[str, Any]) -> ComparedRun:
     return ComparedRun(
         name=f"{name}, {record['settings']['epochs']} epochs",
         trained=trained["base"] + trained["head"],
+        pooling=record["settings"]["pooling"],
         learning_rate=record["settings"]["learning_rate"],
         best_epoch=record["best_epoch"],
         metrics=record["metrics"],
