@@ -4,8 +4,8 @@
 
 Every run of `runs.json` is trained once: its result goes to `results/<model>/` as JSON when it ends, and a run
 that has a result is skipped, so an interrupted series goes on where it stopped. The delta of each bitfit run is
-kept under `runs/`. `publish.py` then ships the best one of each task. On a few cores, several processes of one thread,
-each with runs of its own, get more done than one process with all threads: the batches are small.
+kept under `runs/`. No time is recorded, for a run that was interrupted has none. `publish.py` then ships the best run
+of each task.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +59,7 @@ def train_once(model: str, data_folder: Path, run: dict[str, Any], number: int) 
     base = load_base_model(model)
     data = load_task_data(run["task"], data=data_folder)
     settings = TrainingSettings(**{key: value for key, value in run.items() if key != "task"})
-    started = time.monotonic()
     result = train_task(base, data, settings, ROOT / "runs" / name, [EpochReport(data.spec.metrics[0])])
-    seconds = time.monotonic() - started
     if result.delta is not None:
         result.delta.save(ROOT / "runs" / f"{name}.delta", card="", overwrite=True)
     record = {
@@ -73,12 +70,11 @@ def train_once(model: str, data_folder: Path, run: dict[str, Any], number: int) 
         "history": result.history,
         "trained_parameters": {"base": result.trained_parameters[0], "head": result.trained_parameters[1]},
         "settings": result.record,
-        "seconds": round(seconds, 1),
         "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "platform": platform.platform()},
     }
     result_file.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(result_file, canonical_json(record))
-    print(f"{name}: {result.metrics} in {seconds:.0f} s", file=sys.stderr)
+    print(f"{name}: {result.metrics}", file=sys.stderr)
 
 
 if __name__ == "__main__":
