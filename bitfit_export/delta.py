@@ -18,15 +18,32 @@ from bitfit_export.bias_terms import is_bias_term
 from bitfit_export.errors import BaseMismatchError, DeltaError, MissingExtraError
 from bitfit_export.files import canonical_json, new_folder
 
-__all__ = ["CONFIG_FILE", "FORMAT_VERSION", "POOLINGS", "PROBLEM_TYPES", "TENSOR_FILE", "DeltaConfig", "TaskDelta"]
+__all__ = [
+    "ACTIVATIONS",
+    "CONFIG_FILE",
+    "FORMAT_VERSION",
+    "POOLINGS",
+    "PROBLEM_TYPES",
+    "TENSOR_FILE",
+    "TOKENS",
+    "TOKEN_PROBLEMS",
+    "DeltaConfig",
+    "TaskDelta",
+]
 
 FORMAT_VERSION = 1
 TENSOR_FILE = "bias_deltas.safetensors"
 CONFIG_FILE = "bitfit_config.json"
 CARD_FILE = "README.md"
 PROBLEM_TYPES = ("single_label", "multi_label", "regression", "token", "span")
-#: How a head reads the sequence: the base model's own pooler, the first token's vector, or the mean of all tokens'.
-POOLINGS = ("pooler", "cls", "mean")
+#: How a head reads the sequence: the base model's own pooler, the first token's vector, the mean of all tokens', or the
+#: last token's.
+POOLINGS = ("pooler", "cls", "mean", "last")
+#: The problem types whose head reads each token by itself, and the `pooling` that they have.
+TOKEN_PROBLEMS = ("token", "span")
+TOKENS = "tokens"
+#: What a head with a dense layer applies to it: RoBERTa's tanh, DistilBERT's relu, ELECTRA's gelu, wav2vec2's nothing.
+ACTIVATIONS = ("tanh", "relu", "gelu", "identity")
 _HEAD_PREFIX = "head."
 
 
@@ -37,8 +54,9 @@ class DeltaConfig:
     Attributes:
         labels: label names in id order; empty for a regression.
         bias_terms: the names of the bias terms that were trained.
-        pooling: what the head reads, one of `POOLINGS`.
+        pooling: what the head reads, one of `POOLINGS`; `TOKENS` for a token or span task.
         max_length: tokens to which texts were truncated in training.
+        activation: of the head's dense layer, one of `ACTIVATIONS`; None for a head that is one linear layer.
         metrics: on the whole validation set, with the delta merged into the base in float32.
         training: settings, library versions and digests; a record that nothing reads back.
     """
@@ -55,6 +73,7 @@ class DeltaConfig:
     max_length: int
     metrics: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    activation: str | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -69,8 +88,8 @@ class TaskDelta:
 
     Attributes:
         biases: b_F - b_0 under the bare base model's parameter names, float32.
-        head: head tensors, whole, under their own names (`classifier.weight` [labels, hidden],
-            `classifier.bias` [labels]), float32.
+        head: head tensors, whole, float32: `classifier.weight` [labels, hidden] and `classifier.bias` [labels]. With an
+            activation, also `dense.weight` [inner, hidden] and `dense.bias` [inner], and the classifier reads inner.
     """
 
     config: DeltaConfig
@@ -156,7 +175,7 @@ def _read_config(path: Path) -> DeltaConfig:
     except ValueError as error:
         raise DeltaError(f"{path} is no whole JSON file: {error}", hint="copy or train the delta again") from error
     known = {each.name: each for each in fields(DeltaConfig)}
-    required = set(known) - {"metrics", "training"}
+    required = set(known) - {"metrics", "training", "activation"}
     if not isinstance(raw, dict) or not required <= set(raw):
         missing = sorted(required - set(raw)) if isinstance(raw, dict) else sorted(required)
         raise DeltaError(f"{path} lacks {', '.join(missing)}", hint="train the delta again with bitfit-train")
@@ -179,8 +198,11 @@ def _check_config(config: DeltaConfig) -> None:
         raise DeltaError("base_model, base_digest, task and method must be non-empty strings")
     if config.problem_type not in PROBLEM_TYPES:
         raise DeltaError(f"problem_type is {config.problem_type!r}, expected one of {', '.join(PROBLEM_TYPES)}")
-    if config.pooling not in POOLINGS:
-        raise DeltaError(f"pooling is {config.pooling!r}, expected one of {', '.join(POOLINGS)}")
+    poolings = (TOKENS,) if config.problem_type in TOKEN_PROBLEMS else POOLINGS
+    if config.pooling not in poolings:
+        raise DeltaError(f"pooling is {config.pooling!r}, expected one of {', '.join(poolings)}")
+    if config.activation is not None and config.activation not in ACTIVATIONS:
+        raise DeltaError(f"activation is {config.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
     if not isinstance(config.max_length, int) or config.max_length < 1:
         raise DeltaError(f"max_length is {config.max_length!r}, expected a number of tokens")
     if (config.problem_type == "regression") != (not config.labels):
@@ -205,10 +227,24 @@ def _check_tensors(delta: TaskDelta) -> None:
     if set(delta.biases) != set(delta.config.bias_terms):
         different = sorted(set(delta.biases) ^ set(delta.config.bias_terms))
         raise DeltaError(f"{task}: {CONFIG_FILE} and {TENSOR_FILE} disagree about {different[0]}")
-    for name in ("classifier.weight", "classifier.bias"):
-        if name not in delta.head:
-            raise DeltaError(f"{task}: the head has {sorted(delta.head)}, expected {name}")
-        if delta.head[name].shape[:1] != (delta.config.output_size,):
-            raise DeltaError(
-                f"{task}: head.{name} has shape {delta.head[name].shape}, expected {delta.config.output_size} outputs"
-            )
+    _check_head(delta)
+
+
+def _check_head(delta: TaskDelta) -> None:
+    """The tensors of the head are there, no others, and their shapes fit each other."""
+    task, head = delta.config.task, delta.head
+    names = ["classifier.bias", "classifier.weight"]
+    names += ["dense.bias", "dense.weight"] if delta.config.activation else []
+    if sorted(head) != names:
+        raise DeltaError(f"{task}: the head has {sorted(head)}, expected {names}")
+    inner = (*head["classifier.weight"].shape, 0, 0)[1]
+    shapes: dict[str, tuple[int, ...]] = {
+        "classifier.weight": (delta.config.output_size, inner),
+        "classifier.bias": (delta.config.output_size,),
+    }
+    if delta.config.activation:
+        hidden = (*head["dense.weight"].shape, 0, 0)[1]
+        shapes |= {"dense.weight": (inner, hidden), "dense.bias": (inner,)}
+    for name, shape in shapes.items():
+        if head[name].shape != shape:
+            raise DeltaError(f"{task}: head.{name} has shape {head[name].shape}, expected {shape}")

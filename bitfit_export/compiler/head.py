@@ -15,7 +15,6 @@ import onnx_graphsurgeon as gs
 
 from bitfit_export.bundle import HeadEntry
 from bitfit_export.compiler.trace import BATCH
-from bitfit_export.delta import POOLINGS
 
 __all__ = ["HEAD_BIAS", "HEAD_POOLING", "HEAD_WEIGHT", "LOGITS", "attach_head", "head_layout", "poolings_of"]
 
@@ -28,7 +27,7 @@ HEAD_BIAS = "head.classifier.bias"
 def poolings_of(graph: gs.Graph) -> tuple[str, ...]:
     """The poolings that a traced graph allows, in the order of `head.pooling`."""
     has_pooler = any(output.name == "pooler_output" for output in graph.outputs)
-    return tuple(pooling for pooling in POOLINGS if pooling != "pooler" or has_pooler)
+    return tuple(pooling for pooling in ("pooler", "cls", "mean") if pooling != "pooler" or has_pooler)
 
 
 def head_layout(poolings: tuple[str, ...], hidden: int) -> tuple[HeadEntry, ...]:
