@@ -1,17 +1,21 @@
 """Where a task's delta is: `--tasks rte` to a folder.
 
 `rte` is looked for in `--deltas`, then in `./deltas/<model>/`, then among the deltas that the package ships.
-`NAME=PATH` names a folder outright.
+`NAME=PATH` names a folder outright: a delta's, a fine-tuned checkpoint's, or a PEFT adapter's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.errors import UsageError
+
+if TYPE_CHECKING:
+    from bitfit_export.base_models import BaseModel
 
 __all__ = ["SHIPPED", "default_output", "find_deltas", "load_deltas"]
 
@@ -24,7 +28,7 @@ def default_output(model: str, task: str) -> Path:
 
 
 def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str, Path]:
-    """Task name -> the folder of its delta.
+    """Task name -> the folder of its delta, or of what can be read as one.
 
     Args:
         model: the base model's short name.
@@ -44,20 +48,51 @@ def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str,
         if name in found:
             raise UsageError(f"the task {name} is named twice in --tasks {tasks}")
         found[name] = Path(path) if equals else _search(model, name, folder)
-        if not (found[name] / CONFIG_FILE).is_file():
-            raise UsageError(f"{found[name]} holds no delta: it has no {CONFIG_FILE}", hint="bitfit-train writes one")
+        if not _is_task(found[name]):
+            raise UsageError(
+                f"{found[name]} holds no delta: it has no {CONFIG_FILE}",
+                hint="bitfit-train writes one; a fine-tuned checkpoint or a PEFT adapter of biases will do, too",
+            )
     if not found:
         raise UsageError("--tasks names no task", hint="pass --tasks rte,sst2")
     return found
 
 
-def load_deltas(folders: Mapping[str, Path]) -> dict[str, TaskDelta]:
+def load_deltas(folders: Mapping[str, Path], base: BaseModel | None = None) -> dict[str, TaskDelta]:
     """Load what `find_deltas` found.
 
+    Args:
+        base: the base model, with which checkpoints and adapters are compared; deltas alone need none.
+
     Raises:
-        DeltaError: a folder that is no whole delta.
+        DeltaError: a folder that is no whole delta, or in which more than bias terms and a head changed.
+        UsageError: a checkpoint or an adapter, and no base model.
     """
-    return {name: TaskDelta.load(folder) for name, folder in folders.items()}
+    return {name: _load(name, folder, base) for name, folder in folders.items()}
+
+
+def _load(task: str, folder: Path, base: BaseModel | None) -> TaskDelta:
+    if (folder / CONFIG_FILE).is_file():
+        return TaskDelta.load(folder)
+    if base is None:
+        raise UsageError(
+            f"{folder} is a checkpoint or an adapter, expected a delta",
+            hint=f"make it one: bitfit diff BASE {folder} --task {task} --output deltas/{task}",
+        )
+    from bitfit_export.checkpoints import import_task
+
+    return import_task(base, folder, task)
+
+
+def _is_task(folder: Path) -> bool:
+    # What a checkpoint is lives beside torch; a missing folder is told without it.
+    if (folder / CONFIG_FILE).is_file():
+        return True
+    if not folder.is_dir():
+        return False
+    from bitfit_export.checkpoints import is_checkpoint
+
+    return is_checkpoint(folder)
 
 
 def _search(model: str, task: str, folder: Path | None) -> Path:

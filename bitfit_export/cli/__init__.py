@@ -25,8 +25,14 @@ COMMANDS = {
     "run": "answer texts with a bundle, JSON lines on stdout",
     "verify": "compare a bundle with PyTorch",
     "inspect": "say what is in a bundle, a row or a delta",
+    "diff": "list what a fine-tuned checkpoint changed; make a delta of it",
+    "merge": "merge a delta into its base model: a checkpoint for transformers",
     "bench": "time a bundle beside the stock single-task model",
 }
+EXAMPLES = """\
+example: bitfit run bundles/minilm-l6 --task sst2 --text 'What a lovely day'
+         bitfit diff bert-base my-finetuned-bert --output deltas/bert-base/spam
+         bitfit merge bert-base deltas/bert-base/spam --output spam-model"""
 _INTERRUPTED = 130
 
 
@@ -36,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="bitfit",
         description="One hard-wired ONNX model that runs every BitFit task.",
-        epilog="example: bitfit run bundles/minilm-l6 --task sst2 --text 'What a lovely day'",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"bitfit-export {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

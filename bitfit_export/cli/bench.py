@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.base_models import load_base_model
 from bitfit_export.bench import SHAPES, ShapeTimes, bench_bundle
 from bitfit_export.bundle import read_manifest
 from bitfit_export.cli.tables import print_table
-from bitfit_export.cli.verify import deltas_of_bundle
+from bitfit_export.cli.verify import tasks_of_bundle
 from bitfit_export.errors import UsageError
 
 
@@ -38,8 +37,7 @@ def run(options: argparse.Namespace) -> int:
     shapes = _parse_shapes(options.shapes)
     manifest = read_manifest(options.bundle)
     task = options.task or next(iter(manifest.tasks))
-    model, deltas = deltas_of_bundle(manifest, options.model, task, options.deltas)
-    base = load_base_model(model, revision=manifest.base.revision)
+    base, deltas = tasks_of_bundle(manifest, options.model, task, options.deltas)
     print(f"exporting {task} as three stock models", file=sys.stderr)
     times = list(
         bench_bundle(

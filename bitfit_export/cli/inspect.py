@@ -2,35 +2,69 @@
 
 example: bitfit inspect bundles/minilm-l6
          bitfit inspect bundles/minilm-l6/tasks/rte.bias --json
+         bitfit inspect deltas/minilm-l6/rte --plot rte.png
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bitfit_export.bundle import MANIFEST_FILE, check_files, read_manifest, read_row
+from bitfit_export.change_plot import PLOT_FORMATS, draw_change, mean_absolute_change
 from bitfit_export.cli.tables import size_text
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
-from bitfit_export.errors import UsageError
+from bitfit_export.errors import OutputError, UsageError
+from bitfit_export.files import write_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="a bundle, a .bias file or a delta's folder")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="of a delta: how much each bias term changed, as .png or .svg"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the plot if it exists")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.plot is not None:
+        plot_delta(options.path, options.plot, overwrite=options.overwrite)
+        print(f"wrote {options.plot}", file=sys.stderr)
     description = describe(options.path)
     if options.json:
         print(json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False))
     else:
         _print(description)
     return 0
+
+
+def plot_delta(path: Path, plot: Path, *, overwrite: bool = False) -> None:
+    """Draw the delta at `path` into the file `plot`, in the format that its name ends with.
+
+    Raises:
+        UsageError: no delta, or another ending than .png and .svg.
+        OutputError: the file exists, or can't be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    kind = plot.suffix.removeprefix(".").lower()
+    if kind not in PLOT_FORMATS:
+        raise UsageError(f"--plot {plot} ends with {plot.suffix!r}, expected .png or .svg")
+    if os.path.lexists(plot) and not overwrite:
+        raise OutputError(
+            f"the plot {plot} exists already, expected a new name",
+            hint="choose another --plot, or pass --overwrite to replace it",
+        )
+    if not (path / CONFIG_FILE).is_file():
+        raise UsageError(
+            f"{path} is no delta, and only a delta can be plotted: it has no {CONFIG_FILE}",
+            hint="pass the folder that bitfit-train wrote, for example deltas/minilm-l6/rte",
+        )
+    write_bytes(plot, draw_change(TaskDelta.load(path), kind))
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -104,8 +138,6 @@ def _describe_row(path: Path) -> dict[str, Any]:
 def _describe_delta(path: Path) -> dict[str, Any]:
     delta = TaskDelta.load(path)
     config = delta.config
-    # The paper's measure of how much a bias term changed: the mean absolute difference of its values.
-    change = {name: float(np.abs(value).mean()) for name, value in delta.biases.items()}
     return {
         "kind": "task delta",
         "task": config.task,
@@ -115,10 +147,11 @@ def _describe_delta(path: Path) -> dict[str, Any]:
         "base digest": config.base_digest,
         "method": config.method,
         "pooling": config.pooling,
+        "activation": config.activation,
         "metrics": config.metrics,
         "bias values": sum(value.size for value in delta.biases.values()),
         "head shapes": {name: list(value.shape) for name, value in sorted(delta.head.items())},
-        "mean absolute change": change,
+        "mean absolute change": mean_absolute_change(delta),
     }
 
 

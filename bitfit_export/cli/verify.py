@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bitfit_export.base_models import ALIASES, load_base_model, resolve_model
+from bitfit_export.base_models import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import Manifest, read_manifest
 from bitfit_export.cli.tables import print_comparisons
 from bitfit_export.delta import TaskDelta
@@ -26,18 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     manifest = read_manifest(options.bundle)
-    model, deltas = deltas_of_bundle(manifest, options.model, options.tasks, options.deltas)
-    base = load_base_model(model, revision=manifest.base.revision)
+    base, deltas = tasks_of_bundle(manifest, options.model, options.tasks, options.deltas)
     print_comparisons(verify_bundle(options.bundle, base, deltas, seed=options.seed))
     return 0
 
 
-def deltas_of_bundle(
+def tasks_of_bundle(
     manifest: Manifest, model: str | None, tasks: str | None, folder: Path | None
-) -> tuple[str, dict[str, TaskDelta]]:
-    """The base model of a bundle as `--model` names it, and the deltas of its tasks."""
+) -> tuple[BaseModel, dict[str, TaskDelta]]:
+    """The base model of a bundle, and the deltas of its tasks."""
     # A Hub id has an alias by which its deltas are filed; a folder's name is not a place, so it must be given.
     aliases = {hub_id: alias for alias, hub_id in ALIASES.items()}
     model = model or aliases.get(manifest.base.name, manifest.base.name)
     found = find_deltas(resolve_model(model).short_name, tasks or ",".join(manifest.tasks), folder)
-    return model, load_deltas(found)
+    base = load_base_model(model, revision=manifest.base.revision)
+    return base, load_deltas(found, base)

@@ -8,14 +8,36 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bitfit_export.bundle import row_file
 from tests.cli.conftest import Bitfit, write_rows
 
+if TYPE_CHECKING:
+    from bitfit_export.base_models import BaseModel
+    from bitfit_export.delta import TaskDelta
 
-def lines_of(text: str) -> list[dict[str, object]]:
+
+@pytest.fixture(scope="session")
+def kinds_bundle(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], make_delta: Any
+) -> Path:
+    """A bundle with a sentence task, a token task and a span task."""
+    from bitfit_export.compiler import compile_bundle
+
+    folder = tmp_path_factory.mktemp("kinds")
+    deltas = {
+        "two_way": tiny_deltas["two_way"],
+        "tags": make_delta(tiny_base, "tags", labels=("O", "B-person"), problem_type="token", seed=5),
+        "answers": make_delta(tiny_base, "answers", labels=("start", "end"), problem_type="span", seed=6),
+    }
+    compile_bundle(tiny_base, deltas, folder)
+    return folder
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -55,6 +77,64 @@ def test_a_row_may_be_loaded_besides_the_bundles_own(bitfit: Bitfit, tiny_bundle
     row = tiny_bundle / row_file("two_way")
     done = bitfit("run", tiny_bundle, "--row", row, "--task", "two_way", "--text", "a")
     assert lines_of(done.out)[0]["label"] in ("negative", "positive", "LABEL_0", "LABEL_1")
+
+
+def test_rows_of_every_kind_may_stand_in_one_file(bitfit: Bitfit, kinds_bundle: Path, tmp_path: Path) -> None:
+    rows = [
+        {"task": "tags", "tokens": ["Ada", "lives", "unbelievably", "well"]},
+        {"task": "two_way", "text": "a"},
+        {"task": "answers", "question": "Who?", "context": "Ada lives here."},
+        {"task": "tags", "text": "Ada lives"},
+        {"task": "answers", "text": "Who?", "text_pair": "Ada lives here."},
+    ]
+    answers = lines_of(bitfit("run", kinds_bundle, "--input", write_rows(tmp_path / "rows.jsonl", rows)).out)
+    assert [answer["task"] for answer in answers] == [row["task"] for row in rows]
+    words, sentence, span, text, pair = answers
+    assert [list(each) for each in words["tokens"]] == [["word", "label", "score"]] * 4
+    assert [each["word"] for each in words["tokens"]] == rows[0]["tokens"]
+    assert {each["label"] for each in words["tokens"]} <= {"O", "B-person"}
+    assert set(sentence) == {"task", "label", "score"}
+    assert list(span) == ["task", "answer", "score", "start", "end"]
+    assert "Ada lives here."[span["start"] : span["end"]] == span["answer"] != ""
+    assert [each["word"] for each in text["tokens"]] == ["Ada", "lives"]
+    assert pair == span
+
+
+def test_every_score_has_six_digits(bitfit: Bitfit, kinds_bundle: Path) -> None:
+    (answer,) = lines_of(bitfit("run", kinds_bundle, "--task", "tags", "--text", "Ada lives here").out)
+    scores = [each["score"] for each in answer["tokens"]]
+    assert scores == [round(score, 6) for score in scores]
+    (span,) = lines_of(
+        bitfit("run", kinds_bundle, "--task", "answers", "--pair", "--text", "Who?", "--text", "Ada").out
+    )
+    assert (span["answer"], span["score"]) == ("Ada", round(span["score"], 6))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"task": "tags", "tokens": []}, "line 1 of rows.jsonl has tokens [], expected a list of words"),
+        ({"task": "tags", "tokens": "Ada"}, "line 1 of rows.jsonl has tokens 'Ada', expected a list of words"),
+        ({"task": "tags", "tokens": ["Ada", 5]}, "has tokens ['Ada', 5], expected a list of words"),
+        ({"task": "answers", "question": "Who?", "context": 5}, "line 1 of rows.jsonl has context, question, task,"),
+        ({"task": "answers", "question": "Who?"}, "line 1 of rows.jsonl has question, task, expected text"),
+        ({"task": "answers", "text": "Who?"}, "line 1 of rows.jsonl is one text, expected a pair of a question and a context"),
+        ({"task": "two_way", "tokens": ["a"]}, "line 1 of rows.jsonl is a list of words, expected one text or a pair of texts"),
+        ({"task": "tags", "tokens": ["word"] * 70}, "line 1 of rows.jsonl has 72 tokens, expected at most 64"),
+    ],
+)
+def test_a_row_that_its_task_can_not_take(
+    bitfit: Bitfit,
+    kinds_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    row: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = bitfit("run", kinds_bundle, "--input", write_rows(Path("rows.jsonl"), [row]))
+    assert (done.status, done.out) == (2, "")
+    assert message in done.err
 
 
 @pytest.mark.parametrize(

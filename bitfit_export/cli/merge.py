@@ -1,0 +1,34 @@
+"""Merge a task delta into its base model: a checkpoint that transformers loads, with the same logits.
+
+example: bitfit merge minilm-l6 deltas/minilm-l6/rte --output rte-model
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bitfit_export.base_models import ALIASES, load_base_model, resolve_model
+from bitfit_export.checkpoints import merge_task
+from bitfit_export.delta import TaskDelta
+from bitfit_export.files import refuse_existing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", metavar="BASE", help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
+    parser.add_argument("delta", type=Path, metavar="DELTA", help="a delta's folder")
+    parser.add_argument("--revision", help="the base model's revision on the Hub (the delta's)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="the checkpoint's folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
+
+
+def run(options: argparse.Namespace) -> int:
+    refuse_existing(options.output, overwrite=options.overwrite)
+    delta = TaskDelta.load(options.delta)
+    recorded = delta.config.base_revision if resolve_model(options.base).name == delta.config.base_model else None
+    base = load_base_model(options.base, revision=options.revision or recorded)
+    made = merge_task(base, delta, options.output, overwrite=options.overwrite)
+    print(f"{made}: the logits are those of {base.source.name} with {delta.config.task}", file=sys.stderr)
+    print(options.output)
+    return 0

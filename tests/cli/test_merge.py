@@ -1,0 +1,105 @@
+"""bitfit merge: a checkpoint for transformers, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+
+from bitfit_export.delta import TaskDelta
+from tests.cli.conftest import Bitfit
+
+
+def test_transformers_loads_what_is_written(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path, tiny_deltas: dict[str, TaskDelta]
+) -> None:
+    done = bitfit("merge", model_folder, deltas_folder / "three_way", "--output", "merged")
+    assert (done.status, done.out) == (0, "merged\n"), done.err
+    assert done.err == "BertForSequenceClassification: the logits are those of tiny-bert with three_way\n"
+    answer = transformers.pipeline("text-classification", model="merged", device="cpu")("a funny film")[0]
+    assert answer["label"] in tiny_deltas["three_way"].config.labels
+    assert os.listdir(workplace) == ["merged"]
+
+
+def test_what_is_written_gives_the_delta_back(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    bitfit("merge", model_folder, deltas_folder / "three_way", "--output", "merged")
+    assert bitfit("diff", model_folder, "merged", "--task", "three_way", "--output", "again").status == 0
+    first, again = TaskDelta.load(deltas_folder / "three_way"), TaskDelta.load(workplace / "again")
+    assert again.config.bias_terms == first.config.bias_terms
+    for name, value in first.biases.items():
+        # Differences of about 0.3 on biases of about 0.1: float32 steps there are below 1.2e-7.
+        assert abs(again.biases[name] - value).max() <= 2e-7
+
+
+def test_a_mean_head_is_refused_and_nothing_is_written(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    done = bitfit("merge", model_folder, deltas_folder / "two_way", "--output", "merged")
+    assert done.status == 2
+    assert "has pooling mean and one linear layer, but BertForSequenceClassification has pooling pooler" in done.err
+    assert "hint: train with --pooling pooler, or compile the task with bitfit-export" in done.err
+    assert list(workplace.iterdir()) == []
+
+
+def test_an_existing_output_is_refused_before_any_work(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    (workplace / "merged").mkdir()
+    (workplace / "merged/precious").write_text("x")
+    words = ["merge", model_folder, deltas_folder / "three_way", "--output", "merged"]
+    assert bitfit(*words).err.startswith("error: the output merged exists already")
+    assert os.listdir("merged") == ["precious"]
+    assert bitfit(*words, "--overwrite").status == 0
+    assert not (workplace / "merged/precious").exists()
+
+
+def test_what_is_no_delta_is_refused(bitfit: Bitfit, model_folder: str, workplace: Path) -> None:
+    done = bitfit("merge", model_folder, workplace, "--output", "merged")
+    assert done.status == 2
+    assert "bitfit_config.json can't be read" in done.err
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_interrupted_merge_leaves_what_was_there(model_folder: str, deltas_folder: Path, workplace: Path) -> None:
+    """Ctrl-C arrives when the weights are written and the tokenizer is not."""
+    (workplace / "merged").mkdir()
+    (workplace / "merged/old").write_text("old")
+    words = ["merge", model_folder, str(deltas_folder / "three_way"), "--output", "merged", "--overwrite"]
+    script = f"""
+import os, signal, transformers
+from bitfit_export.cli import main
+save = transformers.PreTrainedModel.save_pretrained
+def interrupted(*arguments, **options):
+    save(*arguments, **options)
+    os.kill(os.getpid(), {int(signal.SIGINT)})
+transformers.PreTrainedModel.save_pretrained = interrupted
+raise SystemExit(main({words!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == "interrupted; what was there before is untouched"
+    assert os.listdir(workplace) == ["merged"]
+    assert os.listdir("merged") == ["old"]
+
+
+def test_the_help_shows_both_commands_with_examples(bitfit: Bitfit, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["diff", "--help"], ["merge", "--help"]):
+        with pytest.raises(SystemExit) as left:
+            bitfit(*words)
+        assert left.value.code == 0
+        text = capsys.readouterr().out
+        assert "example: bitfit" in text
+        assert words[0] == "--help" or f"bitfit {words[0]}" in text
+    with pytest.raises(SystemExit):
+        bitfit("--help")
+    text = capsys.readouterr().out
+    assert "bitfit diff bert-base" in text
+    assert "bitfit merge bert-base" in text
