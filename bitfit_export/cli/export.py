@@ -12,45 +12,84 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bitfit_export.base_models import ALIASES, BaseModel, load_base_model, resolve_model
-from bitfit_export.bundle import Manifest
+from bitfit_export.bundle import Manifest, read_manifest
+from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, TARGETS
 from bitfit_export.cli.tables import print_comparisons, print_table, size_text
-from bitfit_export.compiler import compile_bundle
+from bitfit_export.compiler import CompileOptions, compile_bundle
+from bitfit_export.compiler.options import ROW_DTYPES
 from bitfit_export.delta import TaskDelta
 from bitfit_export.delta_store import find_deltas, load_deltas
+from bitfit_export.errors import UsageError
 from bitfit_export.files import new_folder, refuse_existing
 from bitfit_export.verify import VerifyReport, verify_bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
-    parser.add_argument("--tasks", required=True, help="names with commas; NAME=PATH names a delta's folder")
+    parser.add_argument(
+        "--tasks",
+        required=True,
+        help="names with commas; NAME=PATH names a folder: a delta, a checkpoint, a PEFT adapter",
+    )
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument("--output", type=Path, help="the bundle's folder (bundles/MODEL)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
-    parser.add_argument("--layout", choices=("table",), default="table", help="(%(default)s)")
+    parser.add_argument("--layout", choices=LAYOUT_KINDS, default="table", help="how biases enter (%(default)s)")
+    parser.add_argument("--target", choices=TARGETS, default="ort", help="(%(default)s)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the weights (%(default)s)")
+    parser.add_argument("--no-fold", action="store_true", help="keep every bias term in the row")
+    parser.add_argument("--static-shape", metavar="B,S", help="fixed batch and sequence, with packed or named")
+    parser.add_argument("--overridable", action="store_true", help="named inputs keep the base's biases as defaults")
+    parser.add_argument("--row-dtype", choices=ROW_DTYPES, default="fp32", help="of the row files (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
+    wanted = compile_options(options)
     source = resolve_model(options.model)
     output = options.output or Path("bundles") / source.short_name
     refuse_existing(output, overwrite=options.overwrite)
-    deltas = load_deltas(find_deltas(source.short_name, options.tasks, options.deltas))
+    folders = find_deltas(source.short_name, options.tasks, options.deltas)
     started = time.monotonic()
     _say(f"loading {source.name}")
     base = load_base_model(options.model, revision=options.revision)
+    deltas = load_deltas(folders, base)
     with new_folder(output, overwrite=options.overwrite) as folder:
         _say(f"compiling {len(deltas)} tasks")
-        manifest = compile_bundle(base, deltas, folder)
+        model = compile_bundle(base, deltas, folder, wanted)
         compiled = time.monotonic()
         _say("verifying against PyTorch")
-        report = verify_bundle(folder, base, deltas)
+        report = verify_bundle(folder, base, deltas, packer=model.packer)
+        manifest = read_manifest(folder)
         verified = time.monotonic()
         sizes = {name: (folder / record.file).stat().st_size for name, record in manifest.tasks.items()}
     _print_report(base, deltas, manifest, sizes, report)
     _say(f"compiled in {compiled - started:.1f} s, verified in {verified - compiled:.1f} s")
     print(output)
     return 0
+
+
+def compile_options(options: argparse.Namespace) -> CompileOptions:
+    """The options as the compiler takes them.
+
+    Raises:
+        UsageError: options that exclude each other, or a shape that is none.
+    """
+    shape = None
+    if options.static_shape is not None:
+        numbers = options.static_shape.split(",")
+        if len(numbers) != 2 or not all(number.strip().isdecimal() for number in numbers):
+            raise UsageError(f"--static-shape is {options.static_shape!r}, expected BATCH,SEQUENCE such as 1,128")
+        shape = (int(numbers[0]), int(numbers[1]))
+    return CompileOptions(
+        layout=options.layout,
+        target=options.target,
+        precision=options.precision,
+        fold=not options.no_fold,
+        static_shape=shape,
+        overridable=options.overridable,
+        row_dtype=options.row_dtype,
+    )
 
 
 def _say(text: str) -> None:
@@ -65,7 +104,8 @@ def _print_report(
     report: VerifyReport,
 ) -> None:
     parameters = sum(parameter.numel() for parameter in base.module.parameters())
-    changed = manifest.layout.bias_count
+    values = manifest.layout.bias_count
+    changed = sum(value.size for value in base.biases.values())
     model_size = sum(record.size for record in manifest.files.values())
     rows_size = sum(row_sizes.values())
     one_each = len(deltas) * model_size
@@ -80,5 +120,9 @@ def _print_report(
             ("largest row", size_text(max(row_sizes.values()))),
         ],
     )
-    _say(f"a row has {changed:,} bias values, {changed / parameters:.3%} of the model's {parameters:,} parameters")
-    _say(f"largest difference to PyTorch: {report.max_difference:.2e} (at most {report.tolerance:.0e} is allowed)")
+    _say(f"biases: {changed:,} values, {changed / parameters:.3%} of the model's {parameters:,} parameters")
+    if values < changed:
+        _say(f"a row has {values:,} of them; the others are folded into these")
+    allowed = report.comparisons[0].tolerance
+    bound = "reported only" if allowed is None else f"at most {allowed:.0e} is allowed"
+    _say(f"largest difference to PyTorch: {report.max_difference:.2e} ({bound})")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bitfit_export import __version__
 from bitfit_export.base_models import BaseModel
@@ -20,6 +22,8 @@ from bitfit_export.bundle import (
     row_file,
     write_manifest,
 )
+from bitfit_export.bundle.adapter import adapter_file, write_adapter
+from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.files import sha256_of_file
@@ -27,7 +31,9 @@ from bitfit_export.files import sha256_of_file
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["CompiledModel", "compile_bundle", "compile_model"]
+    from bitfit_export.compiler.rows import RowPacker
+
+__all__ = ["CompileOptions", "CompiledModel", "compile_bundle", "compile_model", "write_model"]
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
@@ -35,21 +41,38 @@ TOKENIZER_FILE = "tokenizer.json"
 #: Smaller tensors stay in the model file. ONNX Runtime infers shapes from some of them (the sizes of the bias terms,
 #: 8 bytes each) and can't do so from a file beside it.
 _EXTERNAL_FROM_BYTES = 64 * 1024
+_ROW_DTYPES: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """A frozen model in memory, and the layout of the rows that run it."""
+    """A frozen model in memory, and what makes the rows that run it."""
 
     model: onnx.ModelProto
-    layout: Layout
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    packer: RowPacker
+    options: CompileOptions
     opset: int
 
+    @property
+    def layout(self) -> Layout:
+        """The layout of the rows."""
+        return self.packer.layout
 
-def compile_model(base: BaseModel) -> CompiledModel:
-    """Trace the base model, lift its biases into `bias_table`, attach the heads, check.
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the graph inputs, in order."""
+        return tuple(value.name for value in self.model.graph.input)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the graph outputs, in order."""
+        return tuple(value.name for value in self.model.graph.output)
+
+
+def compile_model(
+    base: BaseModel, deltas: Mapping[str, TaskDelta], options: CompileOptions | None = None
+) -> CompiledModel:
+    """Trace the base model, fold, attach the heads that the tasks need, lift the biases, check.
 
     Raises:
         CompileError: a graph whose biases can't be lifted, with the reasons.
@@ -57,39 +80,48 @@ def compile_model(base: BaseModel) -> CompiledModel:
     try:
         import onnx_graphsurgeon as gs
 
-        from bitfit_export.compiler import check, head, lift, sites, trace
+        from bitfit_export.compiler import check, fold, head, lift, rows, shapes, sites, trace
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "export") from error
-    traced = trace.trace_base_model(base)
-    properties = {"bitfit_export.format_version": "1", "bitfit_export.base_digest": base.digest}
-    graph = gs.import_onnx(traced)
-    poolings = head.poolings_of(graph)
-    hidden = int(base.module.config.hidden_size)
+    options = options or CompileOptions()
+    graph = gs.import_onnx(trace.trace_base_model(base))
+    found = sites.find_bias_sites(graph, base.biases, by_row=options.layout == "table")
+    plan = fold.fold_biases(graph, found) if options.fold else fold.no_fold(base.biases)
+    heads = head.plan_head(graph, deltas.values())
     layout = Layout.pack(
         base.digest,
-        {name: value.shape for name, value in base.biases.items()},
-        [(entry.name, entry.shape) for entry in head.head_layout(poolings, hidden)],
-        poolings,
+        {name: base.biases[name].shape for name in plan.kept},
+        [(entry.name, entry.shape) for entry in heads.entries],
+        heads.poolings,
     )
     # The head first: its poolings may use what the traced graph did not need, such as a pooler.
-    task_ids = lift.declare_inputs(graph, layout)
-    head.attach_head(graph, task_ids, hidden, poolings)
-    lift.lift_into_table(graph, sites.find_bias_sites(graph, base.biases), layout)
+    inputs = lift.declare_inputs(graph, layout, options.layout)
+    leading = ("tasks",) if options.layout == "table" else ()
+    head.attach_head(graph, heads, lift.head_rows(graph, inputs), leading)
+    kept = [site for site in found if site.name in plan.kept]
+    lift.lift_biases(graph, kept, layout, options.layout, inputs)
     model: onnx.ModelProto = gs.export_onnx(graph)
-    check.check_frozen_model(model, layout)
-    properties["bitfit_export.layout_digest"] = layout.digest
+    if options.overridable:
+        lift.add_defaults(model, layout, plan.apply(base.biases).biases)
+    if options.static_shape is not None:
+        labels = max((delta.config.output_size for delta in deltas.values()), default=1)
+        batch, sequence = options.static_shape
+        model = shapes.fix_shapes(model, {trace.BATCH: batch, trace.SEQUENCE: sequence, "labels": labels})
+    check.check_frozen_model(model, layout, options.layout, base.biases, overridable=options.overridable)
+    _record_digests(model, layout)
+    packer = rows.RowPacker(base, layout, heads, plan, _ROW_DTYPES[options.row_dtype])
+    return CompiledModel(model, packer, options, trace.OPSET)
+
+
+def _record_digests(model: onnx.ModelProto, layout: Layout) -> None:
+    properties = {"format_version": "1", "base_digest": layout.base_digest, "layout_digest": layout.digest}
     for name, value in sorted(properties.items()):
-        model.metadata_props.add(key=name, value=value)
-    return CompiledModel(
-        model=model,
-        layout=layout,
-        inputs=tuple(value.name for value in model.graph.input),
-        outputs=tuple(value.name for value in model.graph.output),
-        opset=trace.OPSET,
-    )
+        model.metadata_props.add(key=f"bitfit_export.{name}", value=value)
 
 
-def compile_bundle(base: BaseModel, deltas: Mapping[str, TaskDelta], folder: Path) -> Manifest:
+def compile_bundle(
+    base: BaseModel, deltas: Mapping[str, TaskDelta], folder: Path, options: CompileOptions | None = None
+) -> CompiledModel:
     """Compile the base model once and write a bundle with a row for each task into the existing `folder`.
 
     Args:
@@ -105,30 +137,14 @@ def compile_bundle(base: BaseModel, deltas: Mapping[str, TaskDelta], folder: Pat
     for delta in deltas.values():
         # A delta that does not fit is found in a moment, a compilation takes longer.
         delta.check_base(base.source.name, base.digest, base.biases)
-    compiled = compile_model(base)
+    compiled = compile_model(base, deltas, options)
     write_model(compiled.model, folder)
     base.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
     (folder / "tasks").mkdir()
-    tasks = {name: _write_task(base, name, delta, compiled.layout, folder) for name, delta in deltas.items()}
-    files = (MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
-    manifest = Manifest(
-        product_version=__version__,
-        base=BaseRecord(base.source.name, base.revision, base.digest),
-        layout=compiled.layout,
-        layout_kind="table",
-        target="ort",
-        precision="fp32",
-        opset=compiled.opset,
-        inputs=compiled.inputs,
-        outputs=compiled.outputs,
-        max_positions=base.max_positions,
-        vocab_size=int(base.module.config.vocab_size),
-        pad_token_id=int(base.tokenizer.pad_token_id or 0),
-        files={name: FileRecord(sha256_of_file(folder / name), (folder / name).stat().st_size) for name in files},
-        tasks=tasks,
-    )
-    write_manifest(folder, manifest)
-    return manifest
+    labels = max(delta.config.output_size for delta in deltas.values())
+    tasks = {name: _write_task(compiled, name, delta, folder, labels) for name, delta in deltas.items()}
+    write_manifest(folder, _manifest(base, compiled, tasks, folder))
+    return compiled
 
 
 def write_model(model: onnx.ModelProto, folder: Path) -> None:
@@ -143,13 +159,46 @@ def write_model(model: onnx.ModelProto, folder: Path) -> None:
     )
 
 
-def _write_task(base: BaseModel, name: str, delta: TaskDelta, layout: Layout, folder: Path) -> TaskRecord:
-    from bitfit_export.compiler.rows import pack_row
+def _manifest(base: BaseModel, compiled: CompiledModel, tasks: dict[str, TaskRecord], folder: Path) -> Manifest:
+    options = compiled.options
+    config: Any = base.module.config
+    files = [MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE]
+    files += [adapter_file(name) for name in tasks] if options.layout == "named" else []
+    return Manifest(
+        product_version=__version__,
+        base=BaseRecord(base.source.name, base.revision, base.digest),
+        layout=compiled.layout,
+        layout_kind=options.layout,
+        target=options.target,
+        precision=options.precision,
+        opset=compiled.opset,
+        inputs=compiled.inputs,
+        outputs=compiled.outputs,
+        max_positions=base.max_positions,
+        vocab_size=int(config.vocab_size),
+        pad_token_id=int(base.tokenizer.pad_token_id or 0),
+        files={name: FileRecord(sha256_of_file(folder / name), (folder / name).stat().st_size) for name in files},
+        tasks=tasks,
+        static_shape=options.static_shape,
+        overridable=options.overridable,
+        fold_reasons=dict(compiled.packer.fold.reasons),
+        row_dtype=options.row_dtype,
+    )
 
-    data = encode_row(pack_row(base, delta, layout, task=name))
-    row = decode_row(data, layout=layout)
+
+def _write_task(compiled: CompiledModel, name: str, delta: TaskDelta, folder: Path, labels: int) -> TaskRecord:
+    """Write a task's row and, for the named layout, its adapter.
+
+    Args:
+        labels: the largest number of labels of the bundle, which a graph of fixed shape has for every task.
+    """
+    data = encode_row(compiled.packer.pack(delta, task=name))
+    row = decode_row(data, layout=compiled.layout)
     path = folder / row_file(name)
     path.write_bytes(data)
+    if compiled.options.layout == "named":
+        fixed = labels if compiled.options.static_shape is not None else None
+        write_adapter(folder / adapter_file(name), row, compiled.layout, labels=fixed)
     return TaskRecord(
         name=name,
         file=row_file(name),
@@ -157,6 +206,6 @@ def _write_task(base: BaseModel, name: str, delta: TaskDelta, layout: Layout, fo
         problem_type=row.problem_type,
         labels=delta.config.labels,
         task_version=row.task_version,
-        max_length=min(delta.config.max_length, base.max_positions),
+        max_length=min(delta.config.max_length, compiled.packer.base.max_positions),
         metrics=dict(delta.config.metrics),
     )

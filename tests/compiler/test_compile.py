@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ import pytest
 import torch
 
 from bitfit_export.base_models import BaseModel
-from bitfit_export.bundle import Layout, read_manifest, read_row
-from bitfit_export.compiler import compile_bundle, write_model
+from bitfit_export.bundle import BiasRow, Layout, read_manifest, read_row
+from bitfit_export.compiler import CompiledModel, CompileOptions, compile_bundle, compile_model, write_model
 from bitfit_export.compiler.check import check_frozen_model
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import BaseMismatchError, CompileError, DeltaError, UsageError
+from bitfit_export.errors import BaseMismatchError, CompileError, UsageError
 from bitfit_export.task_model import TaskModel, merged_model
 
 #: A bundle's logits and PyTorch's differ by rounding alone.
@@ -38,6 +39,12 @@ def session(tiny_bundle: Path) -> ort.InferenceSession:
     return ort.InferenceSession(tiny_bundle / "model.onnx")
 
 
+@pytest.fixture(scope="module")
+def unfolded(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> CompiledModel:
+    """The model with every bias term in its row."""
+    return compile_model(tiny_base, tiny_deltas, CompileOptions(fold=False))
+
+
 @pytest.fixture
 def batch() -> dict[str, np.ndarray]:
     """Three rows of 9 tokens, two of them padded, with both token types."""
@@ -49,7 +56,10 @@ def batch() -> dict[str, np.ndarray]:
 
 def feeds_of(bundle: Path, layout: Layout, task: str) -> dict[str, np.ndarray]:
     """What a host feeds for one task: its row as a table of one."""
-    row = read_row(bundle / "tasks" / f"{task}.bias", layout=layout)
+    return feeds_of_row(read_row(bundle / "tasks" / f"{task}.bias", layout=layout), layout)
+
+
+def feeds_of_row(row: BiasRow, layout: Layout) -> dict[str, np.ndarray]:
     feeds = {"task_ids": np.zeros(1, np.int64), "bias_table": row.biases[None]}
     return feeds | {entry.name: tensor[None] for entry, tensor in zip(layout.head, row.head, strict=True)}
 
@@ -116,9 +126,17 @@ def test_a_model_of_very_many_bias_terms_can_be_loaded(tmp_path: Path) -> None:
     assert len(session.run(None, {"row": np.zeros((1, terms), np.float32)})) == terms
 
 
-def test_the_row_has_every_bias_term_in_the_models_order(layout: Layout, tiny_base: BaseModel) -> None:
-    assert [entry.name for entry in layout.biases] == list(tiny_base.biases)
-    assert layout.bias_count == sum(value.size for value in tiny_base.biases.values())
+def test_an_unfolded_row_has_every_bias_term_in_the_models_order(unfolded: CompiledModel, tiny_base: BaseModel) -> None:
+    assert [entry.name for entry in unfolded.layout.biases] == list(tiny_base.biases)
+    assert unfolded.layout.bias_count == sum(value.size for value in tiny_base.biases.values())
+
+
+def test_a_folded_row_has_what_does_work_of_its_own(layout: Layout, tiny_base: BaseModel) -> None:
+    """Of a layer's eight bias terms four: the query's, and those of the three dense layers."""
+    names = [entry.name for entry in layout.biases]
+    assert names == [name for name in tiny_base.biases if name in names]
+    ends = ("attention.self.query.bias", "attention.output.dense.bias", "intermediate.dense.bias", "output.dense.bias")
+    assert names == [f"encoder.layer.{layer}.{end}" for layer in (0, 1) for end in ends] + ["pooler.dense.bias"]
 
 
 @pytest.mark.parametrize("task", ["three_way", "two_way", "score"])
@@ -154,10 +172,13 @@ def test_batch_and_sequence_are_dynamic(
     np.testing.assert_allclose(logits, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("fold", [True, False])
 def test_each_bias_term_is_alive_and_moves_the_output_as_pytorch_says(
+    fold: bool,
     session: ort.InferenceSession,
     tiny_bundle: Path,
     layout: Layout,
+    unfolded: CompiledModel,
     tiny_base: BaseModel,
     tiny_deltas: dict[str, TaskDelta],
     batch: dict[str, np.ndarray],
@@ -166,7 +187,12 @@ def test_each_bias_term_is_alive_and_moves_the_output_as_pytorch_says(
     nothing; every other term moves the logits."""
     random = np.random.default_rng(7)
     reference = merged_model(tiny_base, tiny_deltas["three_way"])
-    feeds = batch | feeds_of(tiny_bundle, layout, "three_way")
+    if fold:
+        feeds = batch | feeds_of(tiny_bundle, layout, "three_way")
+    else:
+        session, layout = ort.InferenceSession(unfolded.model.SerializeToString()), unfolded.layout
+        row = unfolded.packer.pack(tiny_deltas["three_way"], task="three_way")
+        feeds = batch | feeds_of_row(row, layout)
     (before,) = session.run(["logits"], feeds)
     for entry in layout.biases:
         change = random.normal(0, 0.5, entry.size).astype(np.float32)
@@ -193,9 +219,7 @@ def test_zero_and_equal_biases_stay_apart(tiny_base: BaseModel, tmp_path: Path) 
         if name in tiny_base.biases:
             parameter.data.zero_()
     zeros = dataclasses.replace(tiny_base, module=module, digest="1" * 64)
-    from bitfit_export.compiler import compile_model
-
-    compiled = compile_model(zeros)
+    compiled = compile_model(zeros, {}, CompileOptions(fold=False))
     assert len(compiled.layout.biases) == len(tiny_base.biases)
     split = next(node for node in compiled.model.graph.node if node.name == "bias_split")
     assert len(split.output) == len(tiny_base.biases)
@@ -226,19 +250,7 @@ def test_no_task_is_an_error(tiny_base: BaseModel, tmp_path: Path) -> None:
         compile_bundle(tiny_base, {}, tmp_path)
 
 
-def test_a_pooling_that_the_frozen_model_lacks_is_refused(
-    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], layout: Layout
-) -> None:
-    import dataclasses
-
-    from bitfit_export.compiler.rows import pack_row
-
-    without_pooler = dataclasses.replace(layout, poolings=("cls", "mean"))
-    with pytest.raises(DeltaError, match="reads the base's pooler"):
-        pack_row(tiny_base, tiny_deltas["three_way"], without_pooler, task="three_way")
-
-
-def broken(model: onnx.ModelProto, defect: str) -> onnx.ModelProto:
+def broken(model: onnx.ModelProto, biases: Mapping[str, np.ndarray], defect: str) -> onnx.ModelProto:
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     if defect == "weight as input":
@@ -247,6 +259,10 @@ def broken(model: onnx.ModelProto, defect: str) -> onnx.ModelProto:
         copied.graph.initializer.add(name="pooler.dense.bias")
     elif defect == "unused input":
         copied.graph.input.add(name="stray")
+    elif defect == "bias among other values":
+        # As a fusion leaves it that makes one constant of the query's, the key's and the value's.
+        values = np.concatenate([np.ones(32), biases["encoder.layer.0.attention.self.key.bias"], np.ones(32)])
+        copied.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), "qkv"))
     else:
         split = next(node for node in copied.graph.node if node.name == "bias_split")
         user = next(node for node in copied.graph.node if split.output[0] in node.input)
@@ -260,12 +276,17 @@ def broken(model: onnx.ModelProto, defect: str) -> onnx.ModelProto:
         ("weight as input", "is a graph input"),
         ("bias as constant", "bias pooler.dense.bias is an initializer"),
         ("unused input", "input stray has no use"),
-        ("unused bias", "bias embeddings.LayerNorm.bias has no use"),
+        ("unused bias", "bias encoder.layer.0.attention.self.query.bias has no use"),
+        (
+            "bias among other values",
+            "values of the bias encoder.layer.0.attention.self.key.bias are in the constant qkv",
+        ),
     ],
 )
 def test_the_check_finds_a_graph_that_breaks_a_promise(
-    model: onnx.ModelProto, layout: Layout, defect: str, message: str
+    model: onnx.ModelProto, layout: Layout, tiny_base: BaseModel, defect: str, message: str
 ) -> None:
-    check_frozen_model(model, layout)
+    biases = tiny_base.biases
+    check_frozen_model(model, layout, "table", biases)
     with pytest.raises(CompileError, match=message):
-        check_frozen_model(broken(model, defect), layout)
+        check_frozen_model(broken(model, biases, defect), layout, "table", biases)

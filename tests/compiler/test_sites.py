@@ -28,6 +28,7 @@ def one_node(op: str, index: int, out_shape: list[int | str] | None, size: int =
         (one_node("Add", 1, ["batch", 4]), 2),
         (one_node("LayerNormalization", 2, ["batch", "sequence", 4], axis=-1), 3),
         (one_node("Gemm", 2, ["batch", 4]), 2),
+        (one_node("Add", 1, ["rows", 7, 4]), 3),
     ],
 )
 def test_a_bias_that_is_added_to_a_batch_is_a_site(graph: gs.Graph, rank: int) -> None:
@@ -51,6 +52,38 @@ def test_a_bias_that_is_added_to_a_batch_is_a_site(graph: gs.Graph, rank: int) -
 def test_any_other_use_is_refused_with_its_reason(graph: gs.Graph, reason: str) -> None:
     with pytest.raises(CompileError, match=reason):
         find_bias_sites(graph, ["b"])
+
+
+def test_only_a_reshape_that_the_trace_made_takes_a_bias() -> None:
+    graph = one_node("Reshape", 0, ["batch", "channels", "samples"])
+    graph.nodes[0].name = "b/rows_view_0"
+    (site,) = find_bias_sites(graph, ["b"])
+    assert (site.index, site.rank) == (0, 3)
+    graph.nodes[0].name = "c/rows_view_0"
+    with pytest.raises(CompileError, match="input 0 of Reshape"):
+        find_bias_sites(graph, ["b"])
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        one_node("Mul", 1, ["batch", "sequence", 4]),
+        one_node("Add", 1, ["batch*sequence", 4]),
+        one_node("Conv", 2, ["batch", 4, "samples"]),
+        one_node("Add", 1, None),
+    ],
+)
+def test_biases_that_are_the_same_in_all_rows_may_go_anywhere(graph: gs.Graph) -> None:
+    (site,) = find_bias_sites(graph, ["b"], by_row=False)
+    assert site.node is graph.nodes[0]
+
+
+def test_a_bias_of_two_dimensions_can_be_lifted_in_no_layout() -> None:
+    graph = one_node("Add", 1, ["batch", 4, "sequence"])
+    graph.nodes[0].inputs[1].values = np.ones((4, 1), np.float32)
+    for by_row in (True, False):
+        with pytest.raises(CompileError, match=r"takes it in its shape \(4, 1\), expected one dimension"):
+            find_bias_sites(graph, ["b"], by_row=by_row)
 
 
 @pytest.mark.parametrize("name", ["absent", "b"])

@@ -1,0 +1,62 @@
+"""What a user may ask of the compiler, and which of it goes together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, TARGETS
+from bitfit_export.errors import UsageError
+
+__all__ = ["ROW_DTYPES", "CompileOptions"]
+
+ROW_DTYPES = ("fp32", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """How to compile a base model.
+
+    Attributes:
+        layout: how biases enter the graph: `table` (one input for all tasks, a row chosen by `task_ids`), `packed` (one
+            task's values in one vector) or `named` (one input a bias, under its parameter name).
+        target: `ort` for ONNX Runtime's CPU kernels, `portable` for standard ONNX operators alone.
+        precision: of the weights; biases stay float32.
+        fold: remove bias terms by exact algebra.
+        static_shape: batch and sequence as fixed numbers, for accelerators; None for any.
+        overridable: with `named`, every input keeps the base model's value as a default.
+        row_dtype: of the values in row files.
+
+    Raises:
+        UsageError: a word that is unknown, or two options that exclude each other.
+    """
+
+    layout: str = "table"
+    target: str = "ort"
+    precision: str = "fp32"
+    fold: bool = True
+    static_shape: tuple[int, int] | None = None
+    overridable: bool = False
+    row_dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("layout", LAYOUT_KINDS),
+            ("target", TARGETS),
+            ("precision", PRECISIONS),
+            ("row_dtype", ROW_DTYPES),
+        ):
+            if getattr(self, name) not in known:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        if self.static_shape is not None and min(self.static_shape) < 1:
+            raise UsageError(f"--static-shape is {self.static_shape}, expected a batch and a sequence of 1 or more")
+        if self.static_shape is not None and self.layout == "table":
+            raise UsageError(
+                "--static-shape goes with one task at a time, but --layout is table",
+                hint="add --layout packed or --layout named",
+            )
+        if self.overridable and self.layout != "named":
+            raise UsageError(
+                f"--overridable gives each bias input a default, but --layout {self.layout} has no input a bias",
+                hint="add --layout named",
+            )
