@@ -42,6 +42,10 @@ class Record:
         self._members: Mapping[str, object] = value
         self._where = where
 
+    def has(self, key: str) -> bool:
+        """Whether an optional key is there."""
+        return key in self._members
+
     def text(self, key: str) -> str:
         """A string."""
         value = self._take(key)
@@ -57,6 +61,11 @@ class Record:
         value = self._take(key)
         return value if type(value) is int else self._refuse(key, value, "an integer")
 
+    def boolean(self, key: str) -> bool:
+        """true or false; neither 1 nor 0 is one."""
+        value = self._take(key)
+        return value if isinstance(value, bool) else self._refuse(key, value, "true or false")
+
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of strings."""
         values = self._list(key)
@@ -68,6 +77,10 @@ class Record:
         values = self._list(key)
         integers = tuple(each for each in values if type(each) is int)
         return integers if len(integers) == len(values) else self._refuse(key, values, "a list of integers")
+
+    def integers_or_none(self, key: str) -> tuple[int, ...] | None:
+        """A list of integers, or None for JSON's null. The key must be there."""
+        return None if self._take(key) is None else self.integers(key)
 
     def integers_or_texts(self, key: str) -> tuple[int | str, ...]:
         """A list whose members are integers or strings."""
@@ -84,6 +97,12 @@ class Record:
             if isinstance(each, float) or (type(each) is int and abs(each) <= 2**53)
         }
         return numbers if len(numbers) == len(members) else self._refuse(key, members, "an object of numbers")
+
+    def named_texts(self, key: str) -> dict[str, str]:
+        """An object whose members are strings, by name."""
+        members = self.record(key)._members
+        texts = {name: each for name, each in members.items() if isinstance(each, str)}
+        return texts if len(texts) == len(members) else self._refuse(key, members, "an object of strings")
 
     def record(self, key: str) -> Record:
         """An object."""

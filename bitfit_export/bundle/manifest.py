@@ -2,13 +2,14 @@
 
 `manifest.json` names the base model, the layout, the frozen model's interface, every file, and every task. A bundle's
 rows lie at `tasks/<task>.bias`. Keys that this release does not know are ignored; whatever changes the meaning of a
-known key gets a new format version, and an unknown version is refused.
+known key gets a new format version, and an unknown version is refused. A key that came later has a default, which holds
+where it is absent.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "MANIFEST_FILE",
     "MANIFEST_VERSION",
     "PRECISIONS",
+    "ROW_DTYPES",
     "TARGETS",
     "BaseRecord",
     "FileRecord",
@@ -40,6 +42,7 @@ MANIFEST_VERSION = 1
 LAYOUT_KINDS = ("table", "packed", "named")
 TARGETS = ("ort", "portable")
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
+ROW_DTYPES = ("fp32", "fp16")
 _COPY_AGAIN = "copy the bundle again, or export it again"
 
 
@@ -141,6 +144,12 @@ class Manifest:
         max_positions: the longest sequence in tokens.
         files: every file but the manifest and the rows, by its path in the bundle, with forward slashes.
         tasks: by task name; may be empty, for rows can be added while a bundle is in use.
+        static_shape: batch and sequence of the text inputs, where they are fixed; the head inputs then have the largest
+            number of labels of the bundle's tasks. None where all of these are free, as in a table always.
+        overridable: whether bias and head inputs are initializers too, with defaults; in the named layout only.
+        fold_reasons: for bias terms that folding left in the row, why.
+        row_dtype: of the values in the bundle's rows, one of `ROW_DTYPES`.
+        prepacked: whether weights are stored as the kernels of ONNX Runtime want them.
 
     Raises:
         BundleError: a value that is malformed, or two that disagree.
@@ -161,6 +170,11 @@ class Manifest:
     pad_token_id: int
     files: dict[str, FileRecord]
     tasks: dict[str, TaskRecord]
+    static_shape: tuple[int, int] | None = None
+    overridable: bool = False
+    fold_reasons: dict[str, str] = field(default_factory=dict)
+    row_dtype: str = "fp32"
+    prepacked: bool = False
 
     def __post_init__(self) -> None:
         _check_version(self.format_version)
@@ -172,6 +186,7 @@ class Manifest:
         _check_one_of(self.layout_kind, LAYOUT_KINDS, "layout_kind")
         _check_one_of(self.target, TARGETS, "target")
         _check_one_of(self.precision, PRECISIONS, "precision")
+        _check_one_of(self.row_dtype, ROW_DTYPES, "row_dtype")
         for name in ("opset", "max_positions", "vocab_size"):
             _check_least(getattr(self, name), 1, name)
         _check_least(self.pad_token_id, 0, "pad_token_id")
@@ -179,6 +194,7 @@ class Manifest:
             if not getattr(self, name):
                 raise BundleError(f"the manifest has no {name}, expected at least one")
             _check_unique(getattr(self, name), name)
+        self._check_layout_options()
         for path in self.files:
             _check_path(path)
         for name, task in self.tasks.items():
@@ -189,11 +205,21 @@ class Manifest:
                     f"the task {name} has max_length {task.max_length}, expected at most {self.max_positions}"
                 )
 
+    def _check_layout_options(self) -> None:
+        if self.static_shape is not None:
+            _check_static_shape(self.static_shape, self.layout_kind, self.max_positions)
+        if self.overridable and self.layout_kind != "named":
+            raise BundleError(f"the layout {self.layout_kind} is overridable, expected the layout named")
+        unknown = self.fold_reasons.keys() - {entry.name for entry in self.layout.biases}
+        if unknown:
+            raise BundleError(f"fold_reasons names {min(unknown)!r}, expected bias terms of the layout")
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts. The layout's digest is written as `layout_digest`, for readers that don't hash."""
         return {
             "base": asdict(self.base),
             "files": {path: asdict(record) for path, record in self.files.items()},
+            "fold_reasons": dict(self.fold_reasons),
             "format_version": self.format_version,
             "inputs": list(self.inputs),
             "layout": self.layout.to_json(),
@@ -202,9 +228,13 @@ class Manifest:
             "max_positions": self.max_positions,
             "opset": self.opset,
             "outputs": list(self.outputs),
+            "overridable": self.overridable,
             "pad_token_id": self.pad_token_id,
             "precision": self.precision,
+            "prepacked": self.prepacked,
             "product_version": self.product_version,
+            "row_dtype": self.row_dtype,
+            "static_shape": None if self.static_shape is None else list(self.static_shape),
             "target": self.target,
             "tasks": {name: _task_to_json(task) for name, task in self.tasks.items()},
             "vocab_size": self.vocab_size,
@@ -262,6 +292,16 @@ def check_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> None:
         _check_file(folder, task.file, size=None, sha256=task.sha256 if hash_files else None)
 
 
+#: How to read the keys that have a default.
+_OPTIONAL: Mapping[str, Callable[[Record, str], Any]] = {
+    "static_shape": Record.integers_or_none,
+    "overridable": Record.boolean,
+    "fold_reasons": Record.named_texts,
+    "row_dtype": Record.text,
+    "prepacked": Record.boolean,
+}
+
+
 def _from_record(record: Record) -> Manifest:
     version = record.integer("format_version")
     _check_version(version)  # first: what the other keys mean depends on it
@@ -292,6 +332,7 @@ def _from_record(record: Record) -> Manifest:
             for name, each in record.named_records("files").items()
         },
         tasks={name: _task_from_record(name, each) for name, each in record.named_records("tasks").items()},
+        **{key: read(record, key) for key, read in _OPTIONAL.items() if record.has(key)},
     )
 
 
@@ -343,6 +384,17 @@ def _check_path(path: str) -> None:
     check_text(path, "a file's path")
     if "\\" in path or ":" in path or any(part in ("", ".", "..") for part in path.split("/")):
         raise BundleError(f"the manifest names the file {path!r}, expected a path inside the bundle")
+
+
+def _check_static_shape(shape: tuple[int, ...], layout_kind: str, max_positions: int) -> None:
+    if len(shape) != 2:
+        raise BundleError(f"static_shape is {list(shape)}, expected a batch and a sequence")
+    for name, value in zip(("batch", "sequence"), shape, strict=True):
+        _check_least(value, 1, f"static_shape: the {name}")
+    if shape[1] > max_positions:
+        raise BundleError(f"static_shape has {shape[1]} tokens, expected at most {max_positions}")
+    if layout_kind == "table":
+        raise BundleError("the layout table has a static_shape, expected the layout packed or named")
 
 
 def _check_one_of(value: str, known: tuple[str, ...], what: str) -> None:

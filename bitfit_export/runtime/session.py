@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bitfit_export.bundle import BiasRow, Manifest, TaskRecord, check_files, read_manifest, read_row
-from bitfit_export.bundle.row import TASK_NAME
 from bitfit_export.errors import BundleError, InputError, UsageError
 from bitfit_export.files import sha256_of_file
-from bitfit_export.runtime.inputs import TEXT_INPUTS, InputLimits
-from bitfit_export.runtime.model import FrozenModel
-from bitfit_export.runtime.predictions import Prediction, rank_labels
-from bitfit_export.runtime.table import BiasTable, LoadedTask
-from bitfit_export.runtime.tokenizer import Text, TextEncoder, TokenIds
+from bitfit_export.runtime.alignment import AlignedTokens
+from bitfit_export.runtime.arguments import as_names, check_labels, check_name, check_positive
+from bitfit_export.runtime.inputs import InputLimits
+from bitfit_export.runtime.model import TOKEN_LOGITS, FrozenModel
+from bitfit_export.runtime.pieces import Piece, Result, cut_pieces, join_results, output_of, read_piece
+from bitfit_export.runtime.predictions import Answer, Prediction, WordLabel
+from bitfit_export.runtime.row_feeds import RowFeeds
+from bitfit_export.runtime.store import Lease, LoadedTask, TaskStore
+from bitfit_export.runtime.table import BiasTable
+from bitfit_export.runtime.tokenizer import Text, TextEncoder, TokenIds, as_texts
 
 __all__ = ["BiasSession"]
 
 Float32Array: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int64]
-
-_SENTENCE_TASKS = ("single_label", "multi_label", "regression")
 
 
 class BiasSession:
@@ -52,26 +55,23 @@ class BiasSession:
         check_hashes: bool = False,
     ) -> None:
         if threads is not None:
-            _check_positive("threads", threads)
+            check_positive("threads", threads)
         folder = Path(bundle)
         self._manifest = read_manifest(folder)
         records = _choose_records(self._manifest, tasks)
         check_files(folder, self._manifest, hash_files=check_hashes)
         self._model = FrozenModel(folder, self._manifest, threads=threads)
         self._limits = InputLimits(
-            self._manifest.vocab_size, self._manifest.max_positions, "token_type_ids" in self._model.inputs
+            self._manifest.vocab_size, self._model.max_positions, "token_type_ids" in self._model.text_inputs
         )
         self._encoder = TextEncoder(
-            folder, max_positions=self._manifest.max_positions, pad_token_id=self._manifest.pad_token_id
+            folder, max_positions=self._model.max_positions, pad_token_id=self._manifest.pad_token_id
         )
-        # One slot more than tasks: a row is replaced by writing the new one elsewhere.
-        self._table = BiasTable(
-            self._manifest.layout,
-            rows=len(records) + 1,
-            labels=max((record.label_count for record in records), default=1),
-        )
+        self._store = _make_store(self._manifest, records, self._model.labels)
         for record in records:
-            self._table.add(_read_recorded_row(folder, self._manifest, record), labels=record.labels)
+            row = _read_recorded_row(folder, self._manifest, record)
+            self._check_runs(row, record.name)
+            self._store.add(row, labels=record.labels)
 
     @property
     def manifest(self) -> Manifest:
@@ -81,7 +81,7 @@ class BiasSession:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The names of the loaded tasks."""
-        return tuple(task.name for task in self._table.tasks)
+        return tuple(task.name for task in self._store.tasks)
 
     def labels(self, task: str) -> tuple[str, ...]:
         """The task's label names in id order; empty for a regression.
@@ -89,7 +89,7 @@ class BiasSession:
         Raises:
             InputError: the task is not loaded.
         """
-        return self._table.get(_check_name(task)).labels
+        return self._store.get(check_name(task)).labels
 
     def load_task(self, path: str | Path, *, name: str | None = None, labels: Sequence[str] | None = None) -> str:
         """Load a row file, or replace the loaded task of the same name. Runs under way keep the old row.
@@ -108,13 +108,14 @@ class BiasSession:
 
         Raises:
             BundleError: the file can't be read; RowError, if it is damaged or was made for another model.
-            InputError: a name or labels that can't be used, or a row that is older than the loaded one. Whatever is
-                refused leaves the session as it was.
+            InputError: a name or labels that can't be used, a row that is older than the loaded one, or one of a task
+                that the model has no output for. Whatever is refused leaves the session as it was.
         """
         row = read_row(Path(path), layout=self._manifest.layout)
-        name = row.task if name is None else _check_name(name)
-        names = self._default_labels(name, row) if labels is None else _check_labels(name, row, labels)
-        return self._table.add(row, name=name, labels=names).name
+        name = row.task if name is None else check_name(name)
+        self._check_runs(row, name)
+        names = self._default_labels(name, row) if labels is None else check_labels(name, row, labels)
+        return self._store.add(row, name=name, labels=names).name
 
     def unload_task(self, name: str) -> None:
         """Forget a task. Runs under way finish with it.
@@ -122,7 +123,7 @@ class BiasSession:
         Raises:
             InputError: the task is not loaded.
         """
-        self._table.remove(_check_name(name))
+        self._store.remove(check_name(name))
 
     def encode(
         self, texts: Text | Sequence[Text], *, truncate: bool = False, max_length: int | None = None
@@ -130,12 +131,13 @@ class BiasSession:
         """The text inputs of `run`, int64 [batch, sequence], padded to the longest text.
 
         Args:
-            texts: a string or a tuple of two is one text; a list holds several, of either kind.
+            texts: a string or a tuple of two is one text; a list holds several, each a string, a tuple of two, or a
+                list of words.
             truncate: cut a text that is longer than `max_length` tokens instead of refusing it.
             max_length: by default what the model takes.
 
         Raises:
-            InputError: no text, one that is neither a string nor a pair, or one that is too long.
+            InputError: no text, one that is none of these, or one that is too long.
             UsageError: a `max_length` that the model does not take.
         """
         return self._pad(self._encoder.tokenize(texts, truncate=truncate, max_length=max_length))
@@ -157,18 +159,43 @@ class BiasSession:
             token_type_ids: by default zeros.
 
         Returns:
-            Logits float32 [batch, labels]. With a list of tasks, labels is the largest number among them, and what
-            lies beyond a row's own labels is -inf.
+            Logits float32, [batch, labels] for sentence tasks, [batch, sequence, labels] for token and span tasks. With
+            a list of tasks, labels is the largest number among them, and what lies beyond a row's own labels is -inf.
 
         Raises:
-            InputError: a task that is not loaded or not one of sentences, or arrays that the model can't take.
+            InputError: a task that is not loaded, arrays that the model can't take, sentence tasks together with token
+                or span tasks, or different tasks where the bundle's layout runs one at a time.
         """
         text = self._limits.check(input_ids, attention_mask, token_type_ids)
-        names = _as_names(task, rows=len(text["input_ids"]))
-        with self._table.lease(names) as lease:
-            _check_sentence_tasks(lease.tasks)
-            logits = self._model.run(text, lease.slots, lease.values)
-        return _own_labels(logits, lease.tasks)
+        names = as_names(task, rows=len(text["input_ids"]))
+        with self._store.lease(names) as lease:
+            output = _one_output(lease.tasks)
+            outputs = self._model.run(text, lease.feeds(), [output])
+        return _own_labels(outputs[output], lease.tasks)
+
+    def run_outputs(
+        self,
+        task: str | Sequence[str],
+        *,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike,
+        token_type_ids: ArrayLike | None = None,
+    ) -> dict[str, Float32Array]:
+        """As `run`, for any mix of tasks: all outputs that the model has.
+
+        Returns:
+            `logits` float32 [batch, labels] and, where the bundle was made with token or span tasks, `token_logits`
+            float32 [batch, sequence, labels]; -inf beyond a row's own labels. A sentence task's row of `token_logits`
+            means nothing, nor does a token or span task's row of `logits`.
+
+        Raises:
+            InputError: as `run`, but for the mix.
+        """
+        text = self._limits.check(input_ids, attention_mask, token_type_ids)
+        names = as_names(task, rows=len(text["input_ids"]))
+        with self._store.lease(names) as lease:
+            outputs = self._model.run(text, lease.feeds(), self._model.outputs)
+        return {name: _own_labels(values, lease.tasks) for name, values in outputs.items()}
 
     @overload
     def predict(
@@ -179,8 +206,9 @@ class BiasSession:
         truncate: bool = False,
         max_length: int | None = None,
         top_k: None = None,
+        max_answer_tokens: int = 30,
         batch_size: int = 32,
-    ) -> list[Prediction]: ...
+    ) -> list[Prediction | Answer | list[WordLabel]]: ...
 
     @overload
     def predict(
@@ -191,8 +219,9 @@ class BiasSession:
         truncate: bool = False,
         max_length: int | None = None,
         top_k: int,
+        max_answer_tokens: int = 30,
         batch_size: int = 32,
-    ) -> list[list[Prediction]]: ...
+    ) -> list[list[Prediction] | list[Answer]]: ...
 
     def predict(
         self,
@@ -202,51 +231,101 @@ class BiasSession:
         truncate: bool = False,
         max_length: int | None = None,
         top_k: int | None = None,
+        max_answer_tokens: int = 30,
         batch_size: int = 32,
-    ) -> list[Prediction] | list[list[Prediction]]:
-        """Classify texts, as a Hugging Face text-classification pipeline does. All texts see the same rows.
+    ) -> Any:
+        """Answer texts, as the Hugging Face pipeline of each task does. All texts see the same rows.
 
         Args:
-            texts, truncate, max_length: as for `encode`.
-            task: the task of all texts, or a list with one for each.
-            top_k: give a list of this many labels for each text, best first, instead of the best one.
+            texts: a string or a tuple of two is one text; a list holds several. A token task takes a string, or the
+                list of a text's words; a span task a tuple of question and context; the others a string or a pair.
+            task: the task of all texts, or a list with one for each. Any tasks may be mixed.
+            truncate, max_length: as for `encode`. A context that is too long is never cut: it is read in windows that
+                overlap by 128 tokens where there is room, and the best answer of all windows counts.
+            top_k: give a list of this many labels or answers for each text, best first, instead of the best one.
+            max_answer_tokens: the longest answer of a span task.
             batch_size: how many texts of similar length to run at once.
 
         Returns:
-            One `{"label": ..., "score": ...}` a text, in the order of the texts. The score is the softmax probability
-            for `single_label` and the sigmoid for `multi_label`; a regression gives `{"score": ...}`, the value itself.
+            One result a text, in the order of the texts:
+
+            - sentence tasks: `{"label", "score"}`. The score is the softmax probability for `single_label` and the
+              sigmoid for `multi_label`; a regression gives `{"score"}`, the value itself;
+            - token tasks: a list of `{"word", "label", "score", "start", "end"}`, one a word. Its first token decides;
+            - span tasks: `{"answer", "score", "start", "end"}`.
+
+            start and end count characters of the text, of its words with a space between each two, or of the context.
 
         Raises:
-            InputError, UsageError: as `encode` and `run`; nothing has been run then.
+            InputError, UsageError: as `encode` and `run`, a text of a kind that its task does not take, or `top_k` for
+                a token task; nothing has been run then.
         """
-        _check_positive("batch_size", batch_size)
+        check_positive("batch_size", batch_size)
+        check_positive("max_answer_tokens", max_answer_tokens)
         if top_k is not None:
-            _check_positive("top_k", top_k)
-        rows = self._encoder.tokenize(texts, truncate=truncate, max_length=max_length)
-        names = _as_names(task, rows=len(rows))
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row].ids))
-        single = isinstance(task, str)
-        ranked: list[list[Prediction]] = [[] for _ in rows]
-        with self._table.lease(names) as lease:
-            _check_sentence_tasks(lease.tasks)
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                text = self._limits.check(**self._pad([rows[row] for row in chosen]))
-                logits = self._model.run(text, lease.slots if single else lease.slots[chosen], lease.values)
-                for row, values in zip(chosen, logits, strict=True):
-                    info = lease.tasks[0 if single else row]
-                    ranked[row] = rank_labels(info, values[: info.label_count])
-        return [each[0] for each in ranked] if top_k is None else [each[:top_k] for each in ranked]
+            check_positive("top_k", top_k)
+        items = as_texts(texts)
+        with self._store.lease(as_names(task, rows=len(items))) as lease:
+            tasks = lease.tasks * len(items) if isinstance(task, str) else lease.tasks
+            _check_top_k(tasks, top_k)
+            pieces = cut_pieces(self._encoder, items, tasks, truncate=truncate, max_length=max_length)
+            found: list[list[Result]] = [[] for _ in items]
+            for batch in self._batches(pieces, tasks, batch_size):
+                outputs = self._run_pieces(batch, tasks, lease, one_task=isinstance(task, str))
+                for piece, values in zip(batch, outputs, strict=True):
+                    text, info = items[piece.row], tasks[piece.row]
+                    read = read_piece(info, piece, text, values, answers=top_k or 1, max_tokens=max_answer_tokens)
+                    found[piece.row].append(read)
+        results = [join_results(info, each) for info, each in zip(tasks, found, strict=True)]
+        if top_k is not None:
+            return [each[:top_k] for each in results]
+        return [each if info.problem_type == "token" else each[0] for info, each in zip(tasks, results, strict=True)]
 
-    def _pad(self, rows: Sequence[TokenIds]) -> dict[str, IntArray]:
+    def _run_pieces(
+        self, pieces: Sequence[Piece], tasks: Sequence[LoadedTask], lease: Lease, *, one_task: bool
+    ) -> list[Float32Array]:
+        """For each piece the output that its task's answers are in."""
+        text = self._limits.check(**self._pad([piece.tokens for piece in pieces]))
+        rows = [piece.row for piece in pieces]
+        names = [output_of(tasks[row]) for row in rows]
+        outputs = self._model.run(text, lease.feeds(None if one_task else rows), sorted(set(names)))
+        return [outputs[name][place] for place, name in enumerate(names)]
+
+    def _batches(self, pieces: Sequence[Piece], tasks: Sequence[LoadedTask], size: int) -> Iterator[list[Piece]]:
+        """Pieces of similar length; where a run serves one task, of one task."""
+
+        def group(piece: Piece) -> str:
+            return "" if self._store.mixes_tasks else tasks[piece.row].name
+
+        ordered = sorted(pieces, key=lambda piece: (group(piece), len(piece.tokens.ids)))
+        for _, each in groupby(ordered, key=group):
+            same = list(each)
+            for start in range(0, len(same), size):
+                yield same[start : start + size]
+
+    def _pad(self, rows: Sequence[TokenIds | AlignedTokens]) -> dict[str, IntArray]:
         """The text inputs that the graph has."""
         padded = self._encoder.pad(rows)
-        return {name: padded[name] for name in TEXT_INPUTS if name in self._model.inputs}
+        return {name: padded[name] for name in self._model.text_inputs}
+
+    def _check_runs(self, row: BiasRow, name: str) -> None:
+        """A row fits every graph of its layout, but not each of these has every output, or room for every label."""
+        if row.problem_type in ("token", "span") and TOKEN_LOGITS not in self._model.outputs:
+            raise InputError(
+                f"the task {name} is a {row.problem_type} task, but the model has no output {TOKEN_LOGITS}",
+                hint=f"export the bundle together with {name}",
+            )
+        limit = self._model.labels
+        if limit is not None and row.labels > limit:
+            raise InputError(
+                f"the task {name} has {row.labels} labels, expected at most {limit}: the model's shapes are fixed",
+                hint=f"export the bundle together with {name}",
+            )
 
     def _default_labels(self, name: str, row: BiasRow) -> tuple[str, ...]:
         if row.problem_type == "regression":
             return ()
-        for known in (self._table.find(name), self._manifest.tasks.get(name)):
+        for known in (self._store.find(name), self._manifest.tasks.get(name)):
             if known and known.problem_type == row.problem_type and len(known.labels) == row.labels:
                 return known.labels
         return tuple(f"LABEL_{index}" for index in range(row.labels))
@@ -255,10 +334,10 @@ class BiasSession:
 def _choose_records(manifest: Manifest, tasks: Sequence[str] | None) -> list[TaskRecord]:
     if tasks is None:
         return list(manifest.tasks.values())
-    unknown = [name for name in _as_names(tasks) if name not in manifest.tasks]
+    unknown = [name for name in as_names(tasks) if name not in manifest.tasks]
     if unknown:
         raise InputError(f"the bundle has no task {unknown[0]!r}, expected one of {', '.join(sorted(manifest.tasks))}")
-    return [manifest.tasks[name] for name in dict.fromkeys(_as_names(tasks))]
+    return [manifest.tasks[name] for name in dict.fromkeys(as_names(tasks))]
 
 
 def _read_recorded_row(folder: Path, manifest: Manifest, record: TaskRecord) -> BiasRow:
@@ -285,52 +364,39 @@ def _show(name: str, problem_type: str, labels: int, version: int) -> str:
     return f"{name} ({problem_type}, {labels} labels, version {version})"
 
 
-def _as_names(task: str | Sequence[str], *, rows: int | None = None) -> list[str]:
-    """Task names as a list; a list must have `rows` of them, where that is given."""
-    if isinstance(task, str):
-        return [task]
-    if not isinstance(task, Iterable):
-        raise InputError(f"the task is {task!r}, expected the name of a loaded task, or a list of names")
-    names = list(task)
-    wrong = [name for name in names if not isinstance(name, str)]
-    if wrong:
-        raise InputError(f"a task is {wrong[0]!r}, expected the name of a loaded task")
-    if rows is not None and len(names) != rows:
-        raise InputError(f"there are {len(names)} tasks for {rows} rows, expected one task, or one for each row")
-    return names
+def _make_store(manifest: Manifest, records: Sequence[TaskRecord], labels: int | None) -> TaskStore[Any]:
+    """An empty store for the layout of the bundle, with room for these tasks."""
+    if manifest.layout_kind != "table":
+        return RowFeeds(manifest.layout, manifest.layout_kind, labels=labels)
+    most = max((record.label_count for record in records), default=1)
+    # One slot more than tasks: a row is replaced by writing the new one elsewhere.
+    return BiasTable(manifest.layout, rows=len(records) + 1, labels=most)
 
 
-def _check_sentence_tasks(tasks: Sequence[LoadedTask]) -> None:
+def _one_output(tasks: Sequence[LoadedTask]) -> str:
+    """The graph output that all of the tasks have their answers in."""
+    first = tasks[0]
     for task in tasks:
-        if task.problem_type not in _SENTENCE_TASKS:
+        if output_of(task) != output_of(first):
             raise InputError(
-                f"the task {task.name} is a {task.problem_type} task, expected one of {', '.join(_SENTENCE_TASKS)}"
+                f"the batch has the {first.problem_type} task {first.name} and the {task.problem_type} task "
+                f"{task.name}, expected sentence tasks alone, or token and span tasks alone",
+                hint="run_outputs gives the logits of both kinds",
             )
+    return output_of(first)
 
 
-def _check_labels(name: str, row: BiasRow, labels: Sequence[str]) -> tuple[str, ...]:
-    count = 0 if row.problem_type == "regression" else row.labels
-    names = (labels,) if isinstance(labels, str) else tuple(labels)
-    if not all(isinstance(each, str) and each for each in names) or len(names) != count or len(set(names)) != count:
-        raise InputError(f"the labels of {name} are {list(names)}, expected {count} different names")
-    return names
-
-
-def _check_name(name: str) -> str:
-    if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
-        raise InputError(f"the task name is {name!r}, expected letters, digits, '.', '_' or '-'")
-    return name
-
-
-def _check_positive(what: str, value: int) -> None:
-    if type(value) is not int or value < 1:
-        raise UsageError(f"{what} is {value!r}, expected 1 or more")
+def _check_top_k(tasks: Sequence[LoadedTask], top_k: int | None) -> None:
+    token_task = next((task.name for task in tasks if task.problem_type == "token"), None)
+    if top_k is not None and token_task is not None:
+        raise UsageError(f"top_k is {top_k}, expected none for the token task {token_task}")
 
 
 def _own_labels(logits: Float32Array, tasks: Sequence[LoadedTask]) -> Float32Array:
-    """Cut the table's spare label columns off; -inf where a row has fewer labels than another."""
+    """[batch, ..., labels] without the labels that no row has; -inf where a row has fewer than another."""
     counts = np.array([task.label_count for task in tasks])
-    logits = np.ascontiguousarray(logits[:, : counts.max()])
+    logits = np.ascontiguousarray(logits[..., : counts.max()])
     if counts.min() < counts.max():
-        logits[np.arange(logits.shape[1]) >= counts[:, None]] = -np.inf
+        beyond = np.arange(counts.max()) >= counts[:, None]  # [batch, labels]
+        np.copyto(logits, -np.inf, where=beyond if logits.ndim == 2 else beyond[:, None])
     return logits

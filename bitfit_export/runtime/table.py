@@ -13,43 +13,26 @@ The arrays are bound as `OrtValue`s, which on a CPU use numpy's memory, so a run
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from bitfit_export.bundle import BiasRow, Layout
-from bitfit_export.errors import InputError
+from bitfit_export.bundle.graph_inputs import fill_shape
+from bitfit_export.runtime.store import Feeds, Lease, LoadedTask, TaskStore
 
-__all__ = ["BIAS_TABLE", "BiasTable", "Lease", "LoadedTask"]
+__all__ = ["BIAS_TABLE", "TASK_IDS", "BiasTable", "TableLease"]
 
 #: The graph input that holds the bias values of all rows.
 BIAS_TABLE = "bias_table"
+#: The graph input that names each batch row's slot; [1] means one slot for the whole batch.
+TASK_IDS = "task_ids"
 
 Float32Array: TypeAlias = NDArray[np.float32]
-
-# How many names a message lists.
-_NAMES_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class LoadedTask:
-    """What is known of a row in the table, apart from its values.
-
-    Attributes:
-        labels: label names in id order; empty where they have no names, as in a regression.
-        label_count: the number of head outputs.
-    """
-
-    name: str
-    problem_type: str
-    labels: tuple[str, ...]
-    label_count: int
-    task_version: int
 
 
 class _Slot:
@@ -77,7 +60,7 @@ class _Arrays:
         ]
         names = [BIAS_TABLE, *(entry.name for entry in layout.head)]
         # An OrtValue keeps its numpy array alive.
-        self.values: Mapping[str, Any] = MappingProxyType(
+        self.values: Feeds = MappingProxyType(
             {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in zip(names, self.tensors, strict=True)}
         )
 
@@ -89,7 +72,7 @@ class _Arrays:
             slot[tuple(slice(size) for size in values.shape)] = values
 
 
-class BiasTable:
+class BiasTable(TaskStore[_Slot]):
     """The rows of the loaded tasks. Any number of threads may use one table.
 
     Args:
@@ -98,49 +81,23 @@ class BiasTable:
         labels: the most labels of those rows.
     """
 
+    mixes_tasks = True
+
     def __init__(self, layout: Layout, *, rows: int = 1, labels: int = 1) -> None:
+        super().__init__()
         self._layout = layout
         self._writing = threading.Lock()  # one writer at a time; rows and whole tables are copied under it
-        self._lock = threading.Lock()  # guards the fields below; held for some lookups, never while copying
-        self._slots: dict[str, _Slot] = {}
+        # The store's lock guards these, too.
         self._arrays = _Arrays(layout, max(rows, 1), max(labels, 1))
         self._free = list(range(self._arrays.capacity))
-
-    @property
-    def tasks(self) -> tuple[LoadedTask, ...]:
-        """The loaded tasks, in the order in which their names came first."""
-        with self._lock:
-            return tuple(slot.task for slot in self._slots.values())
 
     @property
     def capacity(self) -> int:
         """The number of slots."""
         return self._arrays.capacity
 
-    def find(self, name: str) -> LoadedTask | None:
-        """The loaded task of this name, if there is one."""
-        with self._lock:
-            slot = self._slots.get(name)
-        return slot.task if slot else None
-
-    def get(self, name: str) -> LoadedTask:
-        """The loaded task of this name.
-
-        Raises:
-            InputError: the task is not loaded.
-        """
-        task = self.find(name)
-        if task is None:
-            raise self._unknown(name)
-        return task
-
-    def lease(self, names: Sequence[str]) -> Lease:
-        """A context manager that gives one slot a name and holds the slots and the arrays until its block ends.
-
-        Raises:
-            InputError: on entering, a task that is not loaded. Nothing is held then.
-        """
-        return Lease(self, names)
+    def lease(self, names: Sequence[str]) -> TableLease:
+        return TableLease(self, names)
 
     def reserve(self, rows: int, *, labels: int = 1) -> None:
         """Make room for `rows` rows in all, of up to `labels` labels, so that adding them copies nothing but them."""
@@ -148,19 +105,9 @@ class BiasTable:
             self._grow(rows, labels)
 
     def add(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] = ()) -> LoadedTask:
-        """Load a row, or replace the one of the same name: leases taken from now on get it.
-
-        Args:
-            row: one that `read_row` or `decode_row` compared with this table's layout.
-            name: the task's name in this table; by default the row's own.
-            labels: the label names.
-
-        Raises:
-            InputError: the loaded row of this name has a higher version. The table is as it was.
-        """
-        task = LoadedTask(name or row.task, row.problem_type, tuple(labels), row.labels, row.task_version)
+        task = self._task_of(row, name, labels)
         with self._writing:
-            self._refuse_older(task)
+            self._refuse_older(self.find(task.name), task)
             self._grow(self._arrays.capacity, row.labels)
             index = self._take_free()
             try:
@@ -170,27 +117,22 @@ class BiasTable:
                     self._free.append(index)
                 raise
             with self._lock:
-                old = self._slots.get(task.name)
-                self._slots[task.name] = _Slot(index, task)
+                old = self._entries.get(task.name)
+                self._entries[task.name] = _Slot(index, task)
                 self._leave(old)
         return task
 
     def remove(self, name: str) -> None:
-        """Unload a task. Leases that hold its slot keep it.
-
-        Raises:
-            InputError: the task is not loaded.
-        """
         with self._lock:
-            slot = self._slots.pop(name, None)
+            slot = self._entries.pop(name, None)
             self._leave(slot)
         if slot is None:
             raise self._unknown(name)
 
-    def _hold(self, names: Sequence[str]) -> tuple[list[_Slot], Mapping[str, Any]]:
+    def _hold(self, names: Sequence[str]) -> tuple[list[_Slot], Feeds]:
         """Slots and arrays as one consistent state."""
         with self._lock:
-            slots = self._slots
+            slots = self._entries
             try:
                 held = [slots[name] for name in names]
             except KeyError as error:
@@ -235,45 +177,30 @@ class BiasTable:
             self._arrays = new
             self._free.extend(range(old.capacity, new.capacity))
 
-    def _refuse_older(self, task: LoadedTask) -> None:
-        loaded = self.find(task.name)
-        if loaded is not None and task.task_version < loaded.task_version:
-            raise InputError(
-                f"the task {task.name} has version {task.task_version}, expected {loaded.task_version} or more, "
-                "the version that is loaded",
-                hint="unload the task first to go back to an older version",
-            )
 
-    def _unknown(self, name: str) -> InputError:
-        with self._lock:
-            names = sorted(self._slots)
-        if not names:
-            return InputError(f"the task {name!r} is not loaded, and no other is")
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        return InputError(f"the task {name!r} is not loaded, expected one of {', '.join(names[:_NAMES_SHOWN])}{more}")
-
-
-class Lease:
-    """What one run reads, from entering to leaving the `with` block.
+class TableLease(Lease):
+    """Slots of the table, which nothing overwrites until the lease ends.
 
     Attributes:
-        tasks: the task of each name.
-        slots: its slot, int64 [names].
+        slots: the slot of each name, int64 [names].
         values: the arrays as OrtValues, by the name of their graph input.
     """
 
-    __slots__ = ("_held", "_names", "_table", "slots", "tasks", "values")
+    __slots__ = ("_held", "_names", "_table", "slots", "values")
 
-    tasks: list[LoadedTask]
     slots: NDArray[np.int64]
-    values: Mapping[str, Any]
+    values: Feeds
 
     def __init__(self, table: BiasTable, names: Sequence[str]) -> None:
         self._table = table
         self._names = names
         self._held: list[_Slot] = []
 
-    def __enter__(self) -> Lease:
+    def feeds(self, rows: Sequence[int] | None = None) -> Feeds:
+        slots = self.slots if rows is None else self.slots[list(rows)]
+        return {**self.values, TASK_IDS: ort.OrtValue.ortvalue_from_numpy(slots)}
+
+    def __enter__(self) -> TableLease:
         self._held, self.values = self._table._hold(self._names)
         self.tasks = [slot.task for slot in self._held]
         self.slots = np.array([slot.index for slot in self._held], np.int64)
@@ -287,9 +214,6 @@ class Lease:
 
 def _enlarged(shape: tuple[int, ...], old: Float32Array | None) -> Float32Array:
     """Zeros of this shape with the old values in their old places; the old array itself where the shape is the same."""
-    if old is not None and old.shape == shape:
-        return old
-    new = np.zeros(shape, np.float32)
-    if old is not None:
-        new[tuple(slice(size) for size in old.shape)] = old
-    return new
+    if old is None:
+        return np.zeros(shape, np.float32)
+    return old if old.shape == shape else fill_shape(shape, old)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -11,14 +13,18 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bitfit_export.errors import BundleError, InputError, UsageError
+from bitfit_export.runtime.alignment import AlignedTokens, align_tokens, context_windows
 
 __all__ = ["TOKENIZER_FILE", "Text", "TextEncoder", "TokenIds", "as_texts"]
 
 TOKENIZER_FILE = "tokenizer.json"
 
-#: A text, or a pair of texts such as premise and hypothesis.
-Text: TypeAlias = str | tuple[str, str]
+#: A text; a pair of texts such as premise and hypothesis; or a text as the list of its words.
+Text: TypeAlias = str | tuple[str, str] | list[str]
 IntArray: TypeAlias = NDArray[np.int64]
+
+#: How many tokens two windows of one context share, where there is room for as many new ones.
+_OVERLAP = 128
 
 
 class TokenIds(NamedTuple):
@@ -68,26 +74,64 @@ class TextEncoder:
         """The tokens of each text, with the model's special tokens.
 
         Args:
-            texts: a string or a tuple of two is one text; a list holds several, of either kind.
+            texts: a string or a tuple of two is one text; a list holds several, each a string, a tuple of two, or a
+                list of words.
             max_length: the most tokens that a text may have, special tokens included; by default `max_positions`.
             truncate: cut a longer text at its end, the longer one of a pair first, instead of refusing it.
 
         Raises:
-            InputError: no text, one that is neither a string nor a pair, or one that is too long.
+            InputError: no text, one that is none of these, or one that is too long.
             UsageError: a `max_length` that the model or the special tokens don't allow.
         """
         items = as_texts(texts)
-        limit = self._check_limit(max_length)
-        found = self._encode(items)
-        long = [row for row, encoding in enumerate(found) if len(encoding) > limit]
-        if long and not truncate:
-            raise _too_long(long, len(found[long[0]]), limit)
+        found = self._encode(items, offsets=False)
+        kept = _keep(found, self._check_limit(max_length), truncate=truncate)
         return [
-            _cut(encoding, limit) if len(encoding) > limit else TokenIds(encoding.ids, encoding.type_ids)
-            for encoding in found
+            TokenIds(encoding.ids, encoding.type_ids)
+            if len(positions) == len(encoding)
+            else TokenIds([encoding.ids[each] for each in positions], [encoding.type_ids[each] for each in positions])
+            for encoding, positions in zip(found, kept, strict=True)
         ]
 
-    def pad(self, rows: Sequence[TokenIds]) -> dict[str, IntArray]:
+    def align(
+        self, texts: Sequence[Text], *, max_length: int | None = None, truncate: bool = False
+    ) -> list[AlignedTokens]:
+        """As `tokenize`, with the word of each token."""
+        items = as_texts(texts)
+        found = self._encode(items, offsets=True)
+        kept = _keep(found, self._check_limit(max_length), truncate=truncate)
+        return [
+            align_tokens(encoding, positions, item)
+            for item, encoding, positions in zip(items, found, kept, strict=True)
+        ]
+
+    def windows(self, pairs: Sequence[tuple[str, str]], *, max_length: int | None = None) -> list[list[AlignedTokens]]:
+        """The tokens of each question and context; a context that is too long becomes several windows that overlap.
+
+        Raises:
+            InputError: a question that leaves a context no room, or a context without a word.
+            UsageError: as `tokenize`.
+        """
+        limit = self._check_limit(max_length)
+        found = self._encode(list(pairs), offsets=True)
+        for row, encoding in enumerate(found):
+            question = len(encoding) - encoding.sequence_ids.count(1)
+            if question >= limit:
+                raise InputError(
+                    f"has a question of {question} tokens with the special ones, expected fewer than {limit}",
+                    row=row,
+                    hint="shorten the question",
+                )
+        windows = [
+            [align_tokens(encoding, kept, pair) for kept in context_windows(encoding.sequence_ids, limit, _OVERLAP)]
+            for pair, encoding in zip(pairs, found, strict=True)
+        ]
+        for row, each in enumerate(windows):
+            if not any(window.positions(1) for window in each):
+                raise InputError("has a context without a word, expected at least one", row=row)
+        return windows
+
+    def pad(self, rows: Sequence[TokenIds | AlignedTokens]) -> dict[str, IntArray]:
         """Rows as int64 arrays [batch, sequence], padded on the right to the longest."""
         shape = (len(rows), max(len(row.ids) for row in rows))
         input_ids = np.full(shape, self._pad_token_id, np.int64)
@@ -107,15 +151,40 @@ class TextEncoder:
             raise UsageError(f"max_length is {max_length!r}, expected 1 to {self._max_positions} tokens")
         return max_length
 
-    def _encode(self, texts: Sequence[Text]) -> list[Any]:
+    def _encode(self, texts: Sequence[Text], *, offsets: bool) -> list[Any]:
+        """An `Encoding` of each text. Without offsets it is faster; the ids are the same."""
+        encodings: dict[int, Any] = {}
         try:
-            # "fast" leaves out the offsets; the ids are the same.
-            return list(self._tokenizer.encode_batch_fast(list(texts)))
+            for words in (False, True):
+                rows = [row for row, text in enumerate(texts) if isinstance(text, list) == words]
+                if rows:
+                    tokenizer = self._word_tokenizer if words else self._tokenizer
+                    encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+                    encodings |= zip(rows, encode([texts[row] for row in rows], is_pretokenized=words), strict=True)
         except Exception as error:
             raise _encoding_error(texts, error) from error
+        return [encodings[row] for row in range(len(texts))]
+
+    @functools.cached_property
+    def _word_tokenizer(self) -> Any:
+        """For lists of words. A byte-level tokenizer must then see a space before each word, as it does in a text."""
+        spec = json.loads(self._tokenizer.to_str())
+        first = spec["pre_tokenizer"] or {}
+        for part in first.get("pretokenizers", [first]):
+            if part.get("type") == "ByteLevel":
+                part["add_prefix_space"] = True
+        return Tokenizer.from_str(json.dumps(spec))
 
 
-def _cut(encoding: Any, limit: int) -> TokenIds:
+def _keep(encodings: Sequence[Any], limit: int, *, truncate: bool) -> list[Sequence[int]]:
+    """The positions of each encoding that stay; all of them where it is not too long."""
+    long = [row for row, encoding in enumerate(encodings) if len(encoding) > limit]
+    if long and not truncate:
+        raise _too_long(long, len(encodings[long[0]]), limit)
+    return [_cut(encoding, limit) if len(encoding) > limit else range(len(encoding)) for encoding in encodings]
+
+
+def _cut(encoding: Any, limit: int) -> list[int]:
     """The first tokens of each side, and all special tokens, `limit` in all: truncation="longest_first" on the right.
 
     Special tokens stand where they would stand around the shorter text: which ones there are does not depend on it.
@@ -132,8 +201,7 @@ def _cut(encoding: Any, limit: int) -> TokenIds:
         elif left[side]:
             left[side] -= 1
             kept.append(position)
-    ids, type_ids = encoding.ids, encoding.type_ids
-    return TokenIds([ids[position] for position in kept], [type_ids[position] for position in kept])
+    return kept
 
 
 def _longest_first(first: int, second: int, room: int) -> list[int]:
@@ -150,19 +218,23 @@ def as_texts(texts: Text | Sequence[Text]) -> list[Text]:
     """Texts as a list: a string or a tuple is one text, a list or another sequence holds several.
 
     Raises:
-        InputError: no text, or one that is neither a string nor a tuple of two strings.
+        InputError: no text, or one that is neither a string, nor a tuple of two strings, nor a list of words.
     """
     if isinstance(texts, (str, tuple)):
-        items = [texts]
+        items: list[object] = [texts]
     elif isinstance(texts, Sequence) and not isinstance(texts, (bytes, bytearray)):
         items = list(texts)
     else:
-        raise InputError(f"the texts are {type(texts).__name__}, expected a list of strings or pairs of strings")
+        raise InputError(
+            f"the texts are {type(texts).__name__}, expected a list of strings, pairs of strings or lists of words"
+        )
     if not items:
         raise InputError("there is no text, expected at least one")
     for row, item in enumerate(items):
-        if not isinstance(item, str) and not _is_pair(item):
-            raise InputError(f"is {_describe(item)}, expected a string or a tuple of two strings", row=row)
+        if not isinstance(item, str) and not _is_pair(item) and not _is_words(item):
+            raise InputError(
+                f"is {_describe(item)}, expected a string, a tuple of two strings or a list of words", row=row
+            )
     return cast("list[Text]", items)
 
 
@@ -170,9 +242,13 @@ def _is_pair(item: object) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and all(isinstance(each, str) for each in item)
 
 
+def _is_words(item: object) -> bool:
+    return isinstance(item, list) and bool(item) and all(isinstance(each, str) for each in item)
+
+
 def _describe(item: object) -> str:
-    if isinstance(item, tuple):
-        return f"a tuple of ({', '.join(type(each).__name__ for each in item)})"
+    if isinstance(item, (tuple, list)):
+        return f"a {type(item).__name__} of ({', '.join(type(each).__name__ for each in item)})"
     return f"{type(item).__name__}"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -29,6 +31,18 @@ TEXTS = [
     ("one", "two"),
 ]
 
+#: Compiler options by the name that the tests give to what they make.
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "table": {},
+    "packed": {"layout": "packed"},
+    "named": {"layout": "named"},
+    "overridable": {"layout": "named", "overridable": True},
+    "static": {"layout": "packed", "static_shape": (3, 48)},
+}
+#: The labels of the token task; no two neighbours with one of these are grouped by a Hugging Face pipeline.
+TAGS = ("B-place", "B-person", "B-thing", "B-time")
+MakeBundle: TypeAlias = Callable[[str], Path]
+
 
 class Reference:
     """The logits that PyTorch gives for a task, one row at a time and without padding."""
@@ -38,21 +52,74 @@ class Reference:
 
         self.models = {name: merged_model(base, delta) for name, delta in deltas.items()}
 
-    def __call__(self, task: str, batch: dict[str, np.ndarray]) -> np.ndarray:
+    def rows(self, task: str, batch: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """[labels] of each row, or [its tokens, labels] for a token or span task."""
         import torch
 
-        rows = []
         for row in range(len(batch["input_ids"])):
             length = int(batch["attention_mask"][row].sum())
             inputs = {name: torch.from_numpy(values[row : row + 1, :length]) for name, values in batch.items()}
             with torch.inference_mode():
-                rows.append(self.models[task](**inputs)["logits"].numpy())
-        return np.concatenate(rows)
+                yield self.models[task](**inputs)["logits"].numpy()[0]
+
+    def __call__(self, task: str, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """[batch, labels], for a sentence task."""
+        return np.stack(list(self.rows(task, batch)))
 
 
 @pytest.fixture(scope="module")
 def reference(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> Reference:
     return Reference(tiny_base, tiny_deltas)
+
+
+@pytest.fixture(scope="session")
+def kind_deltas(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], make_delta: Any) -> dict[str, TaskDelta]:
+    """Sentence tasks with and without a dense layer, a token task with more labels than these, and a span task."""
+    dense = make_delta(tiny_base, "dense", labels=("no", "yes"), pooling="cls", activation="tanh", seed=4)
+    tags = make_delta(tiny_base, "tags", labels=TAGS, problem_type="token", seed=5)
+    answers = make_delta(tiny_base, "answers", labels=("start", "end"), problem_type="span", seed=6)
+    return tiny_deltas | {"dense": dense, "tags": tags, "answers": answers}
+
+
+@pytest.fixture(scope="session")
+def kind_reference(tiny_base: BaseModel, kind_deltas: dict[str, TaskDelta]) -> Reference:
+    return Reference(tiny_base, kind_deltas)
+
+
+@pytest.fixture(scope="session")
+def make_bundle(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, kind_deltas: dict[str, TaskDelta]
+) -> MakeBundle:
+    """The folder of a bundle of `kind_deltas` with one of `LAYOUTS`, compiled when it is first asked for."""
+    pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
+    from bitfit_export.compiler import CompileOptions, compile_bundle, trace
+
+    folders: dict[str, Path] = {}
+    traced = trace.trace_base_model(tiny_base)
+
+    def make(name: str) -> Path:
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(name)
+            with pytest.MonkeyPatch.context() as patch:
+                # All of them start from one trace, which takes longer than everything after it.
+                patch.setattr(trace, "trace_base_model", lambda base: copy.deepcopy(traced))
+                compile_bundle(tiny_base, kind_deltas, folders[name], CompileOptions(**LAYOUTS[name]))
+        return folders[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def open_layout(make_bundle: MakeBundle) -> Callable[[str], BiasSession]:
+    """A session on a bundle of one of `LAYOUTS`, for tests that load and unload nothing."""
+    sessions: dict[str, BiasSession] = {}
+
+    def get(name: str) -> BiasSession:
+        if name not in sessions:
+            sessions[name] = BiasSession(make_bundle(name), threads=1)
+        return sessions[name]
+
+    return get
 
 
 @pytest.fixture(scope="module")

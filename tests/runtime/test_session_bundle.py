@@ -103,9 +103,15 @@ def test_a_model_with_another_interface_is_refused(copied: Path, name: str, edit
 
 
 @pytest.mark.parametrize("kind", ["packed", "named"])
-def test_another_kind_of_layout_is_refused(copied: Path, kind: str) -> None:
+def test_a_manifest_with_another_layout_is_refused(copied: Path, kind: str) -> None:
     change_manifest(copied, layout_kind=kind)
-    with pytest.raises(BundleError, match=f"has layout {kind}, expected table\nhint: "):
+    with pytest.raises(BundleError, match=r"has the inputs .*task_ids, .*, expected .*\nhint: "):
+        BiasSession(copied)
+
+
+def test_a_manifest_with_other_outputs_is_refused(copied: Path) -> None:
+    change_manifest(copied, outputs=("logits", "token_logits"))
+    with pytest.raises(BundleError, match="has the outputs logits, expected logits, token_logits"):
         BiasSession(copied)
 
 

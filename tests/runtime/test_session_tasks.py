@@ -20,6 +20,7 @@ from tests.runtime.conftest import BATCH, TASKS, TEXTS, TOLERANCE, Reference
 
 if TYPE_CHECKING:
     from bitfit_export.base_models import BaseModel
+    from bitfit_export.delta import TaskDelta
 
 
 def test_tasks_and_labels(shared: BiasSession) -> None:
@@ -47,14 +48,15 @@ def test_only_the_chosen_tasks_are_loaded(tiny_bundle: Path) -> None:
 
 
 def test_load_a_new_task(
-    session: BiasSession, tiny_base: BaseModel, layout: Layout, make_delta: Any, tmp_path: Path
+    session: BiasSession, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], make_delta: Any, tmp_path: Path
 ) -> None:
     """One with more labels than any task of the bundle. The others' logits may change in their last bit, for the
     classifier's product has more rows now."""
-    from bitfit_export.compiler.rows import pack_row
+    from bitfit_export.compiler import compile_model
 
     delta = make_delta(tiny_base, "many", labels=[f"l{index}" for index in range(11)], pooling="cls", seed=9)
-    write_row(tmp_path / "many.bias", pack_row(tiny_base, delta, layout, task="many"))
+    packer = compile_model(tiny_base, tiny_deltas).packer
+    write_row(tmp_path / "many.bias", packer.pack(delta, task="many"))
     before = session.run("three_way", **BATCH)
     assert session.load_task(tmp_path / "many.bias") == "many"
     assert session.labels("many") == tuple(f"LABEL_{index}" for index in range(11))

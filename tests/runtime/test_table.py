@@ -14,7 +14,7 @@ import pytest
 
 from bitfit_export.bundle import BiasRow, Layout
 from bitfit_export.errors import InputError
-from bitfit_export.runtime.table import BiasTable, Lease
+from bitfit_export.runtime.table import BiasTable, TableLease
 
 LAYOUT = Layout.pack(
     "ab" * 32,
@@ -40,7 +40,7 @@ def make_row(
     )
 
 
-def values_of(lease: Lease, place: int = 0) -> list[np.ndarray]:
+def values_of(lease: TableLease, place: int = 0) -> list[np.ndarray]:
     """What the model would gather for one name: the biases, then each head tensor."""
     return [value.numpy()[lease.slots[place]] for value in lease.values.values()]
 

@@ -169,6 +169,26 @@ def test_real_data_equals_transformers(encoder: TextEncoder, reference: Any, tas
 # --- its own promises
 
 
+@pytest.mark.parametrize("text", [*PLAIN, *ODD.values(), ("A question?", ODD["accents"]), ODD["spaces"].split(" ")])
+def test_words_and_their_characters_equal_transformers(encoder: TextEncoder, reference: Any, text: Text) -> None:
+    sides = text if isinstance(text, tuple) else (text,)
+    expected = reference(*sides, is_split_into_words=isinstance(text, list))
+    (found,) = encoder.align([text])
+    assert found.ids == expected["input_ids"]
+    assert found.words == expected.word_ids()
+    assert found.sides == expected.sequence_ids()
+    starts = [0]
+    for word in text if isinstance(text, list) else []:
+        starts.append(starts[-1] + len(word) + 1)  # words count as if a space stood between each two
+    for side, word, span in zip(found.sides, found.words, found.spans, strict=True):
+        if word is None:
+            assert span == (0, 0)
+        elif isinstance(text, list):
+            assert span == (starts[word], starts[word + 1] - 1)
+        else:
+            assert span == tuple(expected.word_to_chars(word, sequence_index=side))
+
+
 def test_a_list_may_hold_singles_and_pairs(encoder: TextEncoder) -> None:
     mixed = encoder.encode(["a", ("b", "c d"), "e f g h i"])
     for row, text in enumerate(["a", ("b", "c d"), "e f g h i"]):
@@ -225,7 +245,8 @@ def test_refuses_fewer_tokens_than_the_special_ones(encoder: TextEncoder) -> Non
         (5, "the texts are int"),
         (["a", None], "row 1 is NoneType"),
         (["a", b"b"], "row 1 is bytes"),
-        ([["a", "b"]], "row 0 is list"),
+        ([["a", 5]], r"row 0 is a list of \(str, int\)"),
+        (["a", []], r"row 1 is a list of \(\)"),
         ([("a",)], r"row 0 is a tuple of \(str\)"),
         ([("a", "b", "c")], r"row 0 is a tuple of \(str, str, str\)"),
         ([("a", None)], r"row 0 is a tuple of \(str, NoneType\)"),
@@ -273,3 +294,18 @@ def test_threads_share_an_encoder(encoder: TextEncoder) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(work, range(4))) == 0
+
+
+def test_a_space_is_no_part_of_a_word(tmp_path: Path) -> None:
+    """SentencePiece's kind of tokenizer puts the space before a word into its token, and makes a token of a second
+    space."""
+    pieces = [("<unk>", 0.0), ("\u2581", -2.0), ("\u2581hello", -1.0), ("\u2581world", -1.0)]
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, 0))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    encoder = TextEncoder(tmp_path, max_positions=16, pad_token_id=0)
+    text, words = encoder.align(["hello  world", ["hello", "world"]])
+    assert text.spans == [(0, 5), (6, 6), (7, 12)]
+    assert words.spans == [(0, 5), (6, 11)]
+    with pytest.raises(InputError, match="row 1 has a context without a word"):
+        encoder.windows([("hello", "world"), ("hello", "  ")])

@@ -1,0 +1,49 @@
+"""What one row feeds to a graph that runs one task at a time: an array for each bias and head input."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfit_export.bundle.layout import Layout
+from bitfit_export.bundle.row import BiasRow
+
+__all__ = ["PACKED_BIAS", "fill_shape", "row_inputs"]
+
+#: The graph input that holds all bias values of the packed layout.
+PACKED_BIAS = "bias"
+
+Float32Array: TypeAlias = NDArray[np.float32]
+
+
+def row_inputs(row: BiasRow, layout: Layout, layout_kind: str, *, labels: int | None = None) -> dict[str, Float32Array]:
+    """The arrays of a row by the name of their graph input, float32, C-contiguous and the caller's own.
+
+    Args:
+        row: one that was compared with `layout`.
+        layout_kind: `packed`: `bias` [N]; `named`: each bias term under its name, in its shape. Head tensors follow, in
+            the layout's order.
+        labels: the head inputs' number of labels, at least the row's; by default the row's. What the row's head lacks
+            of these shapes is zero.
+    """
+    values = row.biases.astype(np.float32)
+    if layout_kind == "packed":
+        biases = {PACKED_BIAS: values}
+    else:
+        biases = {
+            entry.name: values[entry.offset : entry.offset + entry.size].reshape(entry.shape) for entry in layout.biases
+        }
+    head = {
+        entry.name: fill_shape(entry.resolve(labels or row.labels), tensor)
+        for entry, tensor in zip(layout.head, row.head, strict=True)
+    }
+    return biases | head
+
+
+def fill_shape(shape: tuple[int, ...], values: NDArray[np.floating[Any]]) -> Float32Array:
+    """Zeros of this shape, float32, with `values` at the start of each dimension."""
+    filled = np.zeros(shape, np.float32)
+    filled[tuple(slice(size) for size in values.shape)] = values
+    return filled

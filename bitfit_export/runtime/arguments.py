@@ -1,0 +1,44 @@
+"""Checks of what a caller passes besides arrays and texts: task names, label names, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bitfit_export.bundle import TASK_NAME, BiasRow
+from bitfit_export.errors import InputError, UsageError
+
+__all__ = ["as_names", "check_labels", "check_name", "check_positive"]
+
+
+def as_names(task: str | Sequence[str], *, rows: int | None = None) -> list[str]:
+    """Task names as a list; a list must have `rows` of them, where that is given."""
+    if isinstance(task, str):
+        return [task]
+    if not isinstance(task, Iterable):
+        raise InputError(f"the task is {task!r}, expected the name of a loaded task, or a list of names")
+    names = list(task)
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise InputError(f"a task is {wrong[0]!r}, expected the name of a loaded task")
+    if rows is not None and len(names) != rows:
+        raise InputError(f"there are {len(names)} tasks for {rows} rows, expected one task, or one for each row")
+    return names
+
+
+def check_labels(name: str, row: BiasRow, labels: Sequence[str]) -> tuple[str, ...]:
+    count = 0 if row.problem_type == "regression" else row.labels
+    names = (labels,) if isinstance(labels, str) else tuple(labels)
+    if not all(isinstance(each, str) and each for each in names) or len(names) != count or len(set(names)) != count:
+        raise InputError(f"the labels of {name} are {list(names)}, expected {count} different names")
+    return names
+
+
+def check_name(name: str) -> str:
+    if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
+        raise InputError(f"the task name is {name!r}, expected letters, digits, '.', '_' or '-'")
+    return name
+
+
+def check_positive(what: str, value: int) -> None:
+    if type(value) is not int or value < 1:
+        raise UsageError(f"{what} is {value!r}, expected 1 or more")

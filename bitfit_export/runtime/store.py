@@ -1,0 +1,167 @@
+"""What the two stores of loaded tasks have in common: `BiasTable` and `RowFeeds`.
+
+A store has a row for each loaded task. A run takes a lease, which gives it what the model needs besides the text; rows
+may come and go meanwhile, the lease keeps what it has.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from bitfit_export.bundle import BiasRow
+from bitfit_export.errors import InputError
+
+__all__ = ["Feeds", "Lease", "LoadedTask", "TaskStore"]
+
+#: OrtValues by the name of their graph input.
+Feeds: TypeAlias = Mapping[str, Any]
+
+# How many names a message lists.
+_NAMES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """What is known of a loaded row, apart from its values.
+
+    Attributes:
+        labels: label names in id order; empty where they have no names, as in a regression.
+        label_count: the number of head outputs.
+    """
+
+    name: str
+    problem_type: str
+    labels: tuple[str, ...]
+    label_count: int
+    task_version: int
+
+
+class Lease(ABC):
+    """What one run reads, from entering to leaving the `with` block.
+
+    Attributes:
+        tasks: the task of each name.
+    """
+
+    __slots__ = ("tasks",)
+
+    tasks: list[LoadedTask]
+
+    @abstractmethod
+    def feeds(self, rows: Sequence[int] | None = None) -> Feeds:
+        """The graph inputs that bring biases and heads.
+
+        Args:
+            rows: which of the names the batch's rows have, by their positions; by default all, one a row. A lease of
+                one name serves a batch of any size.
+
+        Raises:
+            InputError: the rows have different tasks, and the layout runs one at a time.
+        """
+
+    @abstractmethod
+    def __enter__(self) -> Lease: ...
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _HasTask(Protocol):
+    @property
+    def task(self) -> LoadedTask: ...
+
+
+EntryT = TypeVar("EntryT", bound=_HasTask)
+
+
+class TaskStore(ABC, Generic[EntryT]):
+    """The loaded tasks. Any number of threads may use one store.
+
+    Attributes:
+        mixes_tasks: whether one run can serve rows of different tasks.
+    """
+
+    mixes_tasks: bool
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the entries; held for some lookups, never while values are copied
+        self._entries: dict[str, EntryT] = {}
+
+    @abstractmethod
+    def lease(self, names: Sequence[str]) -> Lease:
+        """A context manager that gives each name its task, and what the model needs to run it.
+
+        Raises:
+            InputError: on entering, a task that is not loaded. Nothing is held then.
+        """
+
+    @abstractmethod
+    def add(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] = ()) -> LoadedTask:
+        """Load a row, or replace the one of the same name: leases taken from now on get it.
+
+        Args:
+            row: one that `read_row` or `decode_row` compared with this store's layout.
+            name: the task's name in this store; by default the row's own.
+            labels: the label names.
+
+        Raises:
+            InputError: the loaded row of this name has a higher version. The store is as it was.
+        """
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Unload a task. Leases that hold it keep it.
+
+        Raises:
+            InputError: the task is not loaded.
+        """
+
+    @property
+    def tasks(self) -> tuple[LoadedTask, ...]:
+        """The loaded tasks, in the order in which their names came first."""
+        with self._lock:
+            return tuple(entry.task for entry in self._entries.values())
+
+    def find(self, name: str) -> LoadedTask | None:
+        """The loaded task of this name, if there is one."""
+        with self._lock:
+            entry = self._entries.get(name)
+        return entry.task if entry else None
+
+    def get(self, name: str) -> LoadedTask:
+        """The loaded task of this name.
+
+        Raises:
+            InputError: the task is not loaded.
+        """
+        task = self.find(name)
+        if task is None:
+            raise self._unknown(name)
+        return task
+
+    @staticmethod
+    def _task_of(row: BiasRow, name: str | None, labels: Sequence[str]) -> LoadedTask:
+        return LoadedTask(name or row.task, row.problem_type, tuple(labels), row.labels, row.task_version)
+
+    @staticmethod
+    def _refuse_older(loaded: LoadedTask | None, task: LoadedTask) -> None:
+        if loaded is not None and task.task_version < loaded.task_version:
+            raise InputError(
+                f"the task {task.name} has version {task.task_version}, expected {loaded.task_version} or more, "
+                "the version that is loaded",
+                hint="unload the task first to go back to an older version",
+            )
+
+    def _unknown(self, name: str) -> InputError:
+        names = sorted(task.name for task in self.tasks)
+        if not names:
+            return InputError(f"the task {name!r} is not loaded, and no other is")
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        return InputError(f"the task {name!r} is not loaded, expected one of {', '.join(names[:_NAMES_SHOWN])}{more}")
