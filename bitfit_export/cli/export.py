@@ -13,10 +13,9 @@ from pathlib import Path
 
 from bitfit_export.base_models import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import Manifest, read_manifest
-from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, TARGETS
+from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES, TARGETS
 from bitfit_export.cli.tables import print_comparisons, print_table, size_text
 from bitfit_export.compiler import CompileOptions, compile_bundle
-from bitfit_export.compiler.options import ROW_DTYPES
 from bitfit_export.delta import TaskDelta
 from bitfit_export.delta_store import find_deltas, load_deltas
 from bitfit_export.errors import UsageError

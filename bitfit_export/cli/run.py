@@ -1,7 +1,11 @@
 """Answer texts with a bundle: JSON lines in, JSON lines out.
 
 example: bitfit run bundles/minilm-l6 --task sst2 --text "What a lovely day"
-         bitfit run bundles/minilm-l6 --input rows.jsonl     with {"text": ..., "text_pair": ..., "task": ...} a line
+         bitfit run bundles/minilm-l6 --input rows.jsonl     with a row a line:
+
+    {"task": "rte", "text": "It rained all day.", "text_pair": "The day was wet."}     any sentence task
+    {"task": "ner", "tokens": ["Ada", "lives", "in", "Paris"]}                         a token task; a text will do
+    {"task": "squad", "question": "Who lives here?", "context": "Ada lives here."}     a span task
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ from typing import Any
 
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
+from bitfit_export.runtime.tokenizer import Text
 
 _BATCH = 32
 #: Column names for the first and the second text, in the order in which they are looked for.
 _FIRST = ("text", "sentence", "sentence1")
 _SECOND = ("text_pair", "sentence2")
+_EXPECTED = "expected text (and text_pair), tokens, or question and context"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class _Question:
-    """A text or a pair for a task, and where it was found, for messages."""
+    """A text for a task, and where it was found, for messages."""
 
     where: str
-    text: str | tuple[str, str]
+    text: Text
     task: str
 
 
@@ -72,9 +78,15 @@ def _answer(session: BiasSession, questions: list[_Question], *, truncate: bool)
         if error.row is None:
             raise
         raise InputError(f"{questions[error.row].where} {error.problem}", hint=error.hint) from error
-    # A float32 has some seven digits; the others are noise.
-    rounded = [{**answer, "score": round(answer["score"], 6)} for answer in answers]
-    return [{"task": task, **answer} for task, answer in zip(tasks, rounded, strict=True)]
+    return [{"task": task, **_shown(answer)} for task, answer in zip(tasks, answers, strict=True)]
+
+
+def _shown(answer: Any) -> dict[str, Any]:
+    """An answer as it is printed. A float32 has some seven digits; the others are noise."""
+    if isinstance(answer, list):
+        words = [{name: word[name] for name in ("word", "label", "score")} for word in answer]
+        return {"tokens": [_shown(word) for word in words]}
+    return {**answer, "score": round(answer["score"], 6)}
 
 
 def _from_words(options: argparse.Namespace) -> list[_Question]:
@@ -121,12 +133,20 @@ def _read_lines(name: str, stream: Iterable[bytes], task: str | None) -> Iterato
         yield _Question(where, _text_of(row, where), chosen)
 
 
-def _text_of(row: dict[str, Any], where: str) -> str | tuple[str, str]:
-    first = next((row[name] for name in _FIRST if name in row), None)
-    second = next((row[name] for name in _SECOND if name in row), None)
+def _text_of(row: dict[str, Any], where: str) -> Text:
+    if "tokens" in row:
+        words = row["tokens"]
+        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+            raise InputError(f"{where} has tokens {words!r}, expected a list of words")
+        return words
+    if "question" in row and "context" in row:
+        first, second = row["question"], row["context"]
+    else:
+        first = next((row[name] for name in _FIRST if name in row), None)
+        second = next((row[name] for name in _SECOND if name in row), None)
     if not isinstance(first, str) or not isinstance(second, str | None):
         raise InputError(
-            f"{where} has {', '.join(sorted(row)) or 'nothing'}, expected text (and text_pair), as strings",
+            f"{where} has {', '.join(sorted(row)) or 'nothing'}, {_EXPECTED}, as strings",
             hint="sentence, or sentence1 and sentence2, will do as well",
         )
     return first if second is None else (first, second)

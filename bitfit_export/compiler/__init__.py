@@ -101,10 +101,11 @@ def compile_model(
     kept = [site for site in found if site.name in plan.kept]
     lift.lift_biases(graph, kept, layout, options.layout, inputs)
     model: onnx.ModelProto = gs.export_onnx(graph)
+    labels = max((delta.config.output_size for delta in deltas.values()), default=1)
     if options.overridable:
-        lift.add_defaults(model, layout, plan.apply(base.biases).biases)
+        fixed = labels if options.static_shape is not None else 1
+        lift.add_defaults(model, layout, plan.apply(base.biases).biases, labels=fixed)
     if options.static_shape is not None:
-        labels = max((delta.config.output_size for delta in deltas.values()), default=1)
         batch, sequence = options.static_shape
         model = shapes.fix_shapes(model, {trace.BATCH: batch, trace.SEQUENCE: sequence, "labels": labels})
     check.check_frozen_model(model, layout, options.layout, base.biases, overridable=options.overridable)

@@ -83,13 +83,13 @@ def lift_biases(
     graph.cleanup().toposort()
 
 
-def add_defaults(model: onnx.ModelProto, layout: Layout, biases: Mapping[str, np.ndarray]) -> None:
-    """Give each input of the named layout a default: the biases' values [n], and a head of one label that is all zero.
+def add_defaults(model: onnx.ModelProto, layout: Layout, biases: Mapping[str, np.ndarray], *, labels: int = 1) -> None:
+    """Give each input of the named layout a default: the biases' values [n], and a head that is all zero.
 
     ONNX Runtime's Python `LoraAdapter` feeds inputs that have one, and no others.
     """
     values = {entry.name: biases[entry.name] for entry in layout.biases}
-    values |= {entry.name: np.zeros(entry.resolve(1)) for entry in layout.head}
+    values |= {entry.name: np.zeros(entry.resolve(labels)) for entry in layout.head}
     for name, value in values.items():
         model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, TARGETS
+from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES, TARGETS
 from bitfit_export.errors import UsageError
 
-__all__ = ["ROW_DTYPES", "CompileOptions"]
-
-ROW_DTYPES = ("fp32", "fp16")
+__all__ = ["CompileOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -286,9 +286,9 @@ class BiasSession:
     ) -> list[Float32Array]:
         """For each piece the output that its task's answers are in."""
         text = self._limits.check(**self._pad([piece.tokens for piece in pieces]))
-        rows = [piece.row for piece in pieces]
-        names = [output_of(tasks[row]) for row in rows]
-        outputs = self._model.run(text, lease.feeds(None if one_task else rows), sorted(set(names)))
+        feeds = lease.feeds(None if one_task else [piece.row for piece in pieces])
+        names = [output_of(tasks[piece.row]) for piece in pieces]
+        outputs = self._model.run(text, feeds, sorted(set(names)))
         return [outputs[name][place] for place, name in enumerate(names)]
 
     def _batches(self, pieces: Sequence[Piece], tasks: Sequence[LoadedTask], size: int) -> Iterator[list[Piece]]:
@@ -315,10 +315,10 @@ class BiasSession:
                 f"the task {name} is a {row.problem_type} task, but the model has no output {TOKEN_LOGITS}",
                 hint=f"export the bundle together with {name}",
             )
-        limit = self._model.labels
-        if limit is not None and row.labels > limit:
+        if self._model.labels is not None and row.labels > self._model.labels:
             raise InputError(
-                f"the task {name} has {row.labels} labels, expected at most {limit}: the model's shapes are fixed",
+                f"the task {name} has {row.labels} labels, expected at most {self._model.labels}: "
+                "the model's shapes are fixed",
                 hint=f"export the bundle together with {name}",
             )
 

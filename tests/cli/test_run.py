@@ -118,8 +118,8 @@ def test_every_score_has_six_digits(bitfit: Bitfit, kinds_bundle: Path) -> None:
         ({"task": "tags", "tokens": ["Ada", 5]}, "has tokens ['Ada', 5], expected a list of words"),
         ({"task": "answers", "question": "Who?", "context": 5}, "line 1 of rows.jsonl has context, question, task,"),
         ({"task": "answers", "question": "Who?"}, "line 1 of rows.jsonl has question, task, expected text"),
-        ({"task": "answers", "text": "Who?"}, "line 1 of rows.jsonl is one text, expected a pair of a question and a context"),
-        ({"task": "two_way", "tokens": ["a"]}, "line 1 of rows.jsonl is a list of words, expected one text or a pair of texts"),
+        ({"task": "answers", "text": "Who?"}, "line 1 of rows.jsonl is one text, expected a pair of a question"),
+        ({"task": "two_way", "tokens": ["a"]}, "line 1 of rows.jsonl is a list of words, expected one text or a"),
         ({"task": "tags", "tokens": ["word"] * 70}, "line 1 of rows.jsonl has 72 tokens, expected at most 64"),
     ],
 )

@@ -126,15 +126,18 @@ def test_a_mixed_batch_of_sentences_and_tokens(
     np.testing.assert_allclose(logits[2, :2], expected["dense"][2], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["packed", "named"])
+@pytest.mark.parametrize(("kind", "overridable"), [("packed", False), ("named", False), ("named", True)])
 def test_a_fixed_shape_leaves_no_dynamic_dimension(
     kind: str,
+    overridable: bool,
     tiny_base: BaseModel,
     deltas: dict[str, TaskDelta],
     batch: dict[str, np.ndarray],
     expected: dict[str, np.ndarray],
 ) -> None:
-    compiled = compile_model(tiny_base, deltas, CompileOptions(layout=kind, static_shape=(ROWS, LENGTH)))
+    compiled = compile_model(
+        tiny_base, deltas, CompileOptions(layout=kind, static_shape=(ROWS, LENGTH), overridable=overridable)
+    )
     graph = compiled.model.graph
     values = [*graph.input, *graph.output]
     assert all(each.dim_value > 0 for value in values for each in value.type.tensor_type.shape.dim)

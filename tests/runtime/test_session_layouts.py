@@ -10,14 +10,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
-from bitfit_export.bundle import read_row, write_row
+from bitfit_export.bundle import read_manifest, read_row, write_row
 from bitfit_export.errors import BundleError, InputError
 from bitfit_export.runtime import BiasSession
+from bitfit_export.runtime.interface import check_interface
 from tests.runtime.conftest import (
     BATCH,
     LAYOUTS,
@@ -204,6 +207,22 @@ def test_a_manifest_that_the_model_does_not_fit_is_refused(
     change_manifest(folder, **changes)
     with pytest.raises(BundleError, match=message):
         BiasSession(folder)
+
+
+def test_a_default_of_another_shape_is_refused(make_bundle: MakeBundle) -> None:
+    """An input with a default is checked as any other."""
+    folder = make_bundle("overridable")
+    manifest = read_manifest(folder)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    model = ort.InferenceSession(str(folder / "model.onnx"), options)
+    assert check_interface(folder, model, manifest) is None
+    defaults = model.get_overridable_initializers()
+    wrong = [SimpleNamespace(name=each.name, type=each.type, shape=each.shape) for each in defaults]
+    wrong[0].shape = [5]
+    model.get_overridable_initializers = lambda: wrong
+    with pytest.raises(BundleError, match=rf"the input {wrong[0].name} tensor\(float\) \[5\], expected"):
+        check_interface(folder, model, manifest)
 
 
 def test_the_layouts_options_are_in_the_manifest(make_bundle: MakeBundle) -> None:
