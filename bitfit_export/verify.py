@@ -198,7 +198,7 @@ def _text_batches(session: BiasSession, base: BaseModel) -> list[_Batch]:
         limit = base.max_positions if static is None else static[1]
         expected = base.tokenizer(*columns, truncation=True, max_length=limit, padding=True, return_tensors="np")
         found = session.encode([text[0] if width == 1 else (text[0], text[1]) for text in texts], truncate=True)
-        for name in base.tokenizer.model_input_names:
+        for name in base.input_names:
             if not np.array_equal(found[name], expected[name]):
                 raise VerificationError(f"the bundle's tokenizer gives other {name} than transformers' on sample texts")
         batches.append(_Batch({name: np.asarray(expected[name], np.int64) for name in found}))
@@ -217,8 +217,8 @@ def _random_batches(base: BaseModel, seed: int) -> list[_Batch]:
         mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
         ids = generator.integers(0, vocabulary, (_BATCH, longest)) * mask
         arrays = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in base.tokenizer.model_input_names:
-            arrays["token_type_ids"] = generator.integers(0, base.module.config.type_vocab_size, ids.shape) * mask
+        if "token_type_ids" in base.input_names:
+            arrays["token_type_ids"] = generator.integers(0, getattr(base.module.config, "type_vocab_size", 2), ids.shape) * mask
         batches.append(_Batch(arrays))
     return batches
 

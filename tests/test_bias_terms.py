@@ -6,6 +6,7 @@ import pytest
 
 from bitfit_export.bias_terms import PAPER_NAMES, is_bias_term, select_bias_terms
 from bitfit_export.errors import UsageError
+from tests.families import tiny_base
 
 LAYER = [
     f"encoder.layer.0.{name}"
@@ -47,6 +48,37 @@ def test_each_of_the_papers_names_chooses_one_term_a_layer() -> None:
     # Table 4 of the paper: in this order, the eight bias terms of a layer.
     for paper_name, expected in zip(PAPER_NAMES, [n for n in LAYER if n.endswith("bias")], strict=True):
         assert select_bias_terms(NAMES, [paper_name]) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("family", "lacks"),
+    [
+        ("roberta", ()),
+        ("electra", ()),
+        ("distilbert", ()),
+        ("albert", ()),
+        ("mpnet", ()),
+        ("deberta", ("b_k",)),
+        ("deberta-v2", ()),
+        ("vit", ("b_LN1", "b_LN2")),  # normalises first
+        ("wav2vec2", ("b_LN1", "b_LN2")),
+        ("gpt2", ("b_q", "b_k", "b_v", "b_LN1", "b_LN2")),  # fuses query, key and value
+    ],
+)
+def test_a_name_of_the_paper_chooses_one_term_a_layer_in_other_families(family: str, lacks: tuple[str, ...]) -> None:
+    pytest.importorskip("transformers", reason="needs bitfit-export[export]")
+    names = list(tiny_base(family).biases)
+    layers = 1 if family == "albert" else 2  # its layers share their parameters
+    chosen = []
+    for paper_name in PAPER_NAMES:
+        if paper_name in lacks:
+            with pytest.raises(UsageError):
+                select_bias_terms(names, [paper_name])
+        else:
+            terms = select_bias_terms(names, [paper_name])
+            assert len(terms) == layers, (paper_name, terms)
+            chosen += terms
+    assert len(set(chosen)) == len(chosen)
 
 
 def test_hugging_face_components_choose_what_contains_them_whole() -> None:

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="names with commas; NAME=PATH names a folder: a delta, a checkpoint, a PEFT adapter",
     )
+    parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument("--output", type=Path, help="the bundle's folder (bundles/MODEL)")
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     folders = find_deltas(source.short_name, options.tasks, options.deltas)
     started = time.monotonic()
     _say(f"loading {source.name}")
-    base = load_base_model(options.model, revision=options.revision)
+    base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
     deltas = load_deltas(folders, base)
     with new_folder(output, overwrite=options.overwrite) as folder:
         _say(f"compiling {len(deltas)} tasks")

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from bitfit_export.base_models import ALIASES, BaseModel, load_base_model
@@ -19,7 +19,10 @@ from bitfit_export.delta_store import default_output
 from bitfit_export.errors import OutputError, UsageError
 from bitfit_export.files import canonical_json, refuse_existing, write_bytes
 from bitfit_export.training import (
+    HEAD_ACTIVATIONS,
+    HEAD_POOLINGS,
     METHODS,
+    PROBLEM_TYPES,
     SCHEDULES,
     TaskData,
     TrainingResult,
@@ -45,11 +48,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--columns", help="one text column, or two with a comma (sentence, or sentence1,sentence2)")
     data.add_argument("--label-column")
     data.add_argument("--labels", help="label names in id order, with commas")
-    data.add_argument("--problem-type", choices=("single_label", "regression"))
+    data.add_argument("--problem-type", choices=PROBLEM_TYPES, help="(what the columns show)")
+    data.add_argument(
+        "--train-rows", type=int, help="train on so many rows, chosen at random but always the same (all)"
+    )
     training = parser.add_argument_group("training")
     training.add_argument("--method", choices=METHODS, default=_DEFAULTS.method)
     training.add_argument("--bias-terms", help="b_q,b_m2 or query,intermediate (all)")
-    training.add_argument("--pooling", default=_DEFAULTS.pooling, help="pooler, cls or mean (%(default)s)")
+    training.add_argument(
+        "--pooling",
+        choices=HEAD_POOLINGS,
+        default=_DEFAULTS.pooling,
+        help="what the head reads (%(default)s: as transformers has it for the model and the kind of task)",
+    )
+    training.add_argument(
+        "--activation",
+        choices=HEAD_ACTIVATIONS,
+        default=_DEFAULTS.activation,
+        help="of a dense layer in the head; none for a linear head (%(default)s)",
+    )
     training.add_argument("--learning-rate", type=float, default=_DEFAULTS.learning_rate, help="(%(default)s)")
     training.add_argument("--epochs", type=int, default=_DEFAULTS.epochs, help="(%(default)s)")
     training.add_argument("--batch-size", type=int, default=_DEFAULTS.batch_size, help="(%(default)s)")
@@ -57,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--warmup", type=float, default=_DEFAULTS.warmup, help="share of the steps (%(default)s)")
     training.add_argument("--seed", type=int, default=_DEFAULTS.seed, help="(%(default)s)")
     training.add_argument("--max-length", type=int, default=_DEFAULTS.max_length, help="tokens (%(default)s)")
+    training.add_argument("--stride", type=int, help="tokens that windows of a long context share (a third of them)")
     training.add_argument("--bf16", action="store_true", help="training steps in bfloat16")
     training.add_argument("--threads", type=int, help="CPU threads")
 
@@ -74,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
         label_column=options.label_column,
         problem_type=options.problem_type,
         labels=_words(options.labels),
+        train_rows=options.train_rows,
     )
     base = load_base_model(options.model, revision=options.revision)
     output = options.output or default_output(base.source.short_name, options.task)
@@ -88,9 +107,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> TrainingSettings:
-    names = ("method", "pooling", "learning_rate", "epochs", "batch_size", "schedule", "warmup", "seed", "max_length")
-    values = {name: getattr(options, name) for name in names}
-    return TrainingSettings(**values, bf16=options.bf16, bias_terms=tuple(_words(options.bias_terms) or ()))
+    values = {field.name: getattr(options, field.name) for field in fields(TrainingSettings)}
+    return TrainingSettings(**values | {"bias_terms": tuple(_words(options.bias_terms) or ())})
 
 
 def _words(text: str | None) -> list[str] | None:

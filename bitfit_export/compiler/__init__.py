@@ -25,7 +25,7 @@ from bitfit_export.bundle import (
 from bitfit_export.bundle.adapter import adapter_file, write_adapter
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import MissingExtraError, UsageError
+from bitfit_export.errors import CompileError, MissingExtraError, UsageError
 from bitfit_export.files import sha256_of_file
 
 if TYPE_CHECKING:
@@ -80,7 +80,20 @@ def compile_model(
     try:
         import onnx_graphsurgeon as gs
 
-        from bitfit_export.compiler import check, fold, head, lift, rows, shapes, sites, trace
+        from bitfit_export.compiler import (
+            check,
+            first_token,
+            fold,
+            fuse,
+            half,
+            head,
+            lift,
+            quantize,
+            rows,
+            shapes,
+            sites,
+            trace,
+        )
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "export") from error
     options = options or CompileOptions()
@@ -98,16 +111,25 @@ def compile_model(
     inputs = lift.declare_inputs(graph, layout, options.layout)
     leading = ("tasks",) if options.layout == "table" else ()
     head.attach_head(graph, heads, lift.head_rows(graph, inputs), leading)
+    first_token.read_first_token(graph)
+    if options.precision in ("int8", "int4"):
+        quantize.quantize_weights(graph, options.precision)
     kept = [site for site in found if site.name in plan.kept]
     lift.lift_biases(graph, kept, layout, options.layout, inputs)
+    if options.precision == "fp16":
+        half.convert_to_half(graph)
     model: onnx.ModelProto = gs.export_onnx(graph)
     labels = max((delta.config.output_size for delta in deltas.values()), default=1)
-    if options.overridable:
-        fixed = labels if options.static_shape is not None else 1
-        lift.add_defaults(model, layout, plan.apply(base.biases).biases, labels=fixed)
     if options.static_shape is not None:
         batch, sequence = options.static_shape
         model = shapes.fix_shapes(model, {trace.BATCH: batch, trace.SEQUENCE: sequence, "labels": labels})
+    if options.optimised:
+        model = fuse.optimise_for_ort(model)
+        fuse.add_biases_in_kernels(model)
+    if options.overridable:
+        # Last: an optimiser may take what has a default for a constant.
+        fixed = labels if options.static_shape is not None else 1
+        lift.add_defaults(model, layout, plan.apply(base.biases).biases, labels=fixed)
     check.check_frozen_model(model, layout, options.layout, base.biases, overridable=options.overridable)
     _record_digests(model, layout)
     packer = rows.RowPacker(base, layout, heads, plan, _ROW_DTYPES[options.row_dtype])
@@ -135,6 +157,11 @@ def compile_bundle(
     """
     if not deltas:
         raise UsageError("no task to compile, expected at least one", hint="pass --tasks rte,sst2")
+    if base.modality != "text":
+        raise CompileError(
+            f"{base.source.name} reads {base.modality}, and a bundle holds a model that reads text",
+            hint="compile_model of bitfit_export.compiler gives the graph and the rows",
+        )
     for delta in deltas.values():
         # A delta that does not fit is found in a moment, a compilation takes longer.
         delta.check_base(base.source.name, base.digest, base.biases)

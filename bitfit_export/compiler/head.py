@@ -179,7 +179,11 @@ def _pool(emit: _Emitter, name: str, outputs: Mapping[str, gs.Variable], graph: 
     if name == "cls":
         first = emit("Gather", "first_token", [hidden, gs.Constant("first_index", np.array(0))], axis=1)
         return emit("Unsqueeze", "pooled_cls", [first, emit.axes(2)])
-    mask = next(tensor for tensor in graph.inputs if tensor.name == "attention_mask")
+    mask = next((tensor for tensor in graph.inputs if tensor.name == "attention_mask"), None)
+    if mask is None:
+        raise CompileError(
+            f"a task reads the base's {name}, but the base takes no attention_mask", hint="use --pooling cls"
+        )
     share = _mean_share(emit, mask) if name == "mean" else _last_share(emit, mask)
     row = emit("MatMul", f"{name}_row", [emit("Unsqueeze", f"{name}_share", [share, emit.axes(1)]), hidden])
     return emit("Transpose", f"pooled_{name}", [row], perm=[0, 2, 1])  # from [batch, 1, hidden]

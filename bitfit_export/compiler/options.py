@@ -58,3 +58,11 @@ class CompileOptions:
                 f"--overridable gives each bias input a default, but --layout {self.layout} has no input a bias",
                 hint="add --layout named",
             )
+
+    @property
+    def optimised(self) -> bool:
+        """Whether the graph is optimised for ONNX Runtime when it is made, not when it is loaded.
+
+        Not in float16, which its CPU kernels don't have: its optimiser would write float32 weights.
+        """
+        return self.target == "ort" and self.precision != "fp16"

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
@@ -24,6 +26,9 @@ from bitfit_export.compiler.ir_values import dimensions
 from bitfit_export.compiler.lengths import check_lengths, text_inputs
 from bitfit_export.errors import CompileError
 from bitfit_export.quiet import quiet_exporters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["BATCH", "OPSET", "SEQUENCE", "trace_base_model"]
 
@@ -45,7 +50,7 @@ def trace_base_model(base: BaseModel) -> onnx.ModelProto:
         CompileError: the exporter can't trace the model, or a bias of its state dict is not in the graph.
     """
     try:
-        with quiet_exporters():
+        with quiet_exporters(), _plain_attention(base.module):
             model = _export(base)
     except CompileError:
         raise
@@ -59,6 +64,21 @@ def trace_base_model(base: BaseModel) -> onnx.ModelProto:
     return traced
 
 
+@contextmanager
+def _plain_attention(module: PreTrainedModel) -> Iterator[None]:
+    """Attention as the matrix products that it is.
+
+    torch's fused one is traced with a guard against empty rows, the scale in two parts and the mask made anew in every
+    layer, none of which a runtime removes.
+    """
+    before = module.config._attn_implementation
+    module.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        module.set_attn_implementation(before)
+
+
 def _export(base: BaseModel) -> ir.Model:
     """The exporter's graph, whose dimensions have names of its own."""
     auto = torch.export.Dim.AUTO
@@ -66,7 +86,10 @@ def _export(base: BaseModel) -> ir.Model:
         return _export_sizes(base, {0: torch.export.Dim(BATCH)})
     if base.modality == "audio":
         # Convolutions take no sound shorter than their kernels: the exporter finds the bound.
-        return _export_sizes(base, {0: torch.export.Dim(BATCH), 1: auto})
+        model = _export_sizes(base, {0: torch.export.Dim(BATCH), 1: auto})
+        if not _is_dynamic(model):
+            raise CompileError(f"{base.source.name} takes sounds of one length only", hint=_HINT)
+        return model
     try:
         sequence = torch.export.Dim(SEQUENCE, max=base.max_positions)
         return _export_sizes(base, {0: torch.export.Dim(BATCH), 1: sequence})
@@ -74,10 +97,15 @@ def _export(base: BaseModel) -> ir.Model:
         if "Constraints violated" not in str(error):
             raise
         model = _export_sizes(base, {0: auto, 1: auto})
-        if not all(isinstance(size, str) for value in model.graph.inputs for size in dimensions(value) or ()):
+        if not _is_dynamic(model):
             raise
     check_lengths(base, ir.to_proto(model))
     return model
+
+
+def _is_dynamic(model: ir.Model) -> bool:
+    """Whether no dimension of an input has become a constant."""
+    return all(isinstance(size, str) for value in model.graph.inputs for size in dimensions(value) or ())
 
 
 def _export_sizes(base: BaseModel, axes: dict[int, Any]) -> ir.Model:

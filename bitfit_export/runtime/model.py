@@ -42,7 +42,7 @@ class FrozenModel:
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
         path = folder / MODEL_FILE
-        self._session = _open_session(path, threads)
+        self._session = _open_session(path, manifest, threads)
         check_digest(path, self._session, manifest.layout)
         self.labels = check_interface(path, self._session, manifest)
         self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.inputs)
@@ -101,8 +101,11 @@ class FrozenModel:
             raise kind(f"the model can't run this batch: {_first_line(error)}") from error
 
 
-def _open_session(path: Path, threads: int | None) -> Any:
+def _open_session(path: Path, manifest: Manifest, threads: int | None) -> Any:
     options = ort.SessionOptions()
+    if manifest.target == "ort" and manifest.precision != "fp16":
+        # The compiler has optimised the graph. What is left would fuse SkipLayerNormalization, which is slower.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = _LOG_FATAL_ONLY
     options.inter_op_num_threads = 1
     if threads is not None:

@@ -13,17 +13,25 @@ from bitfit_export.base_models import BaseModel
 from bitfit_export.delta import DeltaConfig, TaskDelta
 from bitfit_export.errors import DataError, MissingExtraError
 from bitfit_export.training.data import TaskData, load_task_data
-from bitfit_export.training.settings import METHODS, SCHEDULES, TrainingSettings
+from bitfit_export.training.settings import HEAD_ACTIVATIONS, HEAD_POOLINGS, METHODS, SCHEDULES, TrainingSettings
+from bitfit_export.training.tasks import PROBLEM_TYPES
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from bitfit_export.task_model import TaskModel
+    from bitfit_export.training.trainer import TrainedModel
+
 __all__ = [
+    "HEAD_ACTIVATIONS",
+    "HEAD_POOLINGS",
     "METHODS",
+    "PROBLEM_TYPES",
     "SCHEDULES",
     "TaskData",
     "TrainingResult",
     "TrainingSettings",
+    "evaluate",
     "load_task_data",
     "train_task",
 ]
@@ -73,7 +81,7 @@ def train_task(
         if not name.startswith("base.")
     }
     sizes = dict(trained.model.base.named_parameters())
-    record = _record(settings, data, trained.best_epoch)
+    record = _record(settings, data, trained)
     config = DeltaConfig(
         base_model=base.source.name,
         base_revision=base.revision,
@@ -83,16 +91,17 @@ def train_task(
         labels=data.spec.labels,
         bias_terms=trained.trained,
         method=settings.method,
-        pooling=settings.pooling,
+        pooling=trained.model.pooling,
         max_length=settings.max_length,
         training=record,
+        activation=trained.model.activation,
     )
     delta = None
     model = trained.model
     if settings.method != "full":
         delta = TaskDelta(config, trainer.bias_differences(base, trained), head)
         model = merged_model(base, delta)
-    scores = evaluate(model, base, data, settings.max_length)
+    scores = evaluate(model, base, data, settings.max_length, stride=settings.stride)
     if delta is not None:
         delta = replace(delta, config=replace(config, metrics=scores))
     return TrainingResult(
@@ -105,25 +114,38 @@ def train_task(
     )
 
 
-def evaluate(model: Any, base: BaseModel, data: TaskData, max_length: int) -> dict[str, float]:
-    """The task's metrics on the whole validation set, computed by PyTorch in float32."""
-    from bitfit_export.task_model import predict_logits
-    from bitfit_export.training import metrics
-    from bitfit_export.training.trainer import decide
+def evaluate(
+    model: TaskModel, base: BaseModel, data: TaskData, max_length: int, *, stride: int | None = None
+) -> dict[str, float]:
+    """The task's metrics on the whole validation set, computed by PyTorch in float32.
 
-    if not data.validation.labels:
-        raise DataError("the validation set is empty")
-    logits = predict_logits(model, base.tokenizer, data.validation.texts, max_length=max_length)
-    predictions = decide(logits, data.spec.problem_type)
-    return metrics.compute(data.spec.metrics, data.spec.problem_type, predictions, data.validation.labels)
+    Those on further validation sets follow, under `<set>_<metric>`.
+
+    Args:
+        max_length: tokens to which texts are truncated; of a span task, of a window.
+        stride: see `TrainingSettings`.
+    """
+    from bitfit_export.task_model import predict_features
+    from bitfit_export.training.features import encode_rows
+
+    scores: dict[str, float] = {}
+    for name, rows in {"": data.validation, **data.more_validation}.items():
+        if not rows.labels:
+            raise DataError("the validation set is empty")
+        encoded = encode_rows(data.spec, rows, base.tokenizer, max_length=max_length, stride=stride)
+        logits = predict_features(model, base.tokenizer, encoded.features, sizes=encoded.sizes)
+        prefix = f"{name}_" if name else ""
+        scores |= {prefix + metric: value for metric, value in encoded.score(logits).items()}
+    return scores
 
 
-def _record(settings: TrainingSettings, data: TaskData, best_epoch: int) -> dict[str, Any]:
+def _record(settings: TrainingSettings, data: TaskData, trained: TrainedModel) -> dict[str, Any]:
     """What a reader needs to train the same delta again."""
     libraries = ("bitfit-export", "torch", "transformers", "datasets", "numpy")
+    known = {**asdict(settings), "pooling": trained.model.pooling, "activation": trained.model.activation}
     return {
-        **{name: value for name, value in asdict(settings).items() if name != "method"},
-        "best_epoch": best_epoch,
+        **{name: value for name, value in known.items() if name != "method" and value is not None},
+        "best_epoch": trained.best_epoch,
         "data_digest": data.digest,
         "train_rows": len(data.train.labels),
         "validation_rows": len(data.validation.labels),

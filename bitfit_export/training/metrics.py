@@ -1,7 +1,14 @@
-"""The metrics by which a task is judged, computed with scikit-learn and SciPy.
+"""The metrics by which a task is judged, computed with scikit-learn and SciPy where these have them.
 
-Every metric is a pure function of (predictions, references): label ids for a classification, numbers for a
-regression. Higher is better for all of them.
+Every metric is a pure function of (predictions, references), one of each for a row, and by problem type these are
+
+- single_label: label ids;
+- multi_label: a 0 or a 1 for each label;
+- regression: numbers;
+- token: label names for each word, None for a word without a prediction, which is an error;
+- span: a text, and the texts that are right.
+
+Higher is better for all of them, and 1 is perfect.
 """
 
 from __future__ import annotations
@@ -11,13 +18,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy.typing as npt
+import numpy as np
 
 from bitfit_export.errors import MissingExtraError, UsageError
+from bitfit_export.training.answers import answer_f1, best_over, exact_match
+from bitfit_export.training.entities import count_entities
 
 __all__ = ["METRICS", "compute"]
 
-_Values = Sequence[int] | Sequence[float] | npt.NDArray[Any]
+_Values = Any  # a sequence or an array; what it holds depends on the problem type, see above
 
 
 def compute(
@@ -25,9 +34,9 @@ def compute(
 ) -> dict[str, float]:
     """Each named metric's value, in the order of the names.
 
-    `predictions` and `references` are label ids (single_label) or numbers (regression), of the same length and not
-    empty. `f1` is that of the positive class, id 1. A correlation that is not defined, because all predictions or
-    all references are the same, is 0.0: a model that always answers the same has learnt nothing.
+    `predictions` and `references` are of the same length and not empty. `f1` of a classification is that of the
+    positive class, id 1. A correlation that is not defined, because all predictions or all references are the same,
+    is 0.0: a model that always answers the same has learnt nothing.
 
     Raises UsageError for a name that is unknown or belongs to the other problem type, for lengths that differ and
     for no rows; MissingExtraError where scikit-learn or SciPy is missing.
@@ -63,6 +72,10 @@ def _macro_f1(predictions: _Values, references: _Values) -> float:
     return float(_sklearn().f1_score(references, predictions, average="macro", zero_division=0.0))
 
 
+def _micro_f1(predictions: _Values, references: _Values) -> float:
+    return float(_sklearn().f1_score(references, predictions, average="micro", zero_division=0.0))
+
+
 def _matthews_correlation(predictions: _Values, references: _Values) -> float:
     return _finite_or_zero(_sklearn().matthews_corrcoef(references, predictions))
 
@@ -90,6 +103,34 @@ def _finite_or_zero(value: float) -> float:
     return float(value) if math.isfinite(value) else 0.0
 
 
+def _word_accuracy(predictions: _Values, references: _Values) -> float:
+    pairs = [pair for row in zip(predictions, references, strict=True) for pair in zip(*row, strict=True)]
+    return float(np.mean([found == expected for found, expected in pairs]))
+
+
+def _entity_precision(predictions: _Values, references: _Values) -> float:
+    right, predicted, _ = count_entities(predictions, references)
+    return right / predicted if predicted else 0.0
+
+
+def _entity_recall(predictions: _Values, references: _Values) -> float:
+    right, _, there = count_entities(predictions, references)
+    return right / there if there else 0.0
+
+
+def _entity_f1(predictions: _Values, references: _Values) -> float:
+    right, predicted, there = count_entities(predictions, references)
+    return 2 * right / (predicted + there) if right else 0.0
+
+
+def _answers_match(predictions: _Values, references: _Values) -> float:
+    return best_over(exact_match, predictions, references)
+
+
+def _answers_f1(predictions: _Values, references: _Values) -> float:
+    return best_over(answer_f1, predictions, references)
+
+
 def _sklearn() -> Any:
     try:
         from sklearn import metrics
@@ -113,6 +154,15 @@ METRICS: dict[str, dict[str, Callable[[_Values, _Values], float]]] = {
         "macro_f1": _macro_f1,
         "matthews_correlation": _matthews_correlation,
     },
+    # scikit-learn's accuracy of several labels is the share of rows whose labels are all right.
+    "multi_label": {"micro_f1": _micro_f1, "macro_f1": _macro_f1, "exact_match": _accuracy},
     "regression": {"pearson": _pearson, "spearman": _spearman},
+    "token": {
+        "accuracy": _word_accuracy,
+        "entity_f1": _entity_f1,
+        "entity_precision": _entity_precision,
+        "entity_recall": _entity_recall,
+    },
+    "span": {"f1": _answers_f1, "exact_match": _answers_match},
 }
 """The metrics of each problem type, by name."""

@@ -48,7 +48,15 @@ def render_card(delta: TaskDelta, model: str, runs: Sequence[ComparedRun] = (), 
     return "\n".join(part for part in parts if part)
 
 
-_POOLING_TEXT = {"pooler": "pooler's output", "cls": "first token", "mean": "mean over the tokens"}
+_POOLING_TEXT = {
+    "pooler": "pooler's output",
+    "cls": "first token",
+    "mean": "mean over the tokens",
+    "last": "last token",
+    "tokens": "tokens one by one",
+}
+#: The Hub's names for kinds of tasks; any other is a text classification.
+_PIPELINES = {"token": "token-classification", "span": "question-answering"}
 
 
 def _front_matter(config: DeltaConfig) -> str:
@@ -57,7 +65,7 @@ def _front_matter(config: DeltaConfig) -> str:
         f"base_model: {config.base_model}\n"
         "base_model_relation: adapter\n"
         "library_name: bitfit-export\n"
-        "pipeline_tag: text-classification\n"
+        f"pipeline_tag: {_PIPELINES.get(config.problem_type, 'text-classification')}\n"
         "tags:\n- bitfit\n"
         "---\n"
     )

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitfit_export.delta import POOLINGS
+from bitfit_export.delta import ACTIVATIONS, POOLINGS, TOKENS
 from bitfit_export.errors import UsageError
 
-__all__ = ["METHODS", "SCHEDULES", "TrainingSettings"]
+__all__ = ["AUTO", "HEAD_ACTIVATIONS", "HEAD_POOLINGS", "LINEAR", "METHODS", "SCHEDULES", "TrainingSettings"]
 
 #: What is trained besides the head: the bias terms, nothing, or everything.
 METHODS = ("bitfit", "frozen", "full")
 SCHEDULES = ("constant", "linear")
+#: The head that transformers gives the base model's family for the kind of task.
+AUTO = "auto"
+#: The activation of a head that is one linear layer.
+LINEAR = "none"
+HEAD_POOLINGS = (AUTO, *POOLINGS, TOKENS)
+HEAD_ACTIVATIONS = (AUTO, LINEAR, *ACTIVATIONS)
 
 
 @dataclass(frozen=True)
@@ -20,16 +26,19 @@ class TrainingSettings:
 
     Attributes:
         bias_terms: which bias terms to train, see `select_bias_terms`; empty for all.
-        pooling: what the head reads, one of `POOLINGS`.
+        pooling: what the head reads, one of `HEAD_POOLINGS`; see `trainer.choose_head`.
+        activation: of the head's dense layer, one of `HEAD_ACTIVATIONS`.
         learning_rate: of AdamW, without weight decay.
         warmup: share of all steps in which the learning rate rises from 0.
         max_length: texts are truncated to so many tokens.
+        stride: tokens that neighbouring windows of a span task's context share; None for a third of `max_length`.
         bf16: training steps in bfloat16 where that is safe; biases, optimiser and evaluation stay float32.
     """
 
     method: str = "bitfit"
     bias_terms: tuple[str, ...] = ()
-    pooling: str = "pooler"
+    pooling: str = AUTO
+    activation: str = AUTO
     learning_rate: float = 4e-4
     epochs: int = 8
     batch_size: int = 16
@@ -37,11 +46,13 @@ class TrainingSettings:
     warmup: float = 0.0
     seed: int = 0
     max_length: int = 128
+    stride: int | None = None
     bf16: bool = False
 
     def __post_init__(self) -> None:
         _check_choice("--method", self.method, METHODS)
-        _check_choice("--pooling", self.pooling, POOLINGS)
+        _check_choice("--pooling", self.pooling, HEAD_POOLINGS)
+        _check_choice("--activation", self.activation, HEAD_ACTIVATIONS)
         _check_choice("--schedule", self.schedule, SCHEDULES)
         if self.bias_terms and self.method != "bitfit":
             raise UsageError(

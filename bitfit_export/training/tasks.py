@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bitfit_export.errors import DataError, UsageError
+from bitfit_export.training.entities import marks_entities
 
 __all__ = [
+    "ENTITY_METRICS",
     "GLUE_TASKS",
     "OWN_METRICS",
     "PROBLEM_TYPES",
+    "SPAN_LABELS",
     "ProblemType",
     "TaskOptions",
     "TaskSpec",
@@ -28,17 +31,20 @@ __all__ = [
     "label_name",
 ]
 
-ProblemType = Literal["single_label", "regression"]
+ProblemType = Literal["single_label", "multi_label", "regression", "token", "span"]
 
-PROBLEM_TYPES: tuple[ProblemType, ...] = ("single_label", "regression")
+PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
+#: The labels of a span task: each token is scored as the first and as the last one of the answer.
+SPAN_LABELS = ("start", "end")
 
 
 @dataclass(frozen=True)
 class TaskSpec:
     """One task: what to read and how to judge it.
 
-    columns:      one or two names of text columns
-    label_column: the name of the label column
+    columns:      one or two names of text columns; of a token task the column of words; of a span task question and
+                  context
+    label_column: the name of the label column; of a span task that of the answers
     labels:       the label names in id order; empty for a regression
     metrics:      names that `metrics.compute` knows; the first one chooses the best epoch
     """
@@ -53,9 +59,15 @@ class TaskSpec:
 
 OWN_METRICS: dict[ProblemType, tuple[str, ...]] = {
     "single_label": ("accuracy", "macro_f1"),
+    "multi_label": ("micro_f1", "macro_f1", "exact_match"),
     "regression": ("spearman", "pearson"),
+    "token": ("accuracy",),
+    "span": ("f1", "exact_match"),
 }
 """The metrics of a task that is not one of GLUE's."""
+
+ENTITY_METRICS = ("entity_f1", "entity_precision", "entity_recall", "accuracy")
+"""The metrics of a token task whose labels mark where entities begin and go on."""
 
 
 def _classification(
@@ -94,6 +106,11 @@ class TaskOptions:
     labels: tuple[str, ...] | None = None
 
 
+#: How many text columns a problem type has, where it is not one or two.
+_COLUMN_COUNTS = {"token": ((1,), "one of words"), "span": ((2,), "question and context")}
+_NO_LABELS = ("regression", "span")
+
+
 def check_options(
     task: str,
     columns: Sequence[str] | None,
@@ -102,15 +119,16 @@ def check_options(
     labels: Sequence[str] | None,
 ) -> TaskOptions:
     """The options, once they agree with each other and with what is known of the task; else UsageError."""
-    if columns is not None:
-        names = {*columns, label_column or "label"}
-        if len(columns) not in (1, 2) or len(names) != len(columns) + 1:
-            raise UsageError(f"text columns {', '.join(columns)}; expected one or two, other than the label column")
     if problem_type is not None and problem_type not in PROBLEM_TYPES:
         raise UsageError(f"unknown problem type {problem_type!r}; expected {' or '.join(PROBLEM_TYPES)}")
+    if columns is not None:
+        names = {*columns, label_column or "label"}
+        allowed, words = _COLUMN_COUNTS.get(problem_type or "", ((1, 2), "one or two"))
+        if len(columns) not in allowed or len(names) != len(columns) + 1:
+            raise UsageError(f"text columns {', '.join(columns)}; expected {words}, other than the label column")
     if labels is not None:
-        if problem_type == "regression":
-            raise UsageError("labels given for a regression, which has none")
+        if problem_type in _NO_LABELS:
+            raise UsageError(f"labels given for a {problem_type} task, which has none of its own")
         if len(labels) < 2 or len({label_name(name) for name in labels}) != len(labels) or "" in labels:
             raise UsageError(f"labels {', '.join(labels)!r}; expected two or more names, all different")
     known = GLUE_TASKS.get(task)
@@ -138,8 +156,8 @@ def infer_spec(
     """The spec of a task that is not one of GLUE's, from the options and the training rows' labels.
 
     It is a regression where a label is not a whole number (3.5, and 3.0 too), unless the options say otherwise. The
-    labels are the options', else those in `values`: names sorted by code point, numbers by value. `where` names the
-    rows in errors.
+    labels are the options', else those in `values`: names sorted by code point, numbers by value. A token task whose
+    labels mark entities is judged by those. `where` names the rows in errors.
 
     Raises DataError for fewer than two labels, for negative ones, which elsewhere mark rows without a label, and for
     fractions that are to be classes.
@@ -148,8 +166,12 @@ def infer_spec(
     if problem_type is None:
         fractional = options.labels is None and any(_is_fractional(value) for value in values)
         problem_type = "regression" if fractional else "single_label"
-    labels = () if problem_type == "regression" else options.labels or _infer_labels(values, where)
-    return TaskSpec(task, problem_type, columns, label_column, labels, OWN_METRICS[problem_type])
+    if problem_type in _NO_LABELS:
+        labels: tuple[str, ...] = SPAN_LABELS if problem_type == "span" else ()
+    else:
+        labels = options.labels or _infer_labels(values, where)
+    metrics = ENTITY_METRICS if problem_type == "token" and marks_entities(labels) else OWN_METRICS[problem_type]
+    return TaskSpec(task, problem_type, columns, label_column, labels, metrics)
 
 
 def _infer_labels(values: Sequence[object], where: str) -> tuple[str, ...]:

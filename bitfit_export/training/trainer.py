@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import os
 import shutil
@@ -15,18 +16,19 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalPrediction
 
 from bitfit_export.base_models import BaseModel
 from bitfit_export.bias_terms import is_bias_term, select_bias_terms
+from bitfit_export.delta import TOKEN_PROBLEMS, TOKENS
 from bitfit_export.errors import BaseModelError, BitfitError, OutputError, UsageError
-from bitfit_export.task_model import TaskModel
-from bitfit_export.training import metrics
+from bitfit_export.task_model import TaskModel, default_head
 from bitfit_export.training.data import Rows, TaskData
-from bitfit_export.training.settings import TrainingSettings
+from bitfit_export.training.features import EncodedRows, collate, encode_rows
+from bitfit_export.training.settings import AUTO, LINEAR, TrainingSettings
 
-__all__ = ["TrainedModel", "bias_differences", "choose_parameters", "decide", "train_model"]
+__all__ = ["TrainedModel", "bias_differences", "choose_head", "choose_parameters", "train_model"]
 
 _TRAINED_FILE = "trained.safetensors"
 _COMPLETE_MARK = "complete"
@@ -48,13 +50,41 @@ class TrainedModel:
     history: list[dict[str, float]]
 
 
+def choose_head(base: BaseModel, problem_type: str, settings: TrainingSettings) -> tuple[str, str | None]:
+    """Pooling and activation of the head, where the settings leave them open those of `default_head`.
+
+    A pooling that is not the family's own gets one linear layer, unless an activation is asked for.
+
+    Raises:
+        UsageError: a token or span task that is to read anything but each token, with anything but a linear layer, or
+            another task that is to read tokens.
+    """
+    pooling, activation = settings.pooling, settings.activation
+    if problem_type in TOKEN_PROBLEMS:
+        if pooling not in (AUTO, TOKENS) or activation not in (AUTO, LINEAR):
+            raise UsageError(
+                f"--pooling {pooling} --activation {activation} for a {problem_type} task, whose head is one linear "
+                "layer on every token",
+                hint="leave both out",
+            )
+        return TOKENS, None
+    if pooling == TOKENS:
+        raise UsageError(f"--pooling {TOKENS} for a {problem_type} task, expected one vector a text")
+    usual_pooling, usual_activation = default_head(base.module)
+    if pooling == AUTO:
+        pooling = usual_pooling
+    if activation == AUTO:
+        return pooling, usual_activation if pooling == usual_pooling else None
+    return pooling, None if activation == LINEAR else activation
+
+
 def choose_parameters(model: TaskModel, settings: TrainingSettings) -> tuple[str, ...]:
     """Set `requires_grad` for what the method trains; return the base's part of it. The head is always trained.
 
     Parameters of the pooler are left out when the head does not read it: they have no gradient.
     """
     names = [name for name, _ in model.base.named_parameters()]
-    if settings.pooling != "pooler":
+    if model.pooling != "pooler":
         names = [name for name in names if not name.startswith("pooler.")]
     if settings.method == "bitfit":
         chosen = select_bias_terms(names, settings.bias_terms)
@@ -92,23 +122,28 @@ def train_model(
         )
     set_seed(settings.seed)
     spec = data.spec
+    pooling, activation = choose_head(base, spec.problem_type, settings)
     model = TaskModel(
         copy.deepcopy(base.module),
-        settings.pooling,
+        pooling,
         max(1, len(spec.labels)),
-        regression=spec.problem_type == "regression",
+        problem_type=spec.problem_type,
+        activation=activation,
         autocast=settings.bf16,
     )
     trained = choose_parameters(model, settings)
     frozen = _frozen_digest(model)
-    features = _tokenize(base, data.train, settings.max_length)
+
+    def encode(rows: Rows) -> EncodedRows:
+        return encode_rows(spec, rows, base.tokenizer, max_length=settings.max_length, stride=settings.stride)
+
+    features = encode(data.train).features
     trainer = _DeltaTrainer(
+        encode(data.validation),
         model=model,
         args=_arguments(settings, spec.metrics[0], len(features), work_folder),
         train_dataset=features,
-        eval_dataset=_tokenize(base, data.validation, settings.max_length),
-        data_collator=DataCollatorWithPadding(base.tokenizer),
-        compute_metrics=_metric_function(spec.metrics, spec.problem_type),
+        data_collator=functools.partial(collate, spec.problem_type, base.tokenizer),
     )
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
@@ -154,7 +189,26 @@ def _arguments(settings: TrainingSettings, metric: str, rows: int, work_folder: 
 
 
 class _DeltaTrainer(Trainer):
-    """A Trainer whose checkpoints hold the trained parameters alone, and are marked when they are whole."""
+    """A Trainer whose checkpoints hold the trained parameters alone, and are marked when they are whole.
+
+    It judges by what a row's problem type is judged by, after each epoch, over all rows of `validation`.
+    """
+
+    def __init__(self, validation: EncodedRows, **options: Any) -> None:
+        super().__init__(eval_dataset=validation.features, compute_metrics=self._score, **options)
+        self._validation = validation
+        self._order: list[int] = []
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
+        # Rows of about one length are evaluated together too, so the logits come in another order than the rows.
+        self._order = list(super()._get_eval_sampler(eval_dataset))
+        return self._order
+
+    def _score(self, outcome: EvalPrediction) -> dict[str, float]:
+        logits: list[np.ndarray] = [np.empty(0)] * len(self._order)
+        for index, row in zip(self._order, outcome.predictions, strict=True):
+            logits[index] = row
+        return self._validation.score(logits)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = output_dir or self.args.output_dir
@@ -195,29 +249,6 @@ def _last_checkpoint(work_folder: Path) -> str | None:
         else:
             shutil.rmtree(folder)
     return str(max(whole)[1]) if whole else None
-
-
-def _tokenize(base: BaseModel, rows: Rows, max_length: int) -> list[dict[str, Any]]:
-    columns = [list(column) for column in zip(*rows.texts, strict=True)]
-    encoded = base.tokenizer(*columns, truncation=True, max_length=max_length)
-    names = list(encoded)
-    return [
-        {name: encoded[name][index] for name in names} | {"labels": rows.labels[index]}
-        for index in range(len(rows.labels))
-    ]
-
-
-def _metric_function(names: Sequence[str], problem_type: str) -> Any:
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
-        logits = np.asarray(prediction.predictions)
-        return metrics.compute(names, problem_type, decide(logits, problem_type), np.asarray(prediction.label_ids))
-
-    return compute
-
-
-def decide(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """Label ids, or a regression's values, [rows] from logits [rows, labels]."""
-    return logits[:, 0] if problem_type == "regression" else logits.argmax(-1)
 
 
 def _metrics_of(entry: dict[str, Any]) -> dict[str, float]:

@@ -20,6 +20,8 @@ from bitfit_export.delta_store import SHIPPED
 from bitfit_export.training.model_card import ComparedRun, render_card
 from bitfit_export.training.tasks import GLUE_TASKS
 
+#: By which the best run is chosen, where the task is not one of GLUE's.
+_METRICS = {"ewt": "accuracy", "squad": "f1"}
 _METHOD_NAMES = {"bitfit": "BitFit", "frozen": "head only, frozen body", "full": "full fine-tuning"}
 
 
@@ -40,15 +42,19 @@ def main() -> None:
 
 def _row(task: str, results: dict[str, dict[str, Any]]) -> str:
     """A line of the README's table: the best run of each method."""
-    metric = GLUE_TASKS[task].metrics[0]
+    metric = _metric_of(task)
     best = [_best(results, method, metric) for method in _METHOD_NAMES]
     cells = ["not run yet" if name is None else f"{results[name]['metrics'][metric]:.3f}" for name in best]
     return " | ".join([f"| {task}", metric.replace("_", " "), *cells]) + " |"
 
 
+def _metric_of(task: str) -> str:
+    return _METRICS.get(task) or GLUE_TASKS[task].metrics[0]
+
+
 def publish(model: str, task: str, results: dict[str, dict[str, Any]], notes: str) -> None:
     """Write the package's delta of one task."""
-    metric = GLUE_TASKS[task].metrics[0]
+    metric = _metric_of(task)
     best = {method: _best(results, method, metric) for method in _METHOD_NAMES}
     if best["bitfit"] is None:
         return

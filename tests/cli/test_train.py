@@ -45,6 +45,35 @@ def test_a_delta_is_trained_and_compiled(bitfit: Bitfit, model_folder: str, mood
     assert answer["label"] in ("bad", "good")
 
 
+def test_words_with_tags_and_questions_with_answers_are_trained_on(
+    bitfit: Bitfit, model_folder: str, workplace: Path
+) -> None:
+    rows = {
+        "tags": {"tokens": ["it", "runs"], "tags": ["PRON", "VERB"]},
+        "qa": {"question": "who?", "context": "a cat ran", "answers": [{"text": "a cat", "answer_start": 0}]},
+    }
+    for task, row in rows.items():
+        (workplace / task).mkdir()
+        for name in ("train", "dev"):
+            write_rows(workplace / task / f"{name}.jsonl", [row] * 4)
+        words = ["--model", model_folder, "--task", task, "--data", task, "--epochs", 1, "--train-rows", 3]
+        done = bitfit("train", *words, "--max-length", 16, "--stride", 4, "--threads", 1)
+        assert done.status == 0, done.err
+        config = TaskDelta.load(workplace / "deltas/tiny-bert" / task).config
+        assert (config.pooling, config.activation) == ("tokens", None)
+        assert config.training["train_rows"] == 3
+
+
+def test_a_head_with_a_dense_layer_is_asked_for(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path
+) -> None:
+    words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--epochs", 1, *QUICK]
+    assert bitfit("train", *words, "--activation", "gelu").status == 0
+    delta = TaskDelta.load(workplace / "deltas/tiny-bert/mood")
+    assert (delta.config.pooling, delta.config.activation) == ("mean", "gelu")
+    assert delta.head["dense.weight"].shape == (32, 32)
+
+
 def test_an_existing_delta_is_refused_before_training(
     bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path
 ) -> None:
@@ -63,6 +92,8 @@ def test_an_existing_delta_is_refused_before_training(
         (["--max-length", "500"], "takes at most 64 tokens"),
         (["--columns", "words"], "words"),
         (["--task", "a task"], "can't be a task's name"),
+        (["--train-rows", "0"], "--train-rows is 0"),
+        (["--pooling", "tokens"], "--pooling tokens for a single_label task"),
     ],
 )
 def test_bad_words_end_before_training(

@@ -231,6 +231,35 @@ def test_one_set_of_biases_serves_all_rows(model: onnx.ModelProto, names: list[s
             id="a table that is summed",
         ),
         pytest.param(
+            """(float[batch, sequence, 4] x) => (float[batch, sequence, 4] y) <float[5, 4] table, float[4] mean> {
+                 table = Add(positions, b)
+                 mean = ReduceMean <keepdims = 0> (table, zero)
+                 y = Add(x, mean)
+               }""",
+            {"b": (4,), "positions": (5, 4), "zero": [0]},
+            id="a table without a first dimension that is summed",
+        ),
+        pytest.param(
+            """(float[batch, sequence, 4] x) => (float[batch, sequence, 5] y)
+               <float[1, 5, 4] table, float[1, 2, 5, 2] heads, float[2, 5, 2] flat, float[5] sums> {
+                 table = Add(positions, b)
+                 cut = Reshape(table, to_cut)
+                 heads = Transpose <perm = [0, 2, 1, 3]> (cut)
+                 flat = Reshape(heads, to_flat)
+                 sums = ReduceSum <keepdims = 0> (flat, axes)
+                 one = ReduceMean <keepdims = 1> (x, last)
+                 y = Add(one, sums)
+               }""",
+            {"b": (4,), "positions": (1, 5, 4), "to_cut": [1, 5, 2, 2], "to_flat": [-1, 5, 2], "axes": [0, 2]}
+            | {"last": [2]},
+            id="heads that are summed",
+        ),
+        pytest.param(
+            "(float[batch, 4] x) => (float[batch, 4] y) { y = Add(x, b) }",
+            {"b": (3, 4)},
+            id="a bias for each row of three",
+        ),
+        pytest.param(
             """(float[sequence, batch, 4] x) => (float[sequence, batch, 4] y) { y = Add(x, b) }""",
             {"b": (4,)},
             id="the sequence first",

@@ -470,13 +470,28 @@ def test_regression_from_the_hub(tmp_path: Path, monkeypatch) -> None:
     assert data.digest == load_task_data("stsb", data=write_folder(tmp_path, ".csv", scored, scored)).digest
 
 
-def test_mnli_is_judged_on_the_matched_genres(monkeypatch) -> None:
+def test_mnli_is_judged_on_the_matched_genres_and_reported_on_both(tmp_path: Path, monkeypatch) -> None:
     label = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
-    matched, mismatched = (
-        glue_split([{"premise": "p", "hypothesis": kind, "label": 2}], label) for kind in ("matched", "mismatched")
-    )
+    rows = {kind: [{"premise": "p", "hypothesis": kind, "label": 2}] for kind in ("matched", "mismatched")}
+    matched, mismatched = (glue_split(each, label) for each in rows.values())
     fake_hub(monkeypatch, train=matched, validation_matched=matched, validation_mismatched=mismatched)
-    assert load_task_data("mnli").validation.texts == [("p", "matched")]
+    loaded = load_task_data("mnli")
+    assert loaded.validation.texts == [("p", "matched")]
+    assert {name: more.texts for name, more in loaded.more_validation.items()} == {"mismatched": [("p", "mismatched")]}
+    folder = write_folder(tmp_path, train=rows["matched"], validation=rows["matched"], dev="dev_matched")
+    (folder / "validation_mismatched.jsonl").write_bytes(as_jsonl(rows["mismatched"]))
+    from_files = load_task_data("mnli", data=folder)
+    assert from_files.digest == loaded.digest
+    assert from_files.source == "train.jsonl dev_matched.jsonl validation_mismatched.jsonl"
+
+
+def test_mnli_without_its_mismatched_genres(tmp_path: Path) -> None:
+    rows = [{"premise": "p", "hypothesis": "h", "label": 2}]
+    (tmp_path / "one").mkdir()
+    loaded = load_task_data("mnli", data=write_folder(tmp_path / "one", train=rows, validation=rows))
+    assert loaded.more_validation == {}
+    half = write_folder(tmp_path / "two", train=rows, validation=rows, dev="dev_matched")
+    fails("expected one file validation_mismatched.* or dev_mismatched.*", "mnli", half)
 
 
 def test_hub_without_the_split(monkeypatch) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
+from bitfit_export.base_models import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.training.model_card import ComparedRun, render_card
+from tests.conftest import MakeDelta
 
 
 def test_a_card_has_what_a_reader_needs(tiny_deltas: dict[str, TaskDelta]) -> None:
@@ -27,3 +31,20 @@ def test_a_card_has_what_a_reader_needs(tiny_deltas: dict[str, TaskDelta]) -> No
         "bitfit-export --model tiny --tasks two_way",
     ):
         assert text in card
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "pipeline"),
+    [
+        ("token", ("NOUN", "VERB"), "token-classification"),
+        ("span", ("start", "end"), "question-answering"),
+        ("multi_label", ("a", "b"), "text-classification"),
+    ],
+)
+def test_a_card_says_what_kind_of_task_it_is(
+    tiny_base: BaseModel, make_delta: MakeDelta, problem_type: str, labels: tuple[str, ...], pipeline: str
+) -> None:
+    delta = make_delta(tiny_base, "task", problem_type=problem_type, labels=labels, pooling="last")
+    card = render_card(delta, "tiny")
+    assert f"pipeline_tag: {pipeline}\n" in card
+    assert ("reads its last token." if problem_type == "multi_label" else "reads its tokens one by one.") in card

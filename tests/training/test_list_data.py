@@ -1,0 +1,148 @@
+"""Rows whose words, labels or answers are lists: token, multi-label and span tasks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitfit_export.errors import DataError, UsageError
+from bitfit_export.training.data import TaskData, load_task_data
+from bitfit_export.training.tasks import ENTITY_METRICS, OWN_METRICS
+from tests.cli.conftest import write_rows
+
+TAGGED = [{"tokens": ["He", "ran"], "tags": ["PRON", "VERB"]}, {"tokens": ["Stop"], "tags": ["VERB"]}]
+TOPICS = [{"sentence": "a", "labels": ["sport", "art"]}, {"sentence": "b", "labels": []}]
+CONTEXT = "The Broncos won in Santa Clara."
+QUESTION = {
+    "question": "Who won?",
+    "context": CONTEXT,
+    "answers": [{"answer_start": 4, "text": "Broncos"}, {"answer_start": 0, "text": "The Broncos"}],
+}
+
+
+def load(folder: Path, rows: list[dict[str, Any]], **options: Any) -> TaskData:
+    for name in ("train", "dev"):
+        write_rows(folder / f"{name}.jsonl", rows)
+    return load_task_data("own", data=folder, **options)
+
+
+def test_words_with_tags_make_a_token_task(tmp_path: Path) -> None:
+    loaded = load(tmp_path, TAGGED)
+    assert (loaded.spec.problem_type, loaded.spec.columns, loaded.spec.label_column) == ("token", ("tokens",), "tags")
+    assert loaded.spec.labels == ("PRON", "VERB")
+    assert loaded.spec.metrics == OWN_METRICS["token"]
+    assert loaded.train.texts == [("He", "ran"), ("Stop",)]
+    assert loaded.train.labels == [[0, 1], [1]]
+
+
+@pytest.mark.parametrize("column", ["ner_tags", "pos_tags", "upos", "pos", "labels"])
+def test_other_names_of_the_tags(tmp_path: Path, column: str) -> None:
+    rows = [{"words": row["tokens"], column: row["tags"]} for row in TAGGED]
+    assert load(tmp_path, rows).spec.label_column == column
+
+
+def test_columns_of_words_and_tags_by_name(tmp_path: Path) -> None:
+    rows = [{"forms": row["tokens"], "fine": row["tags"], "tags": ["X"] * len(row["tags"])} for row in TAGGED]
+    loaded = load(tmp_path, rows, columns=["forms"], label_column="fine")
+    assert (loaded.spec.problem_type, loaded.spec.labels) == ("token", ("PRON", "VERB"))
+
+
+def test_tags_may_be_ids_of_named_labels(tmp_path: Path) -> None:
+    rows = [{"tokens": ["Zoë", "ran"], "ner_tags": [1, 0]}]
+    loaded = load(tmp_path, rows, labels=["O", "B-PER", "I-PER"])
+    assert loaded.train.labels == [[1, 0]]
+    assert loaded.spec.metrics == ENTITY_METRICS
+
+
+def test_a_list_of_labels_makes_a_multi_label_task(tmp_path: Path) -> None:
+    loaded = load(tmp_path, TOPICS)
+    assert (loaded.spec.problem_type, loaded.spec.labels) == ("multi_label", ("art", "sport"))
+    assert loaded.train.labels == [[1, 1], [0, 0]]
+    pairs = [{"sentence1": "a", "sentence2": "b", "label": row["labels"]} for row in TOPICS]
+    assert load(tmp_path, pairs).spec.label_column == "label"
+
+
+def test_answers_make_a_span_task_in_either_form(tmp_path: Path) -> None:
+    loaded = load(tmp_path, [QUESTION])
+    assert (loaded.spec.problem_type, loaded.spec.labels) == ("span", ("start", "end"))
+    assert loaded.train.texts == [("Who won?", CONTEXT)]
+    assert loaded.train.labels == [[(4, "Broncos"), (0, "The Broncos")]]
+    hub = QUESTION | {"answers": {"text": ["Broncos", "The Broncos"], "answer_start": [4, 0]}}
+    assert load(tmp_path, [hub]).digest == loaded.digest
+
+
+@pytest.mark.parametrize("suffix", [".json", ".json.gz"])
+def test_squad_s_own_file(tmp_path: Path, suffix: str) -> None:
+    questions = [{name: QUESTION[name] for name in ("question", "answers")} | {"id": "1"}] * 2
+    articles = [{"title": "t", "paragraphs": [{"context": CONTEXT, "qas": questions}]}] * 2
+    text = json.dumps({"data": articles, "version": "1.1"}).encode()
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}{suffix}").write_bytes(gzip.compress(text) if suffix.endswith(".gz") else text)
+    loaded = load_task_data("squad", data=tmp_path)
+    assert loaded.train.texts == [("Who won?", CONTEXT)] * 4
+    assert loaded.train.labels[3] == [(4, "Broncos"), (0, "The Broncos")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tokens": ["a", "b"], "tags": ["X"]}, "line 2 has 2 words and 1 labels; expected as many"),
+        ({"tokens": [], "tags": []}, r"line 2: 'tokens' is \[\]; expected a list of words"),
+        ({"tokens": "a b", "tags": ["X", "Y"]}, "line 2: 'tokens' is 'a b'; expected a list of words"),
+        ({"tokens": ["a", 1], "tags": ["X", "X"]}, "line 2: 'tokens' is 1; expected a string"),
+        ({"tokens": ["a"], "tags": "X"}, "line 2: 'tags' is 'X'; expected a list of labels"),
+        ({"tokens": ["a"], "tags": [None]}, "line 2 has no label; expected a value in 'tags'"),
+        ({"tokens": ["a"], "tags": [["X"]]}, r"line 2: the label \['X'\] is neither a number nor a name"),
+        ({"tokens": ["a"], "tags": ["Z"]}, "line 2: the label 'Z' is none of own's labels: PRON .0., VERB .1."),
+        ({"tokens": ["a"]}, "line 2 has no column 'tags'; found tokens"),
+    ],
+)
+def test_bad_token_rows(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    write_rows(tmp_path / "train.jsonl", TAGGED)
+    write_rows(tmp_path / "dev.jsonl", [TAGGED[0], row])
+    with pytest.raises(DataError, match=message):
+        load_task_data("own", data=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([], "line 1 has no answer"),
+        ({"text": [], "answer_start": []}, "line 1 has no answer"),
+        ([{"text": "Broncos", "answer_start": 5}], "the answer 'Broncos' does not stand at character 5"),
+        ([{"text": "", "answer_start": 5}], "the answer '' does not stand at character 5"),
+        ([{"text": "Broncos"}], "expected a list of objects with text and answer_start"),
+        ("Broncos", "expected a list of objects with text and answer_start"),
+        (None, "expected a list of objects with text and answer_start"),
+        ({"text": ["Broncos"], "answer_start": [4, 5]}, "expected a list of objects with text and answer_start"),
+        ([{"text": "Broncos", "answer_start": "4"}], "expected a list of objects with text and answer_start"),
+    ],
+)
+def test_bad_answers(tmp_path: Path, answers: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, [QUESTION | {"answers": answers}])
+
+
+def test_a_file_that_only_begins_like_squad(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has a list 'data' but not SQuAD's form"):
+        load(tmp_path, [{"data": [{"paragraphs": [{"qas": [{}]}]}]}])
+
+
+def test_a_sample_of_the_training_rows_is_always_the_same(tmp_path: Path) -> None:
+    rows = [{"sentence": str(number), "label": number % 2} for number in range(100)]
+    whole = load(tmp_path, rows)
+    some = load(tmp_path, rows, train_rows=30)
+    assert len(some.train) == len(some.train.labels) == 30
+    assert some.train.texts == [text for text in whole.train.texts if text in some.train.texts]
+    assert some.train.texts != whole.train.texts[:30]
+    assert all(label == int(text) % 2 for (text,), label in zip(some.train.texts, some.train.labels, strict=True))
+    assert some == load(tmp_path, rows, train_rows=30)
+    assert some.digest != whole.digest
+    assert len(some.validation) == 100
+    assert load(tmp_path, rows, train_rows=1000) == whole
+    with pytest.raises(UsageError, match="--train-rows is 0"):
+        load(tmp_path, rows, train_rows=0)
