@@ -1,0 +1,80 @@
+"""Every text family, compiled in every layout for every target, passes verification with its own kind of head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitfit_export.base_models import BaseModel
+from bitfit_export.compiler import CompileOptions, compile_bundle
+from bitfit_export.delta import TaskDelta
+from bitfit_export.runtime import BiasSession
+from bitfit_export.task_model import default_head
+from bitfit_export.verify import PROBE, verify_bundle
+from tests.conftest import MakeDelta
+from tests.families import TEXT_FAMILIES, tiny_base
+
+pytestmark = pytest.mark.slow
+
+WAYS = [
+    CompileOptions(layout=layout, target=target)
+    for layout in ("table", "packed", "named")
+    for target in ("ort", "portable")
+]
+WAYS += [
+    CompileOptions(fold=False),
+    CompileOptions(layout="packed", static_shape=(4, 32), target="portable"),
+    CompileOptions(layout="named", overridable=True, static_shape=(4, 32)),
+]
+
+
+@pytest.fixture(scope="module", params=TEXT_FAMILIES)
+def base(request: pytest.FixtureRequest) -> BaseModel:
+    return tiny_base(request.param)
+
+
+@pytest.fixture(scope="module")
+def deltas(base: BaseModel, make_delta: MakeDelta) -> dict[str, TaskDelta]:
+    """A sentence task with the family's own head, a regression on the mean, and a token task."""
+    pooling, activation = default_head(base.module)
+    most = base.max_positions
+    return {
+        "own": make_delta(base, "own", pooling=pooling, activation=activation, max_length=most, seed=1),
+        "score": make_delta(
+            base, "score", labels=(), problem_type="regression", pooling="mean", max_length=most, seed=2
+        ),
+        "tags": make_delta(base, "tags", problem_type="token", labels=("A", "B", "C"), max_length=most, seed=3),
+    }
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+def test_a_family_verifies(
+    options: CompileOptions, base: BaseModel, deltas: dict[str, TaskDelta], tmp_path: Path
+) -> None:
+    compiled = compile_bundle(base, deltas, tmp_path, options)
+    report = verify_bundle(tmp_path, base, deltas, packer=compiled.packer)
+    names = [each.name for each in report.comparisons]
+    assert names == [*deltas, PROBE, *(["mixed"] if options.layout == "table" else [])]
+    assert all(each.passed for each in report.comparisons)
+    # Deltas and heads are random: a model that ignored them would give other logits than this.
+    session = BiasSession(tmp_path)
+    first, second = (session.run(task, **session.encode("One text.")) for task in ("own", "score"))
+    assert not np.allclose(first[:, :1], second[:, :1], atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("layout", ["table", "packed"])
+def test_a_family_runs_in_a_lower_precision(
+    precision: str, layout: str, base: BaseModel, deltas: dict[str, TaskDelta], tmp_path: Path
+) -> None:
+    """The same rows as in float32; verification fails where the made-up task's decisions are too often others."""
+    folders = {name: tmp_path / name for name in (precision, "fp32")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        compiled = compile_bundle(base, deltas, folder, CompileOptions(precision=name, layout=layout))
+        verify_bundle(folder, base, deltas, packer=compiled.packer)
+    for task in deltas:
+        rows = [(folder / "tasks" / f"{task}.bias").read_bytes() for folder in folders.values()]
+        assert rows[0] == rows[1]
