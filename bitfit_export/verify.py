@@ -218,7 +218,8 @@ def _random_batches(base: BaseModel, seed: int) -> list[_Batch]:
         ids = generator.integers(0, vocabulary, (_BATCH, longest)) * mask
         arrays = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in base.input_names:
-            arrays["token_type_ids"] = generator.integers(0, getattr(base.module.config, "type_vocab_size", 2), ids.shape) * mask
+            types = getattr(base.module.config, "type_vocab_size", 2)
+            arrays["token_type_ids"] = generator.integers(0, types, ids.shape) * mask
         batches.append(_Batch(arrays))
     return batches
 

@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--static-shape", metavar="B,S", help="fixed batch and sequence, with packed or named")
     parser.add_argument("--overridable", action="store_true", help="named inputs keep the base's biases as defaults")
     parser.add_argument("--row-dtype", choices=ROW_DTYPES, default="fp32", help="of the row files (%(default)s)")
+    parser.add_argument(
+        "--prepack", action="store_true", help="weights as this kind of processor wants them: larger, starts faster"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -89,6 +92,7 @@ def compile_options(options: argparse.Namespace) -> CompileOptions:
         static_shape=shape,
         overridable=options.overridable,
         row_dtype=options.row_dtype,
+        prepack=options.prepack,
     )
 
 

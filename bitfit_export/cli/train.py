@@ -36,6 +36,7 @@ _DEFAULTS = TrainingSettings()
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
+    parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
     parser.add_argument("--task", required=True, help="a GLUE task, or any name for your own data")
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--output", type=Path, help="the delta's folder (deltas/MODEL/TASK)")
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         labels=_words(options.labels),
         train_rows=options.train_rows,
     )
-    base = load_base_model(options.model, revision=options.revision)
+    base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
     output = options.output or default_output(base.source.short_name, options.task)
     refuse_existing(output, overwrite=options.overwrite)
     work_folder = _work_folder(output)

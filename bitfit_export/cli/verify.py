@@ -19,6 +19,7 @@ from bitfit_export.verify import verify_bundle
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--model", help="the base model, where it is not the one that the manifest names")
+    parser.add_argument("--add-biases", action="store_true", help="as it was given to bitfit-export")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument("--tasks", help="the tasks to compare; NAME=PATH names a delta's folder (all of the bundle's)")
     parser.add_argument("--seed", type=int, default=0, help="of the random ids (%(default)s)")
@@ -26,18 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     manifest = read_manifest(options.bundle)
-    base, deltas = tasks_of_bundle(manifest, options.model, options.tasks, options.deltas)
+    base, deltas = tasks_of_bundle(
+        manifest, options.model, options.tasks, options.deltas, add_biases=options.add_biases
+    )
     print_comparisons(verify_bundle(options.bundle, base, deltas, seed=options.seed))
     return 0
 
 
 def tasks_of_bundle(
-    manifest: Manifest, model: str | None, tasks: str | None, folder: Path | None
+    manifest: Manifest, model: str | None, tasks: str | None, folder: Path | None, *, add_biases: bool = False
 ) -> tuple[BaseModel, dict[str, TaskDelta]]:
     """The base model of a bundle, and the deltas of its tasks."""
     # A Hub id has an alias by which its deltas are filed; a folder's name is not a place, so it must be given.
     aliases = {hub_id: alias for alias, hub_id in ALIASES.items()}
     model = model or aliases.get(manifest.base.name, manifest.base.name)
     found = find_deltas(resolve_model(model).short_name, tasks or ",".join(manifest.tasks), folder)
-    base = load_base_model(model, revision=manifest.base.revision)
+    base = load_base_model(model, revision=manifest.base.revision, add_biases=add_biases)
     return base, load_deltas(found, base)

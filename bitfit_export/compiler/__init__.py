@@ -86,6 +86,7 @@ def compile_model(
             fold,
             fuse,
             half,
+            half_storage,
             head,
             lift,
             quantize,
@@ -116,16 +117,18 @@ def compile_model(
         quantize.quantize_weights(graph, options.precision)
     kept = [site for site in found if site.name in plan.kept]
     lift.lift_biases(graph, kept, layout, options.layout, inputs)
-    if options.precision == "fp16":
+    if options.precision == "fp16" and options.target == "portable":
         half.convert_to_half(graph)
     model: onnx.ModelProto = gs.export_onnx(graph)
     labels = max((delta.config.output_size for delta in deltas.values()), default=1)
     if options.static_shape is not None:
         batch, sequence = options.static_shape
         model = shapes.fix_shapes(model, {trace.BATCH: batch, trace.SEQUENCE: sequence, "labels": labels})
-    if options.optimised:
+    if options.target == "ort":
         model = fuse.optimise_for_ort(model)
         fuse.add_biases_in_kernels(model)
+        if options.precision == "fp16":
+            half_storage.store_in_half(model)
     if options.overridable:
         # Last: an optimiser may take what has a default for a constant.
         fixed = labels if options.static_shape is not None else 1
@@ -167,6 +170,10 @@ def compile_bundle(
         delta.check_base(base.source.name, base.digest, base.biases)
     compiled = compile_model(base, deltas, options)
     write_model(compiled.model, folder)
+    if compiled.options.prepack:
+        from bitfit_export.compiler.fuse import prepack
+
+        prepack(folder / MODEL_FILE, folder / WEIGHTS_FILE)
     base.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
     (folder / "tasks").mkdir()
     labels = max(delta.config.output_size for delta in deltas.values())
@@ -211,6 +218,7 @@ def _manifest(base: BaseModel, compiled: CompiledModel, tasks: dict[str, TaskRec
         overridable=options.overridable,
         fold_reasons=dict(compiled.packer.fold.reasons),
         row_dtype=options.row_dtype,
+        prepacked=options.prepack,
     )
 
 

@@ -22,7 +22,7 @@ import onnxruntime as ort
 
 from bitfit_export.errors import CompileError
 
-__all__ = ["add_biases_in_kernels", "optimise_for_ort"]
+__all__ = ["add_biases_in_kernels", "optimise_for_ort", "prepack"]
 
 _SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion")
 #: The kernels that add a bias [n] to their product on the way, and the input that takes it.
@@ -42,16 +42,7 @@ def optimise_for_ort(model: onnx.ModelProto) -> onnx.ModelProto:
         onnx_ir.save(
             onnx_ir.from_proto(model), source, external_data="source.data", size_threshold_bytes=_EXTERNAL_FROM_BYTES
         )
-        try:
-            ort.InferenceSession(
-                str(source),
-                _save_to(target),
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=list(_SLOW_FUSIONS),
-            )
-        except Exception as error:
-            first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-            raise CompileError(f"ONNX Runtime can't load the compiled graph: {first_line}") from error
+        _open(source, _save_to(target), disabled_optimizers=list(_SLOW_FUSIONS))
         optimised = onnx.load(str(target))
     # ONNX Runtime keeps the metadata, and changes its order.
     del optimised.metadata_props[:]
@@ -82,6 +73,42 @@ def add_biases_in_kernels(model: onnx.ModelProto) -> int:
                 break
     _rebuild(graph, moved)
     return len(moved)
+
+
+def prepack(path: Path, weights: Path) -> None:
+    """Rewrite an optimised model and its weights, in place, so that its kernels find the weights as they want them.
+
+    What a session does to the weights when it starts is then in the file, to be mapped: a faster start, and pages that
+    processes share. The file is larger, for the plain weights stay in it, and is for this kind of processor: another
+    kind's kernels take the plain ones.
+
+    Raises:
+        CompileError: ONNX Runtime can't load the model.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        target = Path(folder, path.name)
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.optimized_model_filepath = str(target)
+        options.log_severity_level = _ERRORS_ONLY
+        for key, value in (
+            ("session.optimized_model_external_initializers_file_name", weights.name),
+            ("session.optimized_model_external_initializers_min_size_in_bytes", str(_EXTERNAL_FROM_BYTES)),
+            ("session.save_external_prepacked_constant_initializers", "1"),
+        ):
+            options.add_session_config_entry(key, value)
+        _open(path, options)
+        target.replace(path)
+        Path(folder, weights.name).replace(weights)
+
+
+def _open(path: Path, options: ort.SessionOptions, **more: object) -> None:
+    """Start a session, which writes the model that the options ask for."""
+    try:
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], **more)
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise CompileError(f"ONNX Runtime can't load the compiled graph: {first_line}") from error
 
 
 def _take_bias(kernel: onnx.NodeProto, bias: str, output: str) -> bool:

@@ -1,8 +1,8 @@
-"""Pass 3 for `--precision fp16`: weights and arithmetic become float16; inputs, outputs and rows stay float32.
+"""Pass 4 for `--precision fp16 --target portable`: arithmetic in float16; inputs, outputs and rows stay float32.
 
 Requires: a lifted graph.
 Ensures: the same interface. A task's row is cast after it was chosen, never the whole table.
-Does not: make a CPU faster. It is for accelerators that have float16, and it halves the file.
+Does not: suit a CPU, which computes in float32 with casts around; see `half_storage.py`. Accelerators have float16.
 """
 
 from __future__ import annotations

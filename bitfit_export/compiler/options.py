@@ -23,6 +23,7 @@ class CompileOptions:
         static_shape: batch and sequence as fixed numbers, for accelerators; None for any.
         overridable: with `named`, every input keeps the base model's value as a default.
         row_dtype: of the values in row files.
+        prepack: store the weights as the kernels of ONNX Runtime on this kind of processor want them.
 
     Raises:
         UsageError: a word that is unknown, or two options that exclude each other.
@@ -35,6 +36,7 @@ class CompileOptions:
     static_shape: tuple[int, int] | None = None
     overridable: bool = False
     row_dtype: str = "fp32"
+    prepack: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -58,11 +60,9 @@ class CompileOptions:
                 f"--overridable gives each bias input a default, but --layout {self.layout} has no input a bias",
                 hint="add --layout named",
             )
-
-    @property
-    def optimised(self) -> bool:
-        """Whether the graph is optimised for ONNX Runtime when it is made, not when it is loaded.
-
-        Not in float16, which its CPU kernels don't have: its optimiser would write float32 weights.
-        """
-        return self.target == "ort" and self.precision != "fp16"
+        # ONNX Runtime 1.31 crashes in some shapes when it reads packed int8 or int4 weights from a file.
+        if self.prepack and (self.target, self.precision) != ("ort", "fp32"):
+            raise UsageError(
+                f"--prepack goes with --target ort and --precision fp32, not with {self.target} and {self.precision}",
+                hint="leave --prepack out",
+            )

@@ -103,9 +103,12 @@ class FrozenModel:
 
 def _open_session(path: Path, manifest: Manifest, threads: int | None) -> Any:
     options = ort.SessionOptions()
-    if manifest.target == "ort" and manifest.precision != "fp16":
-        # The compiler has optimised the graph. What is left would fuse SkipLayerNormalization, which is slower.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if manifest.target == "ort":
+        # The compiler has optimised the graph. What is left would fuse SkipLayerNormalization, which is slower. Only
+        # float16 weights are still to be widened, once.
+        levels = ort.GraphOptimizationLevel
+        stored_in_half = manifest.precision == "fp16"
+        options.graph_optimization_level = levels.ORT_ENABLE_BASIC if stored_in_half else levels.ORT_DISABLE_ALL
     options.log_severity_level = _LOG_FATAL_ONLY
     options.inter_op_num_threads = 1
     if threads is not None:

@@ -92,7 +92,7 @@ def _comparison(runs: Sequence[ComparedRun], config: DeltaConfig) -> str:
     return "\n".join(
         [
             "## What BitFit bought\n",
-            "The same data, epochs and batch size; the best epoch by the first metric.\n",
+            "The same data and batch size; the best epoch by the first metric.\n",
             "| trained | values | pooling | learning rate | best epoch | " + " | ".join(names) + " |",
             "| --- | --- | --- | --- | --- |" + " --- |" * len(names),
             *lines,

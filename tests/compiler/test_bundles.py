@@ -25,6 +25,7 @@ WAYS = [
 ]
 WAYS += [
     CompileOptions(fold=False),
+    CompileOptions(prepack=True),
     CompileOptions(layout="packed", static_shape=(4, 32), target="portable"),
     CompileOptions(layout="named", overridable=True, static_shape=(4, 32)),
 ]

@@ -192,6 +192,8 @@ def test_a_row_in_half_precision_is_half_as_long(tiny_base: BaseModel, deltas: d
         ({"layout": "packed", "static_shape": (0, 8)}, "expected a batch and a sequence of 1 or more"),
         ({"overridable": True}, "--overridable gives each bias input a default"),
         ({"overridable": True, "layout": "packed"}, "--overridable"),
+        ({"prepack": True, "target": "portable"}, "--prepack goes with --target ort"),
+        ({"prepack": True, "precision": "int8"}, "--prepack goes with --target ort and --precision fp32"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
