@@ -1,43 +1,47 @@
 """What a switch of task costs: the same runs with one task and with another task each time, for 5 and 1,000 tasks.
 
-    python benchmarks/switch_tasks.py BUNDLE
+    python benchmarks/switch_tasks.py [--model minilm-l6]
 
-Writes results/benchmarks/switch_tasks.json. The rows beyond the bundle's own are copies with small random changes.
+The rows beyond the bundle's own are copies with small random changes. Writes results/benchmarks/switch_tasks.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import write_results
+from common import Results, make_parser, say
+from models import MODELS, prepare
 
 from bitfit_export.bench import time_in_turn
 from bitfit_export.bundle import BiasRow, read_row, row_file, write_row
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.table import BiasTable
 
-ROUNDS = 300
+COUNTS = (5, 1000)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--rows", type=Path, default=Path("demo/benchmark-rows"), help="a scratch folder for rows")
-    arguments = parser.parse_args()
-    measured = {str(count): measure(arguments.bundle, count, arguments.rows) for count in (5, 1000)}
-    for count, figures in measured.items():
-        shown = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
-        print(f"{count} tasks: {shown}", file=sys.stderr)
-    print(write_results("switch_tasks", measured))
+def main(words: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", choices=MODELS, default="minilm-l6")
+    parser.add_argument("--rounds", type=int, default=300)
+    arguments = parser.parse_args(words)
+    results = Results(arguments.results, "switch_tasks", {"model": arguments.model, "rounds": arguments.rounds})
+    bench = prepare(arguments.model, arguments.scratch)
+    bundle = bench.bundle(layout="table", precision="fp32")
+    for count in COUNTS:
+        if str(count) not in results.measured:
+            figures = measure(bundle, count, bench.folder, arguments.rounds)
+            results.measured[str(count)] = figures
+            results.save()
+            say(f"{count} tasks: {', '.join(f'{name} {value:.3f}' for name, value in figures.items())}")
+    print(results.save())
 
 
-def measure(bundle: Path, count: int, scratch: Path) -> dict[str, float]:
+def measure(bundle: Path, count: int, scratch: Path, rounds: int) -> dict[str, float]:
     """Microseconds, median: a run of one task, a run after a switch, and choosing a task's row by itself."""
     session = BiasSession(bundle, threads=1)
     rows = make_rows(session, bundle, count)
@@ -45,16 +49,17 @@ def measure(bundle: Path, count: int, scratch: Path) -> dict[str, float]:
     names = [row.task for row in rows]
     text = session.encode(["Which task is this?"])
     switching = itertools.cycle(shuffled(names))
-    seconds = time_in_turn(
+    same, other = "same task", "another task each time"
+    times = time_in_turn(
         {
-            "same task": lambda: session.run(names[0], **text),
-            "another task each time": lambda: session.run(next(switching), **text),
+            same: lambda: session.run(names[0], **text),
+            other: lambda: session.run(next(switching), **text),
         },
-        rounds=ROUNDS,
+        rounds=rounds,
     )
-    micros = {f"{name} (us)": value * 1e6 for name, value in seconds.items()}
+    micros = {f"{name} (us)": times.median(name) * 1e6 for name in (same, other)}
     return micros | {
-        "ratio": seconds["another task each time"] / seconds["same task"],
+        "ratio": times.ratio(other, same),
         "choosing a row (us)": time_choice(session, rows) * 1e6,
     }
 
@@ -95,7 +100,7 @@ def time_choice(session: BiasSession, rows: Sequence[BiasRow]) -> float:
             with table.lease(name):
                 pass
 
-    return time_in_turn({"choose": choose_all}, rounds=50)["choose"] / len(order)
+    return time_in_turn({"choose": choose_all}, rounds=50).median("choose") / len(order)
 
 
 def shuffled(names: Sequence[str]) -> list[str]:

@@ -24,6 +24,8 @@ def test_bert_base_compiles_and_verifies(
     for name, parameter in module.named_parameters():
         if name.endswith(".bias"):
             torch.nn.init.normal_(parameter, std=0.1)
+        elif "LayerNorm" in name:
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.1)
     module.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(minilm_folder).save_pretrained(folder)
     base = load_base_model(str(folder))
@@ -36,4 +38,9 @@ def test_bert_base_compiles_and_verifies(
     status = main(["export", "--model", str(folder), *words])
     report = capsys.readouterr().err
     assert status == 0, report
-    assert BiasSession(output).tasks == ("rte", "sst2")
+    session = BiasSession(output)
+    assert session.tasks == ("rte", "sst2")
+    # Folding leaves four terms in each of 12 layers, those of query, attention output and both dense layers, and the
+    # pooler's.
+    layout = session.manifest.layout
+    assert (len(layout.biases), layout.bias_count) == (49, 65_280)

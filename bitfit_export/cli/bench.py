@@ -1,4 +1,4 @@
-"""Time a bundle beside the stock single-task model, in one run: one task, and mixed batches.
+"""Time a bundle beside stock single-task models of its precision, in one run: one task, and mixed batches.
 
 example: bitfit bench bundles/minilm-l6 --threads 1
 """
@@ -9,7 +9,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from bitfit_export.bench import SHAPES, ShapeTimes, bench_bundle
 from bitfit_export.bundle import read_manifest
@@ -23,9 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="the base model, where it is not the one that the manifest names")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument("--task", help="the stock model's task (the bundle's first)")
-    parser.add_argument(
-        "--shapes", default=",".join(f"{b}x{s}" for b, s in SHAPES), help="BATCHxSEQUENCE (%(default)s)"
-    )
+    usual = ",".join(f"{batch}x{sequence}" for batch, sequence in SHAPES)
+    parser.add_argument("--shapes", help=f"BATCHxSEQUENCE ({usual}, or the bundle's own where they are fixed)")
     parser.add_argument("--rounds", type=int, default=30, help="runs of each, in turn (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="(%(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -34,31 +32,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.rounds < 1 or options.threads < 1:
         raise UsageError("--rounds and --threads are at least 1")
-    shapes = _parse_shapes(options.shapes)
+    shapes = parse_shapes(options.shapes) if options.shapes is not None else None
     manifest = read_manifest(options.bundle)
     task = options.task or next(iter(manifest.tasks))
     base, deltas = tasks_of_bundle(manifest, options.model, task, options.deltas)
-    print(f"exporting {task} as three stock models", file=sys.stderr)
+    _say(f"exporting {task} as stock models in {manifest.precision}")
     times = list(
         bench_bundle(
-            options.bundle, base, task, deltas[task], threads=options.threads, rounds=options.rounds, shapes=shapes
+            options.bundle,
+            base,
+            task,
+            deltas[task],
+            threads=options.threads,
+            rounds=options.rounds,
+            shapes=shapes,
+            on_refused=lambda name, reason: _say(f"no stock model by {name}: {reason}"),
         )
     )
     print_times(times)
     if options.json:
-        print(json.dumps({f"{each.batch}x{each.sequence}": describe(each) for each in times}, indent=2))
+        print(json.dumps({f"{each.batch}x{each.sequence}": each.describe() for each in times}, indent=2))
     return 0
 
 
-def describe(times: ShapeTimes) -> dict[str, Any]:
-    """Milliseconds, and ratios to the fastest stock model."""
-    stock = times.fastest_stock
-    named = {f"stock: {name}": seconds for name, seconds in times.stock.items()}
-    named |= {"bundle, one task": times.single, "bundle, mixed": times.mixed}
-    return {name: {"ms": seconds * 1e3, "of stock": seconds / stock} for name, seconds in named.items()}
+def parse_shapes(text: str) -> list[tuple[int, int]]:
+    """`1x16,8x128` as pairs of batch and sequence.
 
-
-def _parse_shapes(text: str) -> list[tuple[int, int]]:
+    Raises:
+        UsageError: anything else.
+    """
     shapes = []
     for word in text.split(","):
         batch, _, sequence = word.partition("x")
@@ -70,10 +72,14 @@ def _parse_shapes(text: str) -> list[tuple[int, int]]:
 
 def print_times(times: list[ShapeTimes]) -> None:
     """A line a shape: milliseconds, and in brackets the ratio to the fastest stock model."""
-    columns = list(describe(times[0]))
+    columns = list(times[0].describe())
     rows = []
     for each in times:
-        cells = describe(each)
+        cells = each.describe()
         shown = [f"{cells[name]['ms']:.2f} ms ({cells[name]['of stock']:.2f})" for name in columns]
         rows.append([f"{each.batch} x {each.sequence}", *shown])
     print_table(("batch x sequence", *columns), rows)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -10,10 +10,27 @@ import onnxruntime as ort
 import pytest
 
 from bitfit_export.base_models import BaseModel
-from bitfit_export.bench import export_stock, time_in_turn
+from bitfit_export.bench import Times, time_in_turn
+from bitfit_export.compiler import CompileOptions, compile_bundle
 from bitfit_export.delta import TaskDelta
-from bitfit_export.runtime import BiasSession
+from bitfit_export.errors import CompileError
+from bitfit_export.stock import STOCK_WAYS, StockModels, export_stock, random_ids
+from bitfit_export.task_model import merged_model
 from tests.cli.conftest import Bitfit
+
+torch = pytest.importorskip("torch")
+
+FP32_WAYS = {"transformers", "transformers, fused", "torch", "torch, older exporter"}
+
+
+@pytest.fixture(scope="module")
+def stock_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stock")
+
+
+@pytest.fixture(scope="module")
+def stock(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], stock_folder: Path) -> StockModels:
+    return export_stock(tiny_base, tiny_deltas["two_way"], stock_folder)
 
 
 @pytest.mark.slow
@@ -27,21 +44,101 @@ def test_a_bundle_is_timed_beside_stock_models(
     assert list(measured) == ["1x4", "3x8"]
     for shape in measured.values():
         stock = [each for name, each in shape.items() if name.startswith("stock: ")]
-        assert len(stock) == 3
-        assert min(each["of stock"] for each in stock) == 1.0
+        assert len(stock) == 4
+        assert sorted(each["of stock"] for each in stock)[0] <= 1.0
         assert shape["bundle, mixed"]["ms"] > 0
     assert "1 x 4" in done.err
 
 
 @pytest.mark.slow
-def test_the_stock_model_answers_as_the_bundle_does(
-    tiny_bundle: Path, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], tmp_path: Path
+def test_a_packed_bundle_of_fixed_shape_is_timed_at_its_shape_and_not_mixed(
+    bitfit: Bitfit,
+    tiny_base: BaseModel,
+    tiny_deltas: dict[str, TaskDelta],
+    model_folder: str,
+    deltas_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = export_stock(tiny_base, tiny_deltas["two_way"], tmp_path)["torch"]
-    session = BiasSession(tiny_bundle)
-    ids = session.encode(["a text", "another one"])
-    (logits,) = ort.InferenceSession(path).run(["logits"], ids)
-    np.testing.assert_allclose(session.run("two_way", **ids), logits, atol=1e-5)
+    one_way = "torch, older exporter"  # the quickest
+    monkeypatch.setattr("bitfit_export.stock.STOCK_WAYS", {one_way: STOCK_WAYS[one_way]})
+    compile_bundle(tiny_base, tiny_deltas, tmp_path, CompileOptions(layout="packed", static_shape=(2, 8)))
+    words = ["--model", model_folder, "--deltas", deltas_folder, "--rounds", 1, "--json"]
+    done = bitfit("bench", tmp_path, *words)
+    assert done.status == 0, done.err
+    measured = json.loads(done.out)
+    assert list(measured) == ["2x8"]
+    assert "bundle, one task" in measured["2x8"]
+    assert "bundle, mixed" not in measured["2x8"]
+
+
+@pytest.mark.slow
+def test_the_stock_models_answer_as_pytorch_does(
+    stock: StockModels, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
+) -> None:
+    assert (set(stock.paths), stock.refused) == (FP32_WAYS, {})
+    feeds = random_ids(tiny_base, 3, 9)
+    expected = _pytorch(tiny_base, tiny_deltas["two_way"], feeds)
+    for way in ("torch", "torch, older exporter"):  # the others have no head
+        (logits,) = ort.InferenceSession(stock.paths[way]).run(["logits"], feeds)
+        np.testing.assert_allclose(logits, expected, atol=1e-5, err_msg=way)
+
+
+@pytest.mark.slow
+def test_int8_stock_models_have_int8_products_and_about_the_same_answers(
+    stock: StockModels, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], stock_folder: Path
+) -> None:
+    import onnx
+
+    lowered = export_stock(tiny_base, tiny_deltas["two_way"], stock_folder, "int8")
+    assert set(lowered.paths) == {*FP32_WAYS, "transformers, own quantizer"}, lowered.refused
+    for way, path in lowered.paths.items():
+        graph = onnx.load(path).graph
+        assert {"MatMulInteger", "DynamicQuantizeMatMul"} & {node.op_type for node in graph.node}, way
+    feeds = random_ids(tiny_base, 3, 9)
+    (logits,) = ort.InferenceSession(lowered.paths["torch, older exporter"]).run(["logits"], feeds)
+    difference = np.abs(logits - _pytorch(tiny_base, tiny_deltas["two_way"], feeds))
+    assert 0 < difference.max() < 0.3
+
+
+def test_a_way_that_fails_is_named_with_its_reason_and_leaves_nothing(
+    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(base: BaseModel, delta: TaskDelta, path: Path) -> None:
+        path.write_bytes(b"a model")
+
+    def fail(base: BaseModel, delta: TaskDelta, path: Path) -> None:
+        path.write_bytes(b"half a model")
+        raise ValueError("no such operator\nand more")
+
+    ways = {"good": write, "bad": fail}
+    monkeypatch.setattr("bitfit_export.stock.STOCK_WAYS", ways)
+    found = export_stock(tiny_base, tiny_deltas["two_way"], tmp_path)
+    assert found.refused == {"bad": "no such operator"}
+    assert list(found.paths) == ["good"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good-fp32"]
+    del ways["good"]
+    with pytest.raises(CompileError, match="bad: no such operator"):
+        export_stock(tiny_base, tiny_deltas["two_way"], tmp_path)
+
+
+def test_a_model_that_is_there_is_not_exported_again(
+    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Path] = []
+
+    def write(base: BaseModel, delta: TaskDelta, path: Path) -> None:
+        calls.append(path)
+        path.write_bytes(b"a model")
+
+    monkeypatch.setattr("bitfit_export.stock.STOCK_WAYS", {"good": write})
+    for _ in range(2):
+        export_stock(tiny_base, tiny_deltas["two_way"], tmp_path)
+    assert len(calls) == 1
+
+
+def test_the_ways_are_those_that_the_tests_name() -> None:
+    assert set(STOCK_WAYS) == FP32_WAYS
 
 
 @pytest.mark.parametrize(("shapes", "message"), [("1", "'1'"), ("0x4", "'0x4'"), ("1x4,x", "'x'")])
@@ -51,7 +148,42 @@ def test_shapes_that_cannot_be_are_refused(bitfit: Bitfit, tiny_bundle: Path, sh
     assert f"--shapes has {message}, expected BATCHxSEQUENCE" in done.err
 
 
-def test_things_are_called_in_turn() -> None:
+def test_each_round_calls_each_once_in_changing_order() -> None:
     calls: list[str] = []
-    time_in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
-    assert calls == ["a", "b"] * 5
+    work = {name: (lambda name=name: calls.append(name)) for name in "abcd"}
+    times = time_in_turn(work, rounds=20)
+    rounds = [tuple(calls[start : start + 4]) for start in range(0, len(calls), 4)]
+    assert len(rounds) == 23  # three to warm up
+    assert all(sorted(each) == list("abcd") for each in rounds)
+    assert len(set(rounds)) > 5
+    assert times.rounds == 20
+
+
+def test_the_time_limit_ends_the_rounds_but_not_before_five() -> None:
+    assert time_in_turn({"a": lambda: None}, rounds=50, limit=0.0).rounds == 5
+    assert time_in_turn({"a": lambda: None}, rounds=50, limit=60.0).rounds == 50
+
+
+def test_a_contenders_time_is_the_clocks() -> None:
+    # A clock of whole seconds: the work of `slow` moves it by 3, that of `fast` by 1.
+    now = [0.0]
+
+    def work(seconds: float) -> None:
+        now[0] += seconds
+
+    times = time_in_turn({"slow": lambda: work(3), "fast": lambda: work(1)}, rounds=4, clock=lambda: now[0])
+    assert (times.median("slow"), times.median("fast")) == (3, 1)
+    assert times.ratio("slow", "fast") == 3
+    assert times.fastest(["slow", "fast"]) == "fast"
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
+    # A machine that slows down in the second half: the medians' quotient would be 2 / 10.
+    times = Times({"a": [1, 2, 20], "b": [1, 10, 10]})
+    assert times.ratio("a", "b") == 1.0
+
+
+def _pytorch(base: BaseModel, delta: TaskDelta, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    with torch.inference_mode():
+        output = merged_model(base, delta)(**{name: torch.from_numpy(value) for name, value in feeds.items()})
+    return output["logits"].numpy()

@@ -1,0 +1,183 @@
+"""Who runs in `speed.py`: for each precision the stock models, our bundles, and other runtimes on both.
+
+A contender is a function that is given ids and gives a call to time, or None where it has nothing to do at a shape. One
+that can't be made is left out, and the lineup says why.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from models import Workbench
+
+from bitfit_export.bench import STOCK, open_stock
+from bitfit_export.bundle import read_manifest, read_row, row_file
+from bitfit_export.bundle.graph_inputs import row_inputs
+from bitfit_export.runtime import BiasSession
+from bitfit_export.stock import export_stock, first_line
+from bitfit_export.task_model import merged_model
+
+__all__ = ["MIXED", "ONE_BY_ONE", "PACKED", "TABLE", "Lineup", "make_lineup"]
+
+TABLE = "bundle: table, one task"
+MIXED = "bundle: table, another task in each row"
+ONE_BY_ONE = "bundle: table, row by row"
+PACKED = "bundle: packed"
+#: Running rows one by one is for short texts, where a single one leaves the processor waiting.
+_ONE_BY_ONE_SEQUENCE = 16
+_OPENVINO_STOCK = "torch, older exporter"
+
+Ids: TypeAlias = Mapping[str, np.ndarray]
+Contender: TypeAlias = Callable[[Ids], Callable[[], object] | None]
+
+
+@dataclass
+class Lineup:
+    """The contenders of one precision.
+
+    Attributes:
+        contenders: by the names that results have; those of stock models begin with `STOCK`.
+        refused: name -> why it does not run.
+    """
+
+    contenders: dict[str, Contender] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, make: Callable[[], Contender]) -> None:
+        """Make a contender, or note why it can't be made."""
+        try:
+            self.contenders[name] = make()
+        except Exception as error:  # of any library: the others still run
+            self.refused[name] = first_line(error)
+
+    def work(self, ids: Ids) -> dict[str, Callable[[], object]]:
+        """What to time at the shape of these ids. A contender that fails here is left out from now on."""
+        calls: dict[str, Callable[[], object]] = {}
+        for name, contender in list(self.contenders.items()):
+            try:
+                call = contender(ids)
+                if call is not None:
+                    call()
+                    calls[name] = call
+            except Exception as error:  # as above
+                self.refused[name] = first_line(error)
+                del self.contenders[name]
+        return calls
+
+
+def make_lineup(bench: Workbench, precision: str, threads: int) -> Lineup:
+    """All contenders of a precision. In fp32 PyTorch runs, too, and OpenVINO in bfloat16 where the processor has it."""
+    lineup = Lineup()
+    stock = export_stock(bench.base, bench.deltas[bench.task], bench.stock_folder, precision)
+    lineup.refused |= {f"{STOCK}{way}": reason for way, reason in stock.refused.items()}
+    for way, path in stock.paths.items():
+        lineup.add(f"{STOCK}{way}", functools.partial(_stock, path, threads))
+    _add_bundles(lineup, bench, precision, threads)
+    _add_openvino(lineup, bench, stock.paths, precision, threads)
+    if precision == "fp32":
+        lineup.add("PyTorch", functools.partial(_pytorch, bench, threads))
+    return lineup
+
+
+def _add_bundles(lineup: Lineup, bench: Workbench, precision: str, threads: int) -> None:
+    @functools.cache
+    def session(layout: str) -> BiasSession:
+        return BiasSession(bench.bundle(layout=layout, precision=precision), threads=threads)
+
+    tasks = list(bench.deltas)
+
+    def one_task(layout: str) -> Contender:
+        run = session(layout).run
+        return lambda ids: functools.partial(run, bench.task, **ids)
+
+    def mixed() -> Contender:
+        run = session("table").run
+
+        def prepare(ids: Ids) -> Callable[[], object] | None:
+            rows = len(ids["input_ids"])
+            return functools.partial(run, _cycle(tasks, rows), **ids) if rows > 1 else None
+
+        return prepare
+
+    def one_by_one() -> Contender:
+        run = session("table").run
+
+        def prepare(ids: Ids) -> Callable[[], object] | None:
+            rows, sequence = ids["input_ids"].shape
+            if rows == 1 or sequence > _ONE_BY_ONE_SEQUENCE:
+                return None
+            each = [{name: values[row : row + 1] for name, values in ids.items()} for row in range(rows)]
+            return lambda: [run(task, **one) for task, one in zip(_cycle(tasks, rows), each, strict=True)]
+
+        return prepare
+
+    lineup.add(TABLE, lambda: one_task("table"))
+    lineup.add(MIXED, mixed)
+    lineup.add(ONE_BY_ONE, one_by_one)
+    lineup.add(PACKED, lambda: one_task("packed"))
+
+
+def _add_openvino(lineup: Lineup, bench: Workbench, stock: Mapping[str, Path], precision: str, threads: int) -> None:
+    """OpenVINO on the portable bundle and on a stock model, whose graph has standard operators alone."""
+    hints = {"f32": "OpenVINO"}
+    if precision == "fp32":
+        hints["bf16"] = "OpenVINO, bfloat16"
+    for hint, name in hints.items():
+
+        def portable(hint: str = hint) -> Contender:
+            folder = bench.bundle(layout="packed", target="portable", precision=precision)
+            return _openvino(folder / "model.onnx", _row_feeds(folder, bench.task), hint, threads)
+
+        lineup.add(f"{name}: portable bundle", portable)
+        if _OPENVINO_STOCK in stock:
+            make = functools.partial(_openvino, stock[_OPENVINO_STOCK], {}, hint, threads)
+            lineup.add(f"{name}: stock, {_OPENVINO_STOCK}", make)
+
+
+def _cycle(tasks: list[str], rows: int) -> list[str]:
+    return list(itertools.islice(itertools.cycle(tasks), rows))
+
+
+def _stock(path: Path, threads: int) -> Contender:
+    session = open_stock(path, threads)
+    return lambda ids: functools.partial(session.run, None, dict(ids))
+
+
+def _row_feeds(folder: Path, task: str) -> dict[str, np.ndarray]:
+    manifest = read_manifest(folder)
+    row = read_row(folder / row_file(task), layout=manifest.layout)
+    return row_inputs(row, manifest.layout, manifest.layout_kind, labels=None)
+
+
+def _openvino(path: Path, feeds: Mapping[str, np.ndarray], hint: str, threads: int) -> Contender:
+    openvino: Any = importlib.import_module("openvino")  # it has no types
+
+    core = openvino.Core()
+    if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise RuntimeError("the processor has no bfloat16 arithmetic")
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = core.compile_model(str(path), "CPU", settings).create_infer_request()
+    return lambda ids: functools.partial(request.infer, {**feeds, **ids}, share_inputs=True)
+
+
+def _pytorch(bench: Workbench, threads: int) -> Contender:
+    torch.set_num_threads(threads)
+    model = merged_model(bench.base, bench.deltas[bench.task])
+
+    def run(inputs: dict[str, torch.Tensor]) -> object:
+        with torch.inference_mode():
+            return model(**inputs)
+
+    return lambda ids: functools.partial(run, {name: torch.from_numpy(value) for name, value in ids.items()})

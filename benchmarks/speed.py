@@ -1,0 +1,113 @@
+"""How fast bundles are: beside stock models of the same precision, and other runtimes, in turn in one process.
+
+    python benchmarks/speed.py --model bert-base --threads 1 [--precisions fp32,int8] [--shapes 1x16,8x128]
+
+With one thread the clock is the process's CPU time, which other processes disturb less; with more it is wall-clock
+time, with a short rest before each call. Figures are medians over rounds; a ratio is the median of the rounds' own
+ratios, to the fastest stock model of the precision at that shape. Writes
+results/benchmarks/speed-<model>-<threads>.json, shape by shape, and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from common import Results, make_parser, say
+from contenders import MIXED, ONE_BY_ONE, TABLE, Lineup, make_lineup
+from models import MODELS, TASKS, Workbench, prepare
+
+from bitfit_export.bench import STOCK, Times, time_in_turn
+from bitfit_export.bundle.manifest import PRECISIONS
+from bitfit_export.cli.bench import parse_shapes
+from bitfit_export.errors import BitfitError
+from bitfit_export.stock import random_ids
+
+SHAPES = "1x16,1x32,1x128,8x16,8x32,8x128"
+#: Comparisons of contenders with each other, by the names that results have.
+TASK_PAIR, SHORT_PAIR = "mixed / one task", "mixed / row by row"
+PAIRS = {TASK_PAIR: (MIXED, TABLE), SHORT_PAIR: (MIXED, ONE_BY_ONE)}
+#: Until the threads of the last call rest: ONNX Runtime's spin for a while.
+_REST = 0.005
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", choices=MODELS, default="minilm-l6")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precisions", default="fp32,int8", help=f"of {', '.join(PRECISIONS)} (%(default)s)")
+    parser.add_argument("--shapes", default=SHAPES, help="BATCHxSEQUENCE (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=25, help="at most (%(default)s)")
+    parser.add_argument("--limit", type=float, default=20.0, help="seconds a shape and precision, about (%(default)s)")
+    arguments = parser.parse_args(words)
+    settings = {"model": arguments.model, "threads": arguments.threads, "tasks": TASKS, "clock": _clock(arguments)[0]}
+    results = Results(arguments.results, f"speed-{arguments.model}-{arguments.threads}", settings)
+    bench = prepare(arguments.model, arguments.scratch)
+    for precision in arguments.precisions.split(","):
+        shapes = [shape for shape in arguments.shapes.split(",") if shape not in _done(results, precision)]
+        if shapes:
+            measure(bench, precision, shapes, arguments, results)
+    print(results.save())
+
+
+def measure(bench: Workbench, precision: str, shapes: Sequence[str], arguments: Any, results: Results) -> None:
+    """Time one precision's contenders at these shapes."""
+    try:
+        lineup = make_lineup(bench, precision, arguments.threads)
+    except BitfitError as error:
+        lineup = Lineup(refused={"all": error.message})
+    for shape in shapes:
+        ((batch, sequence),) = parse_shapes(shape)
+        work = lineup.work(random_ids(bench.base, batch, sequence))
+        results.measured.setdefault("refused", {})[precision] = lineup.refused
+        if any(name.startswith(STOCK) for name in work):
+            times = time_in_turn(
+                work,
+                rounds=arguments.rounds,
+                warm_up=1,
+                clock=_clock(arguments)[1],
+                limit=arguments.limit,
+                pause=_REST if arguments.threads > 1 else 0.0,
+            )
+            _done(results, precision)[shape] = describe(times)
+            say(f"{bench.name} {precision} {shape}: {shown(_done(results, precision)[shape])}")
+        results.save()
+    for name, reason in lineup.refused.items():
+        say(f"{bench.name} {precision}, {name}: {reason}")
+    del lineup
+    gc.collect()
+
+
+def describe(times: Times) -> dict[str, Any]:
+    """Milliseconds, the ratio to the fastest stock model and its quartiles, for each contender; and the pairs."""
+    stock = times.fastest(name for name in times.seconds if name.startswith(STOCK))
+    contenders = {}
+    for name in times.seconds:
+        low, middle, high = statistics.quantiles(times.ratios(name, stock), n=4, method="inclusive")
+        contenders[name] = {"ms": times.median(name) * 1e3, "ratio": middle, "quartiles": [low, high]}
+    pairs = {name: times.ratio(*pair) for name, pair in PAIRS.items() if set(pair) <= set(times.seconds)}
+    return {"rounds": times.rounds, "fastest stock": stock, "contenders": contenders, "pairs": pairs}
+
+
+def shown(shape: dict[str, Any]) -> str:
+    """The bundles' ratios in a line."""
+    ratios = [f"{name} {each['ratio']:.3f}" for name, each in shape["contenders"].items() if not name.startswith(STOCK)]
+    return f"of {shape['fastest stock']}: {'; '.join(ratios)}"
+
+
+def _done(results: Results, precision: str) -> dict[str, Any]:
+    shapes: dict[str, Any] = results.measured.setdefault("shapes", {}).setdefault(precision, {})
+    return shapes
+
+
+def _clock(arguments: Any) -> tuple[str, Any]:
+    if arguments.threads == 1:
+        return "CPU time of the process", time.process_time
+    return "wall clock", time.perf_counter
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Results as tables: rows of text under a header, in Markdown or plain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from contenders import MIXED, ONE_BY_ONE, PACKED, TABLE
+from targets import TARGETS, find, shapes_of
+
+from bitfit_export.bench import STOCK
+
+__all__ = ["Table", "detail_tables", "target_table"]
+
+Measured: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, a header, and rows as long as the header."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """As Markdown has it, the title as a heading."""
+        lines = [f"### {self.title}", "", _line(self.header), _line(["---"] * len(self.header))]
+        return "\n".join([*lines, *map(_line, self.rows), ""])
+
+
+def target_table(results: Measured) -> Table:
+    """Each target with what was measured."""
+    rows = [target.read(results).cells() for target in TARGETS]
+    return Table("Targets", ("BERT-base, one thread", "at most", "measured", ""), rows)
+
+
+def detail_tables(results: Measured) -> Iterator[Table]:
+    """Everything else that was measured and bears a look."""
+    for name, measured in results.items():
+        kind, _, rest = name.partition("-")
+        if kind == "speed":
+            yield from _speed_tables(rest, measured)
+        elif kind == "load":
+            yield from _load_tables(rest, measured)
+    if "compile_models" in results:
+        yield _figures("Compiling", results["compile_models"])
+    if "training_step" in results:
+        yield _figures("A training step", results["training_step"])
+    if "accuracy" in results:
+        yield _accuracy(results["accuracy"])
+    for rows, measured in results.get("peak", {}).items():
+        yield _peak(rows, measured)
+
+
+def _speed_tables(name: str, measured: Measured) -> Iterator[Table]:
+    model, _, threads = name.rpartition("-")
+    for precision in measured.get("shapes", {}):
+        shapes = shapes_of(measured, precision)
+        names = dict.fromkeys(name for shape in shapes.values() for name in shape["contenders"])
+        ours = [each for each in (TABLE, MIXED, PACKED, ONE_BY_ONE) if each in names]
+        others = [each for each in names if each not in ours and not each.startswith(STOCK)]
+        rows = []
+        for shape, each in shapes.items():
+            stock = each["fastest stock"]
+            first = f"{each['contenders'][stock]['ms']:.2f} ms ({stock.removeprefix(STOCK)})"
+            cells = [find(each, ("contenders", contender, "ratio")) for contender in (*ours, *others)]
+            rows.append([shape, first, *("" if cell is None else f"{cell:.3f}" for cell in cells)])
+        title = f"{model}, {precision}, {threads} thread{'s' if threads != '1' else ''}: time / fastest stock"
+        if shapes:
+            yield Table(title, ("batch x sequence", "fastest stock", *ours, *others), rows)
+
+
+def _load_tables(model: str, measured: Measured) -> Iterator[Table]:
+    for precision, each in measured.items():
+        keys = list(next(iter(each["opened"].values())))
+        rows = [[name, *(f"{figures[key]:.3f}" for key in keys)] for name, figures in each["opened"].items()]
+        yield Table(f"{model}, {precision}: loading; stock by {each['fastest stock']}", ("", *keys), rows)
+
+
+def _figures(title: str, measured: Mapping[str, Mapping[str, float]]) -> Table:
+    keys = dict.fromkeys(key for figures in measured.values() for key in figures)
+    rows = [[key, *(_number(figures.get(key)) for figures in measured.values())] for key in keys]
+    return Table(title, ("", *measured), rows)
+
+
+def _accuracy(measured: Measured) -> Table:
+    rows = [
+        [task, each["metric"], precision, f"{each['value']:.2f}", f"{each['lost']:.2f}", f"{each['agreement']:.2f}"]
+        for precision, tasks in measured.items()
+        for task, each in tasks.items()
+        if task != "refused"
+    ]
+    header = ("task", "metric (x 100)", "precision", "value", "lost", "agreement with fp32 (%)")
+    return Table("Accuracy of the shipped tasks", header, sorted(rows))
+
+
+def _peak(rows: str, measured: Measured) -> Table:
+    peak = measured["peak (GOP/s)"]
+    cells = [
+        [name, f"{each['ms']:.2f} ms", f"{each['of peak']:.1%}", f"{peak[name.split(',')[0]]:.0f} GOP/s"]
+        for name, each in measured["all of BERT-base's"].items()
+    ]
+    header = ("by", "all products of a run", "of the core's peak", "peak")
+    return Table(f"BERT-base's matrix products alone, {rows}", header, cells)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.3f}".removesuffix(".000")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,160 @@
+"""What the product is to reach, and where the results say what it reaches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contenders import PACKED, TABLE
+from speed import SHORT_PAIR, TASK_PAIR
+
+__all__ = ["TARGETS", "Reading", "Report", "Target", "find", "read_results", "shapes_of"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on one measured figure.
+
+    Attributes:
+        limit: the largest value that is good.
+        place: the result's name and the keys that lead to the figure.
+        divisor: the figure by this is in the target's unit.
+    """
+
+    name: str
+    limit: float
+    place: tuple[str, ...]
+    unit: str = ""
+    divisor: float = 1.0
+
+    def read(self, results: Mapping[str, Any]) -> Reading:
+        """Find the figure among the results."""
+        value = find(results, self.place)
+        return Reading(self, None if value is None else float(value) / self.divisor)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was measured for a target; None where nothing was."""
+
+    target: Target
+    value: float | None
+
+    @property
+    def verdict(self) -> str:
+        """`pass`, `shortfall` or `not measured`."""
+        if self.value is None:
+            return "not measured"
+        return "pass" if self.value <= self.target.limit else "shortfall"
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """The target, its bound, the figure and the verdict, as a table has them."""
+        return (self.target.name, self._text(self.target.limit), self._text(self.value), self.verdict)
+
+    def _text(self, value: float | None) -> str:
+        # Three digits, so that a figure just beyond its bound does not look as if it met it.
+        return "" if value is None else f"{value:.3f} {self.target.unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files of a folder of results.
+
+    Attributes:
+        measured: what each file says was measured, by the file's name without its ending.
+        circumstances: where and with what; several lines where files differ.
+    """
+
+    measured: Mapping[str, Any]
+    circumstances: Sequence[str]
+
+
+def read_results(folder: Path) -> Report:
+    """Read all files of a folder of results."""
+    files = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    lines: dict[str, list[str]] = {}
+    for name, content in files.items():
+        lines.setdefault(_circumstances(content), []).append(name)
+    only = len(lines) == 1
+    shown = [line if only else f"{line}: {', '.join(names)}" for line, names in lines.items()]
+    return Report({name: content["measured"] for name, content in files.items()}, shown)
+
+
+def _circumstances(content: Mapping[str, Any]) -> str:
+    machine, versions = content["machine"], content["versions"]
+    libraries = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "torch", "transformers"))
+    return f"{machine['processor']}, {machine['cores']} cores; {libraries}; code {content.get('code', 'unknown')}"
+
+
+def find(results: Mapping[str, Any], place: tuple[str, ...]) -> Any:
+    """What the keys lead to, or None."""
+    value: Any = results
+    for key in place:
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def shapes_of(measured: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """What `speed.py` measured in a precision, by shape, the smallest batch and sequence first."""
+    shapes = find(measured, ("shapes", precision)) or {}
+    return dict(sorted(shapes.items(), key=lambda item: tuple(map(int, item[0].split("x")))))
+
+
+def _speed(precision: str, shape: str, layout: str) -> tuple[str, ...]:
+    return ("speed-bert-base-1", "shapes", precision, shape, "contenders", layout, "ratio")
+
+
+def _pair(shape: str, pair: str) -> tuple[str, ...]:
+    return ("speed-bert-base-1", "shapes", "fp32", shape, "pairs", pair)
+
+
+def _load(precision: str, name: str, key: str) -> tuple[str, ...]:
+    return ("load-bert-base", precision, "opened", name, key)
+
+
+def _speed_targets() -> list[Target]:
+    bounds = (("fp32", TABLE, 0.90), ("fp32", PACKED, 0.90), ("int8", PACKED, 0.85), ("int8", TABLE, 0.90))
+    found = []
+    for precision, contender, limit in bounds:
+        layout = "table" if contender == TABLE else "packed"
+        for shape in ("1x128", "8x128"):
+            name = f"{precision}, {layout}, {shape}: time / {precision} stock"
+            found.append(Target(name, limit, _speed(precision, shape, contender)))
+    for shape in ("8x16", "8x32", "8x128"):
+        found.append(Target(f"8 tasks mixed, {shape}: time / one task", 1.02, _pair(shape, TASK_PAIR)))
+    found.append(Target("8 tasks mixed, 8x16: time / row by row", 0.5, _pair("8x16", SHORT_PAIR)))
+    return found
+
+
+def _load_targets() -> list[Target]:
+    found = []
+    for precision in ("fp32", "int8"):
+        for name, limit in (("bundle", 0.45), ("bundle, prepacked", 0.25)):
+            place = _load(precision, name, "seconds / stock")
+            found.append(Target(f"{precision} {name}: load / stock load", limit, place))
+        place = _load(precision, "bundle", "peak memory / stock")
+        found.append(Target(f"{precision} bundle: peak memory / stock", 0.65, place))
+    return found
+
+
+#: All of BERT-base on one thread, unless a name says otherwise.
+TARGETS = (
+    *_speed_targets(),
+    *_load_targets(),
+    Target("switch of task, 5 tasks", 10, ("switch_tasks", "5", "choosing a row (us)"), "us"),
+    Target("switch of task, 1,000 tasks", 10, ("switch_tasks", "1000", "choosing a row (us)"), "us"),
+    Target("row with fp16 values, 2 labels", 135, ("compile_models", "bert-base", "fp16 row (bytes)"), "KB", 1000),
+    Target("compiling 8 tasks: time / torch.onnx.export", 2, ("compile_models", "bert-base", "compiling / alone")),
+    Target("training step: time / full", 0.55, ("training_step", "bert-base", "seconds, bitfit / full")),
+    Target("training step: growth of memory / full", 0.4, ("training_step", "bert-base", "growth, bitfit / full")),
+    *(
+        Target(f"{precision}, {task}: points lost", limit, ("accuracy", precision, task, "lost"))
+        for precision, limit in (("int8", 0.5), ("int4", 1.5))
+        for task in ("sst2", "mrpc", "cola", "stsb", "rte")
+    ),
+)

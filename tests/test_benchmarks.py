@@ -1,0 +1,159 @@
+"""The benchmarks' scripts: what they write down, how they judge it, and that they run on a model of no size."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="needs bitfit-export[export]")
+
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+TABLE = "bundle: table, one task"
+MIXED = "bundle: table, another task in each row"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a module of `benchmarks/`, as a script there does."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module
+
+
+def shape(**ratios: float) -> dict[str, Any]:
+    """What speed.py writes for a shape: these contenders, and a stock model of 10 ms."""
+    times = {"stock: torch": 1.0, **ratios}
+    contenders = {name: {"ms": 10 * ratio, "ratio": ratio, "quartiles": [ratio] * 2} for name, ratio in times.items()}
+    return {"rounds": 5, "fastest stock": "stock: torch", "contenders": contenders, "pairs": {"mixed / one task": 1.03}}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Made-up results of BERT-base: good at one shape and not at the other, and not so good at mixing tasks."""
+    shapes = {"fp32": {"8x128": shape(**{TABLE: 0.91, MIXED: 0.92}), "1x128": shape(**{TABLE: 0.90})}}
+    files = {
+        "speed-bert-base-1": {"shapes": {**shapes, "int8": {}}, "refused": {}},
+        "compile_models": {"bert-base": {"fp16 row (bytes)": 135_001, "compiling / alone": 1.5}},
+        "switch_tasks": {"5": {"choosing a row (us)": 10.0}},
+    }
+    versions = {"onnxruntime": "1.2.3", "torch": "4.5", "transformers": "6.7"}
+    for name, measured in files.items():
+        content = {"machine": {"cores": 2, "processor": "a processor"}, "versions": versions, "code": "abc"}
+        (tmp_path / f"{name}.json").write_text(json.dumps({**content, "measured": measured}))
+    return tmp_path
+
+
+def test_each_target_is_met_missed_or_not_measured(
+    script: Callable[[str], ModuleType], results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("report").main(["--results", str(results)])
+    lines = capsys.readouterr().out.splitlines()
+    verdicts = {name: _line_of(lines, name).split()[-1] for name in ("fp32, table, 1x128", "fp32, table, 8x128")}
+    assert verdicts == {"fp32, table, 1x128": "pass", "fp32, table, 8x128": "shortfall"}
+    assert _line_of(lines, "fp32, table, 1x128").split()[-3:] == ["0.900", "0.900", "pass"]
+    assert _line_of(lines, "int8, packed, 1x128").endswith("not measured")
+    assert _line_of(lines, "8 tasks mixed, 8x128").split()[-3:] == ["1.020", "1.030", "shortfall"]
+    assert _line_of(lines, "row with fp16 values").endswith("shortfall")  # 135.001 KB
+    assert _line_of(lines, "switch of task, 5 tasks").endswith("pass")
+    assert _line_of(lines, "compiling 8 tasks").split()[-3:] == ["2.000", "1.500", "pass"]
+    assert lines[-1] == "a processor, 2 cores; onnxruntime 1.2.3, torch 4.5, transformers 6.7; code abc"
+
+
+def test_the_design_names_no_figure_that_no_target_bounds(script: Callable[[str], ModuleType]) -> None:
+    limits = {target.limit for target in script("targets").TARGETS}
+    assert {0.90, 0.85, 1.02, 0.5, 0.45, 0.65, 0.25, 10, 135, 2, 0.55, 0.4} <= limits
+
+
+def test_a_page_gets_tables_and_figure_between_its_marks(
+    script: Callable[[str], ModuleType], results: Path, tmp_path: Path
+) -> None:
+    report = script("report")
+    page = tmp_path / "page.md"
+    page.write_text(f"# before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    words = ["--results", str(results), "--update", str(page)]
+    report.main(words)
+    text = page.read_text()
+    assert text.startswith(f"# before\n{report.BEGIN}\n")
+    assert text.endswith(f"{report.END}\nafter\n")
+    assert "old" not in text
+    assert "| 1x128 | 10.00 ms (torch) | 0.900 |  |" in text
+    assert text.index("| 1x128 | 10.00 ms") < text.index("| 8x128 | 10.00 ms")
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+    drawn = (tmp_path / "page.svg").read_bytes()
+    report.main(words)
+    assert page.read_text() == text
+    assert (tmp_path / "page.svg").read_bytes() == drawn
+
+
+def test_a_page_without_marks_is_left_alone(script: Callable[[str], ModuleType], results: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# no marks\n")
+    with pytest.raises(SystemExit, match="expected both"):
+        script("report").main(["--results", str(results), "--update", str(page)])
+    assert page.read_text() == "# no marks\n"
+
+
+def test_results_go_on_only_in_the_same_circumstances(
+    script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = script("common")
+    first = common.Results(tmp_path, "some", {"rounds": 3})
+    first.measured["a"] = 1
+    first.save()
+    assert common.Results(tmp_path, "some", {"rounds": 3}).measured == {"a": 1}
+    assert common.Results(tmp_path, "some", {"rounds": 4}).measured == {}
+    monkeypatch.setattr(common, "code_digest", lambda: "0" * 64)
+    assert common.Results(tmp_path, "some", {"rounds": 3}).measured == {}
+
+
+def test_a_model_without_weights_of_its_precision_is_not_measured(
+    script: Callable[[str], ModuleType], tiny_bundle: Path
+) -> None:
+    from bitfit_export.errors import CompileError
+
+    models = script("models")
+    models._check_precision(tiny_bundle / "model.onnx", "fp32")
+    for precision in ("int8", "int4", "fp16"):
+        with pytest.raises(CompileError, match=f"expected {precision}"):
+            models._check_precision(tiny_bundle / "model.onnx", precision)
+
+
+@pytest.mark.slow
+def test_speed_measures_every_contender_shape_by_shape_and_goes_on(
+    script: Callable[[str], ModuleType],
+    minilm_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from bitfit_export import stock
+
+    one_way = "torch, older exporter"  # the quickest
+    monkeypatch.setattr(stock, "STOCK_WAYS", {one_way: stock.STOCK_WAYS[one_way]})
+    words = ["--model", "tiny", "--rounds", "2", "--precisions", "fp32", "--results", str(tmp_path)]
+    words += ["--scratch", str(tmp_path / "scratch")]
+    speed = script("speed")
+    speed.main([*words, "--shapes", "2x4"])
+    path = Path(capsys.readouterr().out.strip())
+    content = json.loads(path.read_text())
+    measured = content["measured"]["shapes"]["fp32"]
+    contenders = measured["2x4"]["contenders"]
+    expected = {TABLE, MIXED, "bundle: table, row by row", "bundle: packed", "PyTorch", f"stock: {one_way}"}
+    assert expected <= set(contenders), content["measured"]["refused"]
+    assert contenders[f"stock: {one_way}"]["ratio"] == 1.0
+    assert all(each["ms"] > 0 for each in contenders.values())
+    assert set(measured["2x4"]["pairs"]) == {"mixed / one task", "mixed / row by row"}
+    speed.main([*words, "--shapes", "2x4,1x4"])
+    capsys.readouterr()
+    again = json.loads(path.read_text())["measured"]["shapes"]["fp32"]
+    assert again["2x4"] == measured["2x4"]
+    assert MIXED not in again["1x4"]["contenders"]
+
+
+def _line_of(lines: list[str], name: str) -> str:
+    return next(line for line in lines if line.startswith(name))
