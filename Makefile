@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run tests beside each other.
+WORKERS := 2
 # Installed once for each state of the two files that say what to install.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 
@@ -11,8 +13,9 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum |
 demo: install ## compile the packaged model with five real tasks and run them
 	$(BIN)/python examples/demo.py
 
-test: install ## every test, the slow ones included
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: install ## every test, the slow ones included; those of the C++ runtime build it, so they come one by one
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/runtimes $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/runtimes $(PYTEST_ARGS)
 
 check: install ## what CI runs before the tests
 	$(BIN)/ruff check .

@@ -217,7 +217,7 @@ def test_a_narrow_dense_layer_and_a_linear_head_need_two_bundles(tiny_base: Base
 @pytest.mark.parametrize(
     ("late", "message"),
     [
-        ({"pooling": "last"}, "reads the base's last, the frozen model has pooler, cls, mean"),
+        ({"pooling": "last"}, "reads the base's last, the frozen model has pooler, cls"),
         ({"problem_type": "token"}, "has no token_logits"),
         ({"pooling": "cls", "activation": "tanh"}, "has activation tanh, the frozen model has None"),
     ],

@@ -9,7 +9,9 @@ a model makes something up, and that may change.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from bitfit_export.compiler.fold.linear import weight_of
 from bitfit_export.compiler.fold.outcome import Flow, Outcome, Vanished
@@ -82,7 +84,7 @@ def _softmax_behind(tensor: gs.Tensor) -> gs.Node | None:
     node = producer_of(tensor)
     if node is None:
         return None
-    if node.op == "Identity" or (node.op == "Reshape" and _keeps_rows(node)):
+    if node.op == "Identity" or (node.op == "Reshape" and _keeps_rows(node)) or _stays_exact(node):
         return _softmax_behind(node.inputs[0])
     if node.op == "Where":
         condition = producer_of(node.inputs[0])
@@ -98,6 +100,11 @@ def _softmax_behind(tensor: gs.Tensor) -> gs.Node | None:
 def _keeps_rows(reshape: gs.Node) -> bool:
     before, after = sizes_of(reshape.inputs[0]), reshape_sizes(reshape)
     return bool(before and after and after[-1] is not None and before[-1] == after[-1])
+
+
+def _stays_exact(cast: gs.Node) -> bool:
+    """Whether the node is a Cast that rounds nothing away, as eager attention has one behind its softmax."""
+    return cast.op == "Cast" and cast.attrs["to"] in (TensorProto.FLOAT, TensorProto.DOUBLE, np.float32, np.float64)
 
 
 def _rows_sum_to_one(tensor: gs.Tensor) -> bool:
