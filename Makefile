@@ -8,7 +8,7 @@ WORKERS := 2
 # Installed once for each state of the two files that say what to install.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 
-.PHONY: demo test check install clean
+.PHONY: demo test check cpp install clean
 
 demo: install ## compile the packaged model with five real tasks and run them
 	$(BIN)/python examples/demo.py
@@ -21,6 +21,11 @@ check: install ## what CI runs before the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+cpp: install ## the C++ runtime and its programs, into build/cpp/default; needs cmake and nlohmann-json
+	sh runtimes/cpp/tools/get_onnxruntime.sh build/onnxruntime $(BIN)/python
+	cd runtimes/cpp && ONNXRUNTIME_ROOT=$(CURDIR)/build/onnxruntime cmake --preset default
+	cmake --build build/cpp/default --parallel 2
 
 install: $(STAMP)
 

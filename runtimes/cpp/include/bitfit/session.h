@@ -1,0 +1,172 @@
+// A bundle that is ready to run: any of its tasks, or a batch in which every row is another task.
+//
+//     std::unique_ptr<bitfit::Session> session;
+//     bitfit::Status status = bitfit::Session::open("bundles/minilm-l6", {}, &session);
+//     std::vector<bitfit::Result> results;
+//     if (status.ok()) status = session->predict({{"A warm, funny film."}}, {"sst2"}, {}, &results);
+//     if (!status.ok()) report(status.text(), status.hint);
+//
+// Threads. Any number of threads may use one session, also to load and unload tasks. A run sees one whole row of each
+// task, the old one or the new one. A row that is refused changes nothing.
+//
+// Memory. `run` on ids allocates nothing once its Workspace has seen a batch of that size: the logits go into the
+// caller's memory, and everything else is kept in the Workspace, of which each thread has its own. What ONNX Runtime
+// allocates inside of a run is its own business. Everything else may allocate.
+
+#ifndef BITFIT_SESSION_H
+#define BITFIT_SESSION_H
+
+#include <bitfit/status.h>
+#include <bitfit/tokenizer.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace bitfit {
+
+struct SessionOptions {
+  int threads = 0;                 // for one run; 0: ONNX Runtime's choice, one a core
+  std::vector<std::string> tasks;  // to load; none: all of the bundle's
+  std::size_t room = 0;            // for so many tasks in all: loading one of them then copies nothing but its row
+  bool check_hashes = false;       // compare SHA-256 of every file, which reads all of them; of rows it is done always
+};
+
+struct TaskInfo {
+  std::string name;
+  ProblemType problem_type = ProblemType::single_label;
+  std::vector<std::string> labels;  // in id order; empty for a regression
+  std::uint32_t label_count = 0;    // the number of head outputs
+  std::uint32_t task_version = 0;
+};
+
+// Ids to run. The arrays are the caller's, [rows, tokens] in C order.
+struct Batch {
+  const std::int64_t* input_ids = nullptr;
+  const std::int64_t* attention_mask = nullptr;  // 1 for a token, 0 for padding
+  const std::int64_t* token_type_ids = nullptr;  // null: zeros
+  std::size_t rows = 0;
+  std::size_t tokens = 0;
+};
+
+// Where logits go. The first two are the caller's, a run fills in the others.
+//
+// A sentence task has [rows, labels]; a token or span task [rows, tokens, labels]. With tasks of different widths
+// `labels` is the largest, and what lies beyond a row's own labels is -infinity.
+struct Logits {
+  float* values = nullptr;
+  std::size_t capacity = 0;  // in values
+  std::size_t rows = 0;
+  std::size_t tokens = 0;  // 0 for a sentence task
+  std::size_t labels = 0;
+
+  std::size_t size() const noexcept { return rows * (tokens == 0 ? 1 : tokens) * labels; }
+};
+
+// What one thread needs for its runs, kept from one to the next.
+class Workspace {
+ public:
+  Workspace();
+  ~Workspace();
+  Workspace(Workspace&&) noexcept;
+  Workspace& operator=(Workspace&&) noexcept;
+
+  struct Parts;  // the library's own
+
+ private:
+  friend class Session;
+  std::unique_ptr<Parts> parts_;
+};
+
+struct PredictOptions {
+  bool truncate = false;               // cut a text that is too long instead of refusing it
+  std::size_t max_length = 0;          // in tokens; 0: what the model takes
+  std::size_t batch_size = 32;         // texts of similar length that are run at once
+  std::size_t max_answer_tokens = 30;  // the longest answer of a span task
+};
+
+// One label, word or answer. start and end count characters: of the text, of its words with a space between each two,
+// or of the context.
+struct Prediction {
+  std::string label;  // empty for a regression and for an answer
+  double score = 0;   // a probability; of a regression the value itself
+  std::string text;   // the word, or the answer
+  std::size_t start = 0;
+  std::size_t end = 0;
+};
+
+// Of one text: one prediction for a sentence or span task, for a token task one a word.
+using Result = std::vector<Prediction>;
+
+class Session {
+ public:
+  // Open the bundle in `folder`. `*out` is written only when the status is ok.
+  //
+  // A bundle_error or row_error: a file that is missing or damaged, or does not belong to the others. An input_error: a
+  // task that the bundle lacks. A usage_error: a number of threads below 0.
+  static Status open(const std::string& folder, const SessionOptions& options, std::unique_ptr<Session>* out) noexcept;
+
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // The loaded tasks, by name.
+  Status tasks(std::vector<TaskInfo>* out) const noexcept;
+  Status find_task(std::string_view name, TaskInfo* out) const noexcept;
+
+  // Load a row file, or replace the loaded task of the same name.
+  //
+  // `name` is by default the row's own. `labels` are by default those of the loaded task that it replaces, or of the
+  // bundle's task of that name, where type and number are the same; else LABEL_0, LABEL_1, ...
+  //
+  // A row_error or bundle_error: the file can't be read, is damaged or was made for another model. An input_error: a
+  // name or labels that can't be, a row that is older than the loaded one, or one that the model has no output for.
+  Status load_task(const std::string& path, std::string_view name = {},
+                   const std::vector<std::string>& labels = {}) noexcept;
+
+  // As `load_task`, from bytes that are only read during the call: a row that comes from flash or over the air.
+  Status load_task(const void* data, std::size_t size, std::string_view name = {},
+                   const std::vector<std::string>& labels = {}) noexcept;
+
+  // Load a task of the bundle from tasks/<name>.onnx_adapter by ONNX Runtime's own LoraAdapter, in the layout `named`.
+  // An adapter has no checksum and no labels: it must be the one of which the manifest has the SHA-256.
+  Status load_adapter(const std::string& name) noexcept;
+
+  // Forget a task. Runs under way finish with it.
+  Status unload_task(std::string_view name) noexcept;
+
+  // The longest sequence that the model takes, in tokens.
+  std::size_t max_tokens() const noexcept;
+
+  // How many values a run of such a batch may need in `Logits`, for the tasks that are loaded now.
+  std::size_t logits_capacity(std::size_t rows, std::size_t tokens) const noexcept;
+
+  // Run a batch: every row is of the task `task`, or row i of the task `tasks[i]`, of which there are batch.rows.
+  //
+  // An input_error: a task that is not loaded, ids that the model can't take, logits that have no room, sentence tasks
+  // together with token or span tasks, or different tasks where the bundle's layout runs one at a time.
+  Status run(std::string_view task, const Batch& batch, Workspace* workspace, Logits* logits) const noexcept;
+  Status run(const std::string_view* tasks, std::size_t task_count, const Batch& batch, Workspace* workspace,
+             Logits* logits) const noexcept;
+
+  // The bundle's tokenizer; null, and the reason in `why`, where this library can't read it.
+  const Tokenizer* tokenizer(Status* why = nullptr) const noexcept;
+
+  // Answer texts, each for its task; one task stands for all of them. All texts see the same rows. A context of a span
+  // task is never cut: it is read in windows, and the best answer counts.
+  Status predict(const std::vector<Text>& texts, const std::vector<std::string>& tasks, const PredictOptions& options,
+                 std::vector<Result>* out) const noexcept;
+
+  struct Parts;  // the library's own
+
+ private:
+  explicit Session(std::unique_ptr<Parts> parts) noexcept;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace bitfit
+
+#endif  // BITFIT_SESSION_H

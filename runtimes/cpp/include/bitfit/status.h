@@ -1,0 +1,41 @@
+// What became of a call: the one way in which this library reports that something went wrong. No exception leaves it.
+
+#ifndef BITFIT_STATUS_H
+#define BITFIT_STATUS_H
+
+#include <bitfit/bias_row.h>
+
+#include <cstddef>
+#include <string>
+
+namespace bitfit {
+
+// Who is at fault. The names are those of the Python package's errors.
+enum class StatusCode : std::uint8_t {
+  ok = 0,
+  bundle_error = 1,  // a bundle, or a file of it, that is missing, damaged or made for another one
+  row_error = 2,     // a bias row that is refused; Status::row_status says why
+  input_error = 3,   // what the caller wants to run or to load: ids, texts, a task's name
+  usage_error = 4,   // an option that can't be
+  failure = 5,       // anything else, such as memory that is not there
+};
+
+// A code, and for a person: what was found and what was expected, and what to do about it. Empty strings when ok.
+struct [[nodiscard]] Status {
+  static constexpr std::ptrdiff_t no_row = -1;
+
+  StatusCode code = StatusCode::ok;
+  std::string message = {};
+  std::string hint = {};
+  RowStatus row_status = RowStatus::ok;  // only a row_error has another one
+  std::ptrdiff_t row = no_row;           // of a batch or a list of texts, where the message is about one of them
+
+  bool ok() const noexcept { return code == StatusCode::ok; }
+
+  // The whole message: with the row in front, where it is about one.
+  std::string text() const { return row == no_row ? message : "row " + std::to_string(row) + " " + message; }
+};
+
+}  // namespace bitfit
+
+#endif  // BITFIT_STATUS_H

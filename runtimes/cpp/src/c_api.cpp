@@ -1,0 +1,156 @@
+// The C API's part for sessions: the C++ one, with strings and codes.
+
+#include <bitfit/bitfit.h>
+#include <bitfit/session.h>
+
+#include "failure.h"
+
+#include <algorithm>
+
+struct bitfit_session {
+  std::unique_ptr<bitfit::Session> session;
+};
+
+struct bitfit_workspace {
+  bitfit::Workspace workspace;
+  std::vector<std::string_view> tasks;
+};
+
+namespace {
+
+using bitfit::guard;
+using bitfit::Status;
+
+// Cut where there is no room, but not within a character.
+void copy_text(const std::string& text, char* out, size_t size) {
+  if (out == nullptr || size == 0) return;
+  size_t length = std::min(text.size(), size - 1);
+  while (length < text.size() && length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
+  std::copy_n(text.data(), length, out);
+  out[length] = '\0';
+}
+
+bitfit_code report(const Status& status, bitfit_error* error) noexcept {
+  const auto code = static_cast<bitfit_code>(status.code);
+  if (error == nullptr) return code;
+  error->code = code;
+  error->message[0] = error->hint[0] = '\0';
+  const Status copied = guard([&] {
+    if (status.ok()) return;  // no allocation in a run that went well
+    copy_text(status.text(), error->message, sizeof error->message);
+    copy_text(status.hint, error->hint, sizeof error->hint);
+  });
+  return copied.ok() ? code : static_cast<bitfit_code>(copied.code);
+}
+
+void require(const void* argument, const char* name) {
+  if (argument == nullptr) {
+    bitfit::fail(bitfit::StatusCode::usage_error, bitfit::text_of(name, " is NULL, expected one"));
+  }
+}
+
+std::string text_or_empty(const char* text) { return text == nullptr ? std::string() : std::string(text); }
+
+}  // namespace
+
+extern "C" {
+
+bitfit_session* bitfit_open(const char* folder, int threads, bitfit_error* error) {
+  bitfit_session* opened = nullptr;
+  const Status status = guard([&] {
+    require(folder, "folder");
+    auto session = std::make_unique<bitfit_session>();
+    bitfit::SessionOptions options;
+    options.threads = threads;
+    bitfit::check(bitfit::Session::open(folder, options, &session->session));
+    opened = session.release();
+  });
+  report(status, error);
+  return opened;
+}
+
+void bitfit_close(bitfit_session* session) { delete session; }
+
+bitfit_code bitfit_load_task(bitfit_session* session, const char* path, const char* name, bitfit_error* error) {
+  return report(guard([&] {
+                  require(session, "session");
+                  require(path, "path");
+                  bitfit::check(session->session->load_task(std::string(path), text_or_empty(name)));
+                }),
+                error);
+}
+
+bitfit_code bitfit_load_task_bytes(bitfit_session* session, const void* data, size_t size, const char* name,
+                                   bitfit_error* error) {
+  return report(guard([&] {
+                  require(session, "session");
+                  require(data, "data");
+                  bitfit::check(session->session->load_task(data, size, text_or_empty(name)));
+                }),
+                error);
+}
+
+bitfit_code bitfit_unload_task(bitfit_session* session, const char* name, bitfit_error* error) {
+  return report(guard([&] {
+                  require(session, "session");
+                  require(name, "name");
+                  bitfit::check(session->session->unload_task(name));
+                }),
+                error);
+}
+
+bitfit_workspace* bitfit_workspace_new(void) {
+  bitfit_workspace* workspace = nullptr;
+  const Status status = guard([&] { workspace = std::make_unique<bitfit_workspace>().release(); });
+  return status.ok() ? workspace : nullptr;
+}
+
+void bitfit_workspace_free(bitfit_workspace* workspace) { delete workspace; }
+
+bitfit_code bitfit_run(const bitfit_session* session, const char* const* tasks, size_t task_count,
+                       const bitfit_batch* batch, bitfit_workspace* workspace, bitfit_logits* logits,
+                       bitfit_error* error) {
+  return report(guard([&] {
+                  require(session, "session");
+                  require(tasks, "tasks");
+                  require(batch, "batch");
+                  require(workspace, "workspace");
+                  require(logits, "logits");
+                  workspace->tasks.clear();
+                  for (size_t i = 0; i < task_count; ++i) {
+                    require(tasks[i], "a task");
+                    workspace->tasks.emplace_back(tasks[i]);
+                  }
+                  bitfit::Logits found{logits->values, logits->capacity, 0, 0, 0};
+                  bitfit::check(session->session->run(
+                      workspace->tasks.data(), task_count,
+                      {batch->input_ids, batch->attention_mask, batch->token_type_ids, batch->rows, batch->tokens},
+                      &workspace->workspace, &found));
+                  *logits = {found.values, found.capacity, found.rows, found.tokens, found.labels};
+                }),
+                error);
+}
+
+bitfit_code bitfit_predict(const bitfit_session* session, const char* task, const char* text, const char* text_pair,
+                           char* label, size_t label_size, double* score, bitfit_error* error) {
+  return report(guard([&] {
+                  require(session, "session");
+                  require(task, "task");
+                  require(text, "text");
+                  bitfit::Text asked{text};
+                  if (text_pair != nullptr) asked.second = text_pair;
+                  std::vector<bitfit::Result> results;
+                  bitfit::check(session->session->predict({asked}, {task}, {}, &results));
+                  if (results[0].size() != 1) {
+                    bitfit::fail(
+                        bitfit::StatusCode::input_error,
+                        bitfit::text_of("the task ", task, " answers words, expected a sentence or span task"));
+                  }
+                  const bitfit::Prediction& found = results[0][0];
+                  copy_text(found.label.empty() ? found.text : found.label, label, label_size);
+                  if (score != nullptr) *score = found.score;
+                }),
+                error);
+}
+
+}  // extern "C"

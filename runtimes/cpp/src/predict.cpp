@@ -1,0 +1,210 @@
+// Texts to answers: tokenised, run in batches of similar length, and read.
+
+#include "failure.h"
+#include "predictions.h"
+#include "session_parts.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace bitfit {
+namespace {
+
+// A sequence to run, and the text that it comes from.
+struct Piece {
+  std::size_t row;
+  Tokens tokens;
+};
+
+constexpr std::size_t window_overlap = 128;
+
+void check_kind(const Text& text, const TaskInfo& task, std::size_t row) {
+  const bool pair = text.second.has_value(), words = !text.words.empty();
+  if (task.problem_type == ProblemType::span    ? pair && !words
+      : task.problem_type == ProblemType::token ? !pair
+                                                : !words) {
+    return;
+  }
+  const char* const found = words ? "a list of words" : pair ? "a pair of texts" : "a text";
+  const char* const expected = task.problem_type == ProblemType::span    ? "a question and a context"
+                               : task.problem_type == ProblemType::token ? "a text or a list of words"
+                                                                         : "a text or a pair of texts";
+  fail_row(row, text_of("is ", found, ", expected ", expected, " for the task ", task.name));
+}
+
+// Tokenise each text for its task.
+class Cutter {
+ public:
+  Cutter(const Tokenizer& tokenizer, const PredictOptions& options, std::size_t max_tokens)
+      : tokenizer_(tokenizer), truncate_(options.truncate), limit_(options.max_length) {
+    if (limit_ > max_tokens) {
+      fail(StatusCode::usage_error, text_of("max_length is ", limit_, ", expected 1 to ", max_tokens, " tokens"));
+    }
+    if (limit_ == 0) limit_ = max_tokens;
+  }
+
+  void cut(std::size_t row, const Text& text, const TaskInfo& task, std::vector<Piece>* pieces) const {
+    check_kind(text, task, row);
+    Tokens tokens;
+    at_row(row, tokenizer_.encode(text, &tokens));
+    if (task.problem_type == ProblemType::span) {
+      std::vector<Tokens> windows;
+      at_row(row, cut_windows(tokens, limit_, window_overlap, &windows));
+      for (Tokens& window : windows) pieces->push_back({row, std::move(window)});
+      return;
+    }
+    if (tokens.size() > limit_ && !truncate_) {
+      fail_row(row, text_of("has ", tokens.size(), " tokens, expected at most ", limit_),
+               "shorten the text, or truncate it");
+    }
+    check(truncate(&tokens, limit_));
+    if (tokens.empty()) fail_row(row, "has no token, expected at least one");
+    pieces->push_back({row, std::move(tokens)});
+  }
+
+ private:
+  static void at_row(std::size_t row, Status status) {
+    if (status.code == StatusCode::input_error) fail_row(row, "is refused: " + status.message, status.hint);
+    check(std::move(status));
+  }
+
+  const Tokenizer& tokenizer_;
+  bool truncate_;
+  std::size_t limit_;
+};
+
+// Sequences padded to the longest.
+struct Padded {
+  std::vector<std::int64_t> ids, mask, types;
+  Batch batch;
+
+  void assign(const std::vector<const Piece*>& pieces, std::int64_t pad_token_id) {
+    std::size_t longest = 0;
+    for (const Piece* piece : pieces) longest = std::max(longest, piece->tokens.size());
+    const std::size_t count = pieces.size() * longest;
+    ids.assign(count, pad_token_id);
+    mask.assign(count, 0);
+    types.assign(count, 0);
+    for (std::size_t row = 0; row < pieces.size(); ++row) {
+      for (std::size_t i = 0; i < pieces[row]->tokens.size(); ++i) {
+        const Token& token = pieces[row]->tokens[i];
+        ids[row * longest + i] = token.id;
+        mask[row * longest + i] = 1;
+        types[row * longest + i] = token.type_id;
+      }
+    }
+    batch = {ids.data(), mask.data(), types.data(), pieces.size(), longest};
+  }
+};
+
+// Runs pieces and reads what comes out.
+class Runner {
+ public:
+  Runner(const Session::Parts& session, const std::vector<Text>& texts, const Lease& lease,
+         const PredictOptions& options)
+      : session_(session), texts_(texts), lease_(lease), options_(options), results_(texts.size()) {}
+
+  std::vector<Result> run(const std::vector<Piece>& pieces) {
+    std::vector<const Piece*> order;
+    for (const Piece& piece : pieces) order.push_back(&piece);
+    const auto before = [this](const Piece* left, const Piece* right) {
+      const auto left_group = group_of(left), right_group = group_of(right);
+      return left_group != right_group ? left_group < right_group : left->tokens.size() < right->tokens.size();
+    };
+    std::stable_sort(order.begin(), order.end(), before);
+    for (auto start = order.begin(); start != order.end();) {
+      auto end = start;
+      while (end != order.end() && static_cast<std::size_t>(end - start) < options_.batch_size &&
+             group_of(*end) == group_of(*start)) {
+        ++end;
+      }
+      run_batch({start, end});
+      start = end;
+    }
+    return std::move(results_);
+  }
+
+ private:
+  const std::shared_ptr<const LoadedTask>& task_of(const Piece* piece) const {
+    return lease_.tasks[lease_.tasks.size() == 1 ? 0 : piece->row];
+  }
+
+  // Pieces of one group can be run together.
+  std::pair<bool, std::string_view> group_of(const Piece* piece) const {
+    const TaskInfo& info = task_of(piece)->info;
+    return {is_token_task(info), session_.store->mixes_tasks() ? std::string_view() : info.name};
+  }
+
+  void run_batch(const std::vector<const Piece*>& pieces) {
+    padded_.assign(pieces, session_.manifest.pad_token_id);
+    workspace_.lease.clear();
+    workspace_.lease.table = lease_.table;
+    std::size_t labels = 1;
+    for (const Piece* piece : pieces) {
+      workspace_.lease.tasks.push_back(task_of(piece));
+      labels = std::max<std::size_t>(labels, task_of(piece)->info.label_count);
+    }
+    if (lease_.tasks.size() == 1) workspace_.lease.tasks.resize(1);
+    values_.resize(padded_.batch.rows * padded_.batch.tokens * labels);
+    Logits logits{values_.data(), values_.size(), 0, 0, 0};
+    session_.run(padded_.batch, &workspace_, &logits);
+    const std::size_t per_row = logits.size() / logits.rows;
+    for (std::size_t i = 0; i < pieces.size(); ++i) read(*pieces[i], logits.values + i * per_row, logits.labels);
+  }
+
+  void read(const Piece& piece, const float* logits, std::size_t row_labels) {
+    const TaskInfo& info = task_of(&piece)->info;
+    const Text& text = texts_[piece.row];
+    Result& result = results_[piece.row];
+    if (info.problem_type == ProblemType::token) {
+      result = label_words(info, logits, row_labels, piece.tokens, text);
+    } else if (info.problem_type == ProblemType::span) {
+      Prediction answer = find_answer(logits, row_labels, piece.tokens, *text.second, options_.max_answer_tokens);
+      if (result.empty() || is_better(answer, result[0])) result = {std::move(answer)};
+    } else {
+      result = {best_label(info, logits)};
+    }
+  }
+
+  const Session::Parts& session_;
+  const std::vector<Text>& texts_;
+  const Lease& lease_;
+  const PredictOptions& options_;
+  std::vector<Result> results_;
+  Workspace::Parts workspace_;
+  Padded padded_;
+  std::vector<float> values_;
+};
+
+void check_counts(const std::vector<Text>& texts, const std::vector<std::string>& tasks,
+                  const PredictOptions& options) {
+  if (texts.empty()) fail(StatusCode::input_error, "there is no text, expected at least one");
+  if (tasks.size() != 1 && tasks.size() != texts.size()) {
+    fail(StatusCode::input_error, text_of("there are ", tasks.size(), " tasks for ", texts.size(),
+                                          " texts, expected one task, or one for each text"));
+  }
+  if (options.batch_size == 0 || options.max_answer_tokens == 0) {
+    fail(StatusCode::usage_error, "batch_size or max_answer_tokens is 0, expected 1 or more");
+  }
+}
+
+}  // namespace
+
+Status Session::predict(const std::vector<Text>& texts, const std::vector<std::string>& tasks,
+                        const PredictOptions& options, std::vector<Result>* out) const noexcept {
+  return guard([&] {
+    check_counts(texts, tasks, options);
+    if (!parts_->tokenizer) check(parts_->tokenizer_status);
+    Lease lease;
+    const std::vector<std::string_view> names(tasks.begin(), tasks.end());
+    parts_->store->hold(names.data(), names.size(), &lease);
+    const Cutter cutter(*parts_->tokenizer, options, parts_->max_tokens());
+    std::vector<Piece> pieces;
+    for (std::size_t row = 0; row < texts.size(); ++row) {
+      cutter.cut(row, texts[row], lease.tasks[lease.tasks.size() == 1 ? 0 : row]->info, &pieces);
+    }
+    *out = Runner(*parts_, texts, lease, options).run(pieces);
+  });
+}
+
+}  // namespace bitfit

@@ -1,0 +1,109 @@
+#include <bitfit/session.h>
+
+#include "failure.h"
+#include "mapped_file.h"
+#include "session_parts.h"
+#include "sha256.h"
+
+#include <algorithm>
+
+namespace bitfit {
+
+Workspace::Workspace() : parts_(std::make_unique<Parts>()) {}
+Workspace::~Workspace() = default;
+Workspace::Workspace(Workspace&&) noexcept = default;
+Workspace& Workspace::operator=(Workspace&&) noexcept = default;
+
+Session::Session(std::unique_ptr<Parts> parts) noexcept : parts_(std::move(parts)) {}
+Session::~Session() = default;
+
+Status Session::open(const std::string& folder, const SessionOptions& options, std::unique_ptr<Session>* out) noexcept {
+  return guard([&] { out->reset(new Session(std::make_unique<Parts>(folder, options))); });
+}
+
+Status Session::tasks(std::vector<TaskInfo>* out) const noexcept {
+  return guard([&] { *out = parts_->store->tasks(); });
+}
+
+Status Session::find_task(std::string_view name, TaskInfo* out) const noexcept {
+  return guard([&] {
+    if (parts_->store->find(name, out)) return;
+    Lease lease;
+    parts_->store->hold(&name, 1, &lease);  // fails, with the names that there are
+    *out = lease.tasks.front()->info;
+  });
+}
+
+Status Session::load_task(const std::string& path, std::string_view name,
+                          const std::vector<std::string>& labels) noexcept {
+  return guard([&] {
+    const MappedFile file(path);
+    parts_->load(read_row(file.data(), file.size(), parts_->manifest.layout, path), name, labels);
+  });
+}
+
+Status Session::load_task(const void* data, std::size_t size, std::string_view name,
+                          const std::vector<std::string>& labels) noexcept {
+  return guard([&] { parts_->load(read_row(data, size, parts_->manifest.layout, "in memory"), name, labels); });
+}
+
+Status Session::load_adapter(const std::string& name) noexcept {
+  return guard([&] {
+    const auto record = parts_->manifest.tasks.find(name);
+    const std::string path = "tasks/" + name + ".onnx_adapter";
+    const auto file = parts_->manifest.files.find(path);
+    if (record == parts_->manifest.tasks.end() || file == parts_->manifest.files.end()) {
+      fail(StatusCode::input_error, text_of("the bundle has no adapter for the task \"", name, '"'),
+           "load the task's row, or export the bundle with adapters");
+    }
+    const MappedFile bytes(parts_->folder + "/" + path);
+    if (sha256_of(bytes.data(), bytes.size()) != file->second.sha256) {
+      fail(StatusCode::bundle_error, text_of(path, " has another sha256 than the manifest says"), copy_again);
+    }
+    const TaskRecord& task = record->second;
+    TaskInfo info{name, task.problem_type, task.labels, task.label_count(), task.task_version};
+    parts_->store->add_adapter(bytes.data(), bytes.size(), std::move(info));
+  });
+}
+
+Status Session::unload_task(std::string_view name) noexcept {
+  return guard([&] { parts_->store->remove(name); });
+}
+
+std::size_t Session::max_tokens() const noexcept { return parts_->max_tokens(); }
+
+std::size_t Session::logits_capacity(std::size_t rows, std::size_t tokens) const noexcept {
+  std::size_t capacity = 0;
+  const Status status = guard([&] {
+    for (const TaskInfo& task : parts_->store->tasks()) {
+      capacity = std::max(capacity, rows * (is_token_task(task) ? tokens : 1) * task.label_count);
+    }
+  });
+  return status.ok() ? capacity : 0;
+}
+
+Status Session::run(std::string_view task, const Batch& batch, Workspace* workspace, Logits* logits) const noexcept {
+  return run(&task, 1, batch, workspace, logits);
+}
+
+Status Session::run(const std::string_view* tasks, std::size_t task_count, const Batch& batch, Workspace* workspace,
+                    Logits* logits) const noexcept {
+  Workspace::Parts* const parts = workspace->parts_.get();
+  Status status = guard([&] {
+    if (task_count != 1 && task_count != batch.rows) {
+      fail(StatusCode::input_error, text_of("there are ", task_count, " tasks for ", batch.rows,
+                                            " rows, expected one task, or one for each row"));
+    }
+    parts_->store->hold(tasks, task_count, &parts->lease);
+    parts_->run(batch, parts, logits);
+  });
+  parts->lease.clear();
+  return status;
+}
+
+const Tokenizer* Session::tokenizer(Status* why) const noexcept {
+  if (why != nullptr) *why = parts_->tokenizer_status;
+  return parts_->tokenizer.get();
+}
+
+}  // namespace bitfit

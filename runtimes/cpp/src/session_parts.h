@@ -1,0 +1,73 @@
+// What a session and a workspace are made of.
+
+#ifndef BITFIT_SRC_SESSION_PARTS_H
+#define BITFIT_SRC_SESSION_PARTS_H
+
+#include <bitfit/session.h>
+
+#include "manifest.h"
+#include "model.h"
+#include "task_store.h"
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace bitfit {
+
+struct Workspace::Parts {
+  Lease lease;  // of the run: the task of all rows, or one a row
+  Feeds feeds;
+  std::vector<std::int64_t> zeros;  // token types where the caller has none
+  std::vector<std::int64_t> slots;
+  std::vector<std::int64_t> ids, mask, types;  // a batch of the model's own shape
+  std::vector<float> whole;                    // the model's output, where it is wider than what is asked for
+};
+
+inline bool is_token_task(const TaskInfo& task) noexcept {
+  return task.problem_type == ProblemType::token || task.problem_type == ProblemType::span;
+}
+
+// Everything here fails by a Failure.
+struct Session::Parts {
+  Parts(const std::string& bundle, const SessionOptions& options);
+
+  // Load a row that was compared with the layout; see Session::load_task.
+  void load(const BiasRowView& row, std::string_view name, const std::vector<std::string>& labels);
+
+  // The longest sequence that the model takes.
+  std::size_t max_tokens() const noexcept;
+
+  // Check a batch, then run it for the tasks in the workspace's lease.
+  void run(const Batch& batch, Workspace::Parts* workspace, Logits* logits) const;
+
+  std::string folder;
+  Manifest manifest;
+  Model model;
+  std::unique_ptr<TaskStore> store;
+  std::unique_ptr<Tokenizer> tokenizer;  // null where it can't be read, for the reason in the status
+  Status tokenizer_status;
+
+ private:
+  void load_recorded(const std::string& name);
+  TaskInfo describe_task(const BiasRowView& row, std::string_view name, const std::vector<std::string>& labels) const;
+  std::vector<std::string> default_labels(const TaskInfo& task) const;
+
+  void check_batch(const Batch& batch) const;
+  void check_row(const Batch& batch, std::size_t row) const;
+  const char* output_of(const Lease& lease) const;
+  void run_whole(const Batch& batch, const char* output, Workspace::Parts* workspace, Logits* logits) const;
+  void run_parts(const Batch& batch, const char* output, Workspace::Parts* workspace, Logits* logits) const;
+  void run_model(const Batch& batch, const char* output, std::int64_t labels, Workspace::Parts* workspace,
+                 float* values) const;
+
+  bool has_token_types_;
+};
+
+// Read a row and compare it with the layout. `where` names it in messages.
+BiasRowView read_row(const void* data, std::size_t size, const Layout& layout, const std::string& where);
+
+}  // namespace bitfit
+
+#endif  // BITFIT_SRC_SESSION_PARTS_H

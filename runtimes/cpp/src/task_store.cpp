@@ -1,0 +1,369 @@
+#include "task_store.h"
+
+#include "failure.h"
+
+#include <algorithm>
+
+namespace bitfit {
+
+void TaskStore::add_adapter(const void*, std::size_t, TaskInfo) {
+  fail(StatusCode::usage_error, "the bundle's layout takes no adapters, expected the layout named",
+       "load the task's row, or export the bundle with --layout named");
+}
+
+void TaskStore::remove(std::string_view name) {
+  std::shared_ptr<const LoadedTask> removed;  // destroyed when the lock is free again: a slot's return takes a lock
+  const std::lock_guard<std::mutex> guard(lock_);
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) refuse_unknown(name);
+  removed = std::move(found->second);
+  entries_.erase(found);
+}
+
+void TaskStore::hold(const std::string_view* names, std::size_t count, Lease* lease) const {
+  lease->clear();
+  const std::lock_guard<std::mutex> guard(lock_);
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto found = entries_.find(names[i]);
+    if (found == entries_.end()) refuse_unknown(names[i]);
+    lease->tasks.push_back(found->second);
+  }
+  lease->table = table();
+}
+
+std::vector<TaskInfo> TaskStore::tasks() const {
+  std::vector<TaskInfo> infos;
+  const std::lock_guard<std::mutex> guard(lock_);
+  for (const auto& [name, task] : entries_) infos.push_back(task->info);
+  return infos;
+}
+
+bool TaskStore::find(std::string_view name, TaskInfo* info) const {
+  const std::lock_guard<std::mutex> guard(lock_);
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) return false;
+  *info = found->second->info;
+  return true;
+}
+
+void TaskStore::refuse_older(const TaskInfo& info) const {
+  const std::lock_guard<std::mutex> guard(lock_);
+  const auto found = entries_.find(info.name);
+  if (found == entries_.end() || info.task_version >= found->second->info.task_version) return;
+  fail(StatusCode::input_error,
+       text_of("the task ", info.name, " has version ", info.task_version, ", expected ",
+               found->second->info.task_version, " or more, the version that is loaded"),
+       "unload the task first to go back to an older version");
+}
+
+void TaskStore::put(std::shared_ptr<const LoadedTask> task) {
+  std::string name = task->info.name;
+  const std::lock_guard<std::mutex> guard(lock_);
+  // What was there before is destroyed by the caller's argument, when the lock is free again.
+  entries_[std::move(name)].swap(task);
+}
+
+void TaskStore::refuse_unknown(std::string_view name) const {
+  constexpr std::size_t shown = 10;
+  std::string names;
+  std::size_t count = 0;
+  for (const auto& [known, task] : entries_) {
+    if (++count > shown) break;
+    names += (count > 1 ? ", " : "") + known;
+  }
+  if (entries_.empty())
+    fail(StatusCode::input_error, text_of("the task \"", name, "\" is not loaded, and no other is"));
+  if (entries_.size() > shown) names += text_of(" and ", entries_.size() - shown, " more");
+  fail(StatusCode::input_error, text_of("the task \"", name, "\" is not loaded, expected one of ", names));
+}
+
+namespace {
+
+std::size_t product(const std::vector<std::int64_t>& shape) {
+  std::size_t size = 1;
+  for (const std::int64_t dimension : shape) size *= static_cast<std::size_t>(dimension);
+  return size;
+}
+
+// Put the values of a tensor, `read(0)` and so on, at the start of each dimension of a larger one.
+template <class Read>
+void fill(float* target, const std::vector<std::int64_t>& shape, const std::vector<std::size_t>& filled, Read&& read) {
+  std::size_t index = 0;
+  const auto visit = [&](auto&& self, std::size_t axis, float* at) -> void {
+    if (axis + 1 == shape.size()) {
+      for (std::size_t i = 0; i < filled[axis]; ++i) at[i] = read(index++);
+      return;
+    }
+    std::size_t stride = 1;
+    for (std::size_t inner = axis + 1; inner < shape.size(); ++inner) stride *= static_cast<std::size_t>(shape[inner]);
+    for (std::size_t i = 0; i < filled[axis]; ++i) self(self, axis + 1, at + i * stride);
+  };
+  visit(visit, 0, target);
+}
+
+// A row's values, as the model's inputs want them: the biases, then each head tensor in the shape for this many labels.
+// What the row's head lacks of these shapes is zero.
+void write_row(const BiasRowView& row, const Layout& layout, std::int64_t labels, float* biases,
+               const std::vector<float*>& head) {
+  if (const float* const values = row.floats()) {
+    std::copy_n(values, row.bias_count, biases);
+  } else {
+    for (std::uint32_t i = 0; i < row.bias_count; ++i) biases[i] = row.bias(i);
+  }
+  for (std::size_t t = 0; t < layout.head.size(); ++t) {
+    const std::vector<std::int64_t> shape = layout.head[t].resolve(labels);
+    std::fill_n(head[t], product(shape), 0.0f);
+    const HeadTensor& tensor = row.heads[t];
+    const std::vector<std::size_t> filled(tensor.dim, tensor.dim + tensor.rank);
+    if (tensor.size > 0) fill(head[t], shape, filled, [&](std::size_t i) { return row.head(t, i); });
+  }
+}
+
+// The slots of a table that nothing reads.
+class FreeSlots {
+ public:
+  void give(std::int64_t slot) noexcept {
+    const std::lock_guard<std::mutex> guard(lock_);
+    slots_.push_back(slot);  // `extend` has made room for it
+  }
+
+  // -1 where there is none.
+  std::int64_t take() noexcept {
+    const std::lock_guard<std::mutex> guard(lock_);
+    if (slots_.empty()) return -1;
+    const std::int64_t slot = slots_.back();
+    slots_.pop_back();
+    return slot;
+  }
+
+  // Add the slots from `first` to before `last`.
+  void extend(std::int64_t first, std::int64_t last) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    slots_.reserve(static_cast<std::size_t>(last));
+    for (std::int64_t slot = last - 1; slot >= first; --slot) slots_.push_back(slot);
+  }
+
+ private:
+  std::mutex lock_;
+  std::vector<std::int64_t> slots_;
+};
+
+// Gives its slot back when the last lease lets go of it.
+struct TableTask final : LoadedTask {
+  TableTask(TaskInfo of, std::int64_t at, std::shared_ptr<FreeSlots> free)
+      : LoadedTask(std::move(of)), slot_(at), free_(std::move(free)) {}
+  ~TableTask() override { free_->give(slot_); }
+  TableTask(const TableTask&) = delete;
+  TableTask& operator=(const TableTask&) = delete;
+
+  std::int64_t slot() const noexcept override { return slot_; }
+
+ private:
+  std::int64_t slot_;
+  std::shared_ptr<FreeSlots> free_;
+};
+
+// One size of the table: bias_table [capacity, N], then a tensor [capacity, ...] for each head entry.
+class Arrays final : public Table {
+ public:
+  Arrays(const Layout& layout, std::int64_t capacity, std::int64_t labels)
+      : layout_(layout), capacity_(capacity), labels_(labels) {
+    add("bias_table", {layout.bias_count});
+    for (const HeadEntry& entry : layout.head) add(entry.name.c_str(), entry.resolve(labels));
+  }
+
+  std::int64_t capacity() const noexcept { return capacity_; }
+  std::int64_t labels() const noexcept override { return labels_; }
+
+  void feed(Feeds* feeds) const override {
+    for (const Input& input : inputs_) feeds->add(input.name, input.value);
+  }
+
+  void write(std::int64_t slot, const BiasRowView& row) {
+    std::vector<float*> head;
+    for (std::size_t t = 1; t < inputs_.size(); ++t) head.push_back(at(t, slot));
+    write_row(row, layout_, labels_, at(0, slot), head);
+  }
+
+  // Everything that a smaller table has, in its place.
+  void copy_from(const Arrays& old) {
+    for (std::size_t t = 0; t < inputs_.size(); ++t) {
+      const std::vector<std::size_t> filled(old.inputs_[t].shape.begin(), old.inputs_[t].shape.end());
+      for (std::int64_t slot = 0; slot < old.capacity_; ++slot) {
+        const float* const values = old.at(t, slot);
+        fill(at(t, slot), inputs_[t].shape, filled, [values](std::size_t i) { return values[i]; });
+      }
+    }
+  }
+
+ private:
+  struct Input {
+    const char* name;                 // the layout's
+    std::vector<std::int64_t> shape;  // of one slot
+    std::vector<float> values;
+    Ort::Value value;
+  };
+
+  void add(const char* name, std::vector<std::int64_t> shape) {
+    std::vector<float> values(product(shape) * static_cast<std::size_t>(capacity_));
+    std::vector<std::int64_t> whole = shape;
+    whole.insert(whole.begin(), capacity_);
+    Ort::Value value = tensor_over(values.data(), values.size(), whole.data(), whole.size());
+    inputs_.push_back({name, std::move(shape), std::move(values), std::move(value)});
+  }
+
+  float* at(std::size_t tensor, std::int64_t slot) {
+    Input& input = inputs_[tensor];
+    return input.values.data() + product(input.shape) * static_cast<std::size_t>(slot);
+  }
+  const float* at(std::size_t tensor, std::int64_t slot) const { return const_cast<Arrays*>(this)->at(tensor, slot); }
+
+  const Layout& layout_;
+  std::int64_t capacity_;
+  std::int64_t labels_;
+  std::vector<Input> inputs_;
+};
+
+class TableStore final : public TaskStore {
+ public:
+  // One slot more than rows: a row is replaced by writing the new one elsewhere.
+  TableStore(const Layout& layout, std::size_t rows, std::int64_t labels)
+      : layout_(layout),
+        free_(std::make_shared<FreeSlots>()),
+        arrays_(
+            std::make_shared<Arrays>(layout, static_cast<std::int64_t>(rows) + 1, std::max<std::int64_t>(labels, 1))) {
+    free_->extend(0, arrays_->capacity());
+  }
+
+  bool mixes_tasks() const noexcept override { return true; }
+  std::int64_t output_labels(const Lease& lease) const noexcept override { return lease.table->labels(); }
+
+  void add(const BiasRowView& row, TaskInfo info) override {
+    const std::lock_guard<std::mutex> guard(writing_);
+    refuse_older(info);
+    if (row.labels > arrays_->labels()) grow(arrays_->capacity(), row.labels);
+    std::int64_t slot = free_->take();
+    if (slot < 0) {
+      grow(2 * arrays_->capacity(), arrays_->labels());
+      slot = free_->take();
+    }
+    // From here on the task gives the slot back, whatever happens.
+    auto task = std::make_shared<TableTask>(std::move(info), slot, free_);
+    arrays_->write(slot, row);
+    put(std::move(task));
+  }
+
+ private:
+  std::shared_ptr<const Table> table() const override { return arrays_; }
+
+  // Replace the table by a larger one; the writer's lock is held. Free slots of the old one are free in the new one.
+  void grow(std::int64_t capacity, std::int64_t labels) {
+    auto larger = std::make_shared<Arrays>(layout_, capacity, labels);
+    larger->copy_from(*arrays_);
+    const std::int64_t old_capacity = arrays_->capacity();
+    {
+      const std::lock_guard<std::mutex> guard(lock());
+      arrays_ = std::move(larger);
+    }
+    free_->extend(old_capacity, capacity);
+  }
+
+  const Layout& layout_;
+  std::mutex writing_;  // one writer at a time; rows and whole tables are copied under it
+  std::shared_ptr<FreeSlots> free_;
+  std::shared_ptr<Arrays> arrays_;  // replaced under both locks
+};
+
+// A row's values in memory of the task's own.
+struct OwnTask final : LoadedTask {
+  OwnTask(const BiasRowView& row, const Manifest& manifest, std::int64_t labels, TaskInfo of)
+      : LoadedTask(std::move(of)) {
+    const Layout& layout = manifest.layout;
+    std::size_t size = layout.bias_count;
+    for (const HeadEntry& entry : layout.head) size += product(entry.resolve(labels));
+    values.resize(size);
+    std::vector<float*> head;
+    float* next = values.data() + layout.bias_count;
+    for (const HeadEntry& entry : layout.head) {
+      head.push_back(next);
+      next += product(entry.resolve(labels));
+    }
+    write_row(row, layout, labels, values.data(), head);
+    if (manifest.layout_kind == LayoutKind::packed) {
+      add("bias", values.data(), {layout.bias_count});
+    } else {
+      for (const BiasEntry& entry : layout.biases) add(entry.name.c_str(), values.data() + entry.offset, entry.shape);
+    }
+    for (std::size_t t = 0; t < head.size(); ++t) {
+      add(layout.head[t].name.c_str(), head[t], layout.head[t].resolve(labels));
+    }
+  }
+
+  const OrtRunOptions* feed(Feeds* feeds) const override {
+    for (std::size_t i = 0; i < names.size(); ++i) feeds->add(names[i], tensors[i]);
+    return nullptr;
+  }
+
+ private:
+  void add(const char* name, float* at, const std::vector<std::int64_t>& shape) {
+    names.push_back(name);
+    tensors.push_back(tensor_over(at, product(shape), shape.data(), shape.size()));
+  }
+
+  std::vector<float> values;
+  std::vector<const char*> names;
+  std::vector<Ort::Value> tensors;
+};
+
+// The values of an adapter, which ONNX Runtime adds to a run by itself.
+struct AdapterTask final : LoadedTask {
+  AdapterTask(const void* data, std::size_t size, TaskInfo of)
+      : LoadedTask(std::move(of)), adapter(Ort::LoraAdapter::CreateLoraAdapterFromArray(data, size, nullptr)) {
+    options.AddActiveLoraAdapter(adapter);
+  }
+
+  const OrtRunOptions* feed(Feeds*) const override { return options; }
+
+ private:
+  Ort::LoraAdapter adapter;
+  Ort::RunOptions options;
+};
+
+class OwnStore final : public TaskStore {
+ public:
+  OwnStore(const Manifest& manifest, std::int64_t fixed_labels) : manifest_(manifest), fixed_labels_(fixed_labels) {}
+
+  bool mixes_tasks() const noexcept override { return false; }
+
+  std::int64_t output_labels(const Lease& lease) const noexcept override {
+    return fixed_labels_ > 0 ? fixed_labels_ : std::int64_t{lease.tasks.front()->info.label_count};
+  }
+
+  void add(const BiasRowView& row, TaskInfo info) override {
+    const std::lock_guard<std::mutex> guard(writing_);
+    refuse_older(info);
+    put(std::make_shared<OwnTask>(row, manifest_, fixed_labels_ > 0 ? fixed_labels_ : row.labels, std::move(info)));
+  }
+
+  void add_adapter(const void* data, std::size_t size, TaskInfo info) override {
+    if (manifest_.layout_kind != LayoutKind::named) return TaskStore::add_adapter(data, size, std::move(info));
+    const std::lock_guard<std::mutex> guard(writing_);
+    refuse_older(info);
+    put(std::make_shared<AdapterTask>(data, size, std::move(info)));
+  }
+
+ private:
+  const Manifest& manifest_;
+  std::int64_t fixed_labels_;
+  std::mutex writing_;
+};
+
+}  // namespace
+
+std::unique_ptr<TaskStore> make_store(const Manifest& manifest, std::size_t rows, std::int64_t labels,
+                                      std::int64_t fixed_labels) {
+  if (manifest.layout_kind == LayoutKind::table) return std::make_unique<TableStore>(manifest.layout, rows, labels);
+  return std::make_unique<OwnStore>(manifest, fixed_labels);
+}
+
+}  // namespace bitfit

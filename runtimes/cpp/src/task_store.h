@@ -1,0 +1,99 @@
+// The loaded tasks. Rows come and go while other threads run the model, and no run may see half of one. So a run takes
+// a lease, which holds the tasks of its rows as they are at one moment, and what a lease holds never changes:
+//
+// - in the layout table, a row is written into a slot of the table that nothing reads, and only then becomes the task's
+//   slot; a slot is free again when its task has left it and no lease holds it; a table that is too small is replaced
+//   by a larger one, and leases keep the old one;
+// - in the layouts packed and named, a task has memory of its own.
+
+#ifndef BITFIT_SRC_TASK_STORE_H
+#define BITFIT_SRC_TASK_STORE_H
+
+#include "model.h"
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace bitfit {
+
+// A task whose values are where runs can read them.
+struct LoadedTask {
+  explicit LoadedTask(TaskInfo of) : info(std::move(of)) {}
+  virtual ~LoadedTask() = default;
+
+  // Of the table: where the row is.
+  virtual std::int64_t slot() const noexcept { return 0; }
+  // Of the other layouts: add the task's inputs, and say with which options to run.
+  virtual const OrtRunOptions* feed(Feeds*) const { return nullptr; }
+
+  TaskInfo info;
+};
+
+// The table that slots are in.
+class Table {
+ public:
+  virtual ~Table() = default;
+  virtual void feed(Feeds* feeds) const = 0;
+  virtual std::int64_t labels() const noexcept = 0;
+};
+
+// What a run holds. Clearing it keeps its memory for the next run.
+struct Lease {
+  std::vector<std::shared_ptr<const LoadedTask>> tasks;
+  std::shared_ptr<const Table> table;  // null where tasks have memory of their own
+
+  void clear() noexcept {
+    tasks.clear();
+    table.reset();
+  }
+};
+
+class TaskStore {
+ public:
+  virtual ~TaskStore() = default;
+
+  // Whether one run can serve rows of different tasks.
+  virtual bool mixes_tasks() const noexcept = 0;
+
+  // Load a row that was compared with the layout, or replace the task of the same name. An input_error where the
+  // loaded one has a higher version.
+  virtual void add(const BiasRowView& row, TaskInfo info) = 0;
+
+  // Load a task from an adapter. A usage_error where the layout has none.
+  virtual void add_adapter(const void* data, std::size_t size, TaskInfo info);
+
+  // The number of labels that the model's output has for a lease of these tasks.
+  virtual std::int64_t output_labels(const Lease& lease) const noexcept = 0;
+
+  void remove(std::string_view name);
+  void hold(const std::string_view* names, std::size_t count, Lease* lease) const;
+  std::vector<TaskInfo> tasks() const;
+  bool find(std::string_view name, TaskInfo* info) const;
+
+ protected:
+  // With the lock held, which guards everything that a lease is taken from. It is held for look-ups alone.
+  virtual std::shared_ptr<const Table> table() const { return nullptr; }
+  void refuse_older(const TaskInfo& info) const;
+  void put(std::shared_ptr<const LoadedTask> task);
+  std::mutex& lock() const noexcept { return lock_; }
+
+ private:
+  [[noreturn]] void refuse_unknown(std::string_view name) const;
+
+  mutable std::mutex lock_;
+  std::map<std::string, std::shared_ptr<const LoadedTask>, std::less<>> entries_;
+};
+
+// The store for the layout of the manifest, which must outlive it.
+//
+// There is room for `rows` rows of up to `labels` labels at first. `fixed_labels` are the model's.
+std::unique_ptr<TaskStore> make_store(const Manifest& manifest, std::size_t rows, std::int64_t labels,
+                                      std::int64_t fixed_labels);
+
+}  // namespace bitfit
+
+#endif  // BITFIT_SRC_TASK_STORE_H

@@ -1,0 +1,61 @@
+/* The C API from C:  c_test BUNDLE TASK TEXT ROW  prints the answer of TASK to TEXT as "label score", then the logits
+ * of a small batch, then what a wrong call says. ROW is the task's row file. */
+
+#include <bitfit/bitfit.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static char row[1 << 22];
+
+static int fail(const bitfit_error* error) {
+  fprintf(stderr, "%d: %s (%s)\n", (int)error->code, error->message, error->hint);
+  return 1;
+}
+
+static size_t read_row(const char* path) {
+  FILE* file = fopen(path, "rb");
+  size_t size = 0;
+  if (file == NULL) return 0;
+  size = fread(row, 1, sizeof row, file);
+  fclose(file);
+  return size;
+}
+
+int main(int count, char** words) {
+  bitfit_error error;
+  bitfit_session* session;
+  bitfit_workspace* workspace;
+  char label[64];
+  double score;
+  const int64_t ids[4] = {1, 2, 3, 4}, mask[4] = {1, 1, 1, 0};
+  float values[64];
+  bitfit_batch batch = {ids, mask, NULL, 2, 2};
+  bitfit_logits logits = {values, 64, 0, 0, 0};
+  const char* tasks[1];
+  size_t i, size;
+  if (count != 5) return 2;
+  session = bitfit_open(words[1], 1, &error);
+  if (session == NULL) return fail(&error);
+  if (bitfit_predict(session, words[2], words[3], NULL, label, sizeof label, &score, &error)) return fail(&error);
+  printf("%s %.6f\n", label, score);
+
+  size = read_row(words[4]);
+  if (bitfit_load_task_bytes(session, row, size, "copy", &error)) return fail(&error);
+  if (bitfit_load_task(session, words[4], "copy", &error)) return fail(&error);
+  row[size - 1] ^= 1;
+  printf("%s\n", bitfit_load_task_bytes(session, row, size, "copy", &error) == BITFIT_ROW_ERROR ? "refused" : "taken");
+
+  workspace = bitfit_workspace_new();
+  tasks[0] = "copy";
+  batch.rows = 1;
+  batch.tokens = 4;
+  if (bitfit_run(session, tasks, 1, &batch, workspace, &logits, &error)) return fail(&error);
+  for (i = 0; i < logits.rows * logits.labels; ++i) printf("%s%.6f", i ? " " : "", (double)values[i]);
+  printf("\n");
+  if (bitfit_unload_task(session, "copy", &error)) return fail(&error);
+  printf("%d ", (int)bitfit_run(session, tasks, 1, &batch, workspace, &logits, &error));
+  printf("%s\n", error.message);
+  bitfit_workspace_free(workspace);
+  bitfit_close(session);
+  return 0;
+}

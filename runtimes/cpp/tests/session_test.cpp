@@ -1,0 +1,210 @@
+// Drives a session for tests, which say in JSON what to do.
+//
+//     session_test drive BUNDLE       each line of stdin is a command; its answer is a line of stdout
+//     session_test swap BUNDLE ROW_A ROW_B BAD_ROW THREADS RUNS
+//
+// `swap` loads two rows in turn under one name while threads run it, and tries a bad one in between. Every output must
+// be exactly that of one row or of the other.
+
+#include <bitfit/session.h>
+
+#include <atomic>
+#include <cstring>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+namespace {
+
+using bitfit::Session;
+using bitfit::Status;
+using nlohmann::json;
+
+constexpr const char* codes[] = {"ok", "bundle_error", "row_error", "input_error", "usage_error", "failure"};
+
+json json_of(const Status& status) {
+  json object = {{"code", codes[static_cast<int>(status.code)]}, {"message", status.text()}, {"hint", status.hint}};
+  if (status.row != Status::no_row) object["row"] = status.row;
+  if (status.row_status != bitfit::RowStatus::ok) object["row_status"] = static_cast<int>(status.row_status);
+  return object;
+}
+
+std::vector<std::int64_t> flat(const json& rows) {
+  std::vector<std::int64_t> values;
+  for (const json& row : rows) {
+    for (const json& value : row) values.push_back(value.get<std::int64_t>());
+  }
+  return values;
+}
+
+// An infinity is no JSON; null stands for it.
+json json_of(const bitfit::Logits& logits) {
+  json values = json::array();
+  for (std::size_t i = 0; i < logits.size(); ++i) values.push_back(logits.values[i]);
+  return {{"rows", logits.rows}, {"tokens", logits.tokens}, {"labels", logits.labels}, {"values", values}};
+}
+
+json run_ids(const Session& session, const json& command, bitfit::Workspace* workspace) {
+  const std::vector<std::string> names = command["tasks"].get<std::vector<std::string>>();
+  const std::vector<std::string_view> tasks(names.begin(), names.end());
+  const std::vector<std::int64_t> ids = flat(command["input_ids"]), mask = flat(command["attention_mask"]);
+  std::vector<std::int64_t> types;
+  if (command.contains("token_type_ids")) types = flat(command["token_type_ids"]);
+  const std::size_t rows = command["input_ids"].size();
+  const bitfit::Batch batch{ids.data(), mask.data(), types.empty() ? nullptr : types.data(), rows,
+                            rows == 0 ? 0 : ids.size() / rows};
+  std::vector<float> values(command.value("capacity", session.logits_capacity(rows, batch.tokens)));
+  bitfit::Logits logits{values.data(), values.size(), 0, 0, 0};
+  const Status status = session.run(tasks.data(), tasks.size(), batch, workspace, &logits);
+  return status.ok() ? json_of(logits) : json_of(status);
+}
+
+bitfit::Text text_of(const json& text) {
+  if (text.is_string()) return {text.get<std::string>()};
+  if (text.is_array()) return {text[0].get<std::string>(), text[1].get<std::string>()};
+  return {{}, std::nullopt, text["words"].get<std::vector<std::string>>()};
+}
+
+json predict(const Session& session, const json& command) {
+  std::vector<bitfit::Text> texts;
+  for (const json& text : command["texts"]) texts.push_back(text_of(text));
+  bitfit::PredictOptions options;
+  options.truncate = command.value("truncate", false);
+  options.max_length = command.value("max_length", std::size_t{0});
+  std::vector<bitfit::Result> results;
+  const Status status = session.predict(texts, command["tasks"].get<std::vector<std::string>>(), options, &results);
+  if (!status.ok()) return json_of(status);
+  json list = json::array();
+  for (const bitfit::Result& result : results) {
+    json items = json::array();
+    for (const bitfit::Prediction& each : result) {
+      items.push_back({{"label", each.label},
+                       {"score", each.score},
+                       {"text", each.text},
+                       {"start", each.start},
+                       {"end", each.end}});
+    }
+    list.push_back(items);
+  }
+  return {{"results", list}};
+}
+
+json tasks_of(const Session& session) {
+  std::vector<bitfit::TaskInfo> tasks;
+  const Status status = session.tasks(&tasks);
+  if (!status.ok()) return json_of(status);
+  json object = json::object();
+  for (const bitfit::TaskInfo& task : tasks) {
+    object[task.name] = {{"labels", task.labels}, {"label_count", task.label_count}, {"version", task.task_version}};
+  }
+  return object;
+}
+
+json execute(Session* session, const json& command, bitfit::Workspace* workspace) {
+  const std::string what = command["do"];
+  if (what == "run") return run_ids(*session, command, workspace);
+  if (what == "predict") return predict(*session, command);
+  if (what == "tasks") return tasks_of(*session);
+  if (what == "unload") return json_of(session->unload_task(command["name"].get<std::string>()));
+  if (what == "adapter") return json_of(session->load_adapter(command["name"].get<std::string>()));
+  return json_of(session->load_task(command["path"].get<std::string>(), command.value("name", ""),
+                                    command.value("labels", std::vector<std::string>())));
+}
+
+int drive(const std::string& bundle) {
+  std::unique_ptr<Session> session;
+  bitfit::SessionOptions options;
+  options.threads = 1;
+  const Status status = Session::open(bundle, options, &session);
+  std::cout << json_of(status).dump() << std::endl;
+  if (!status.ok()) return 1;
+  bitfit::Workspace workspace;
+  for (std::string line; std::getline(std::cin, line);) {
+    std::cout << execute(session.get(), json::parse(line), &workspace).dump() << std::endl;
+  }
+  return 0;
+}
+
+void require(const Status& status) {
+  if (status.ok()) return;
+  std::cerr << status.text() << '\n';
+  std::exit(2);
+}
+
+// One batch of three rows, run for the task `swapped`.
+class Runner {
+ public:
+  Runner() {
+    for (std::size_t i = 0; i < ids_.size(); ++i) ids_[i] = static_cast<std::int64_t>(i * 31 % 97);
+  }
+
+  std::vector<float> run(const Session& session) {
+    std::vector<float> values(3 * 2);
+    bitfit::Logits logits{values.data(), values.size(), 0, 0, 0};
+    require(session.run("swapped", {ids_.data(), mask_.data(), nullptr, 3, 8}, &workspace_, &logits));
+    return values;
+  }
+
+ private:
+  std::vector<std::int64_t> ids_ = std::vector<std::int64_t>(24), mask_ = std::vector<std::int64_t>(24, 1);
+  bitfit::Workspace workspace_;
+};
+
+int swap(const std::string& bundle, const std::string& row_a, const std::string& row_b, const std::string& bad_row,
+         int threads, long runs) {
+  std::unique_ptr<Session> session;
+  bitfit::SessionOptions options;
+  options.threads = 1;
+  require(Session::open(bundle, options, &session));
+  std::vector<float> expected[2];
+  for (int i = 0; i < 2; ++i) {
+    require(session->load_task(i == 0 ? row_a : row_b, "swapped"));
+    expected[i] = Runner().run(*session);
+  }
+  if (expected[0] == expected[1]) return std::cerr << "both rows give the same\n", 2;
+  std::atomic<long> left{runs}, wrong{0}, seen[2] = {{0}, {0}};
+  std::vector<std::thread> workers;
+  for (int i = 0; i < threads; ++i) {
+    workers.emplace_back([&] {
+      Runner runner;
+      while (left.fetch_sub(1) > 0) {
+        const std::vector<float> found = runner.run(*session);
+        if (found == expected[0]) {
+          ++seen[0];
+        } else if (found == expected[1]) {
+          ++seen[1];
+        } else {
+          ++wrong;
+        }
+      }
+    });
+  }
+  long swaps = 0, refused = 0;
+  for (; left.load() > 0; ++swaps) {
+    require(session->load_task(swaps % 2 == 0 ? row_a : row_b, "swapped"));
+    if (!session->load_task(bad_row, "swapped").ok()) ++refused;
+    if (swaps % 16 == 0) {  // a table that grows and shrinks meanwhile
+      require(session->load_task(row_a, "other-" + std::to_string(swaps % 5)));
+    }
+  }
+  for (std::thread& worker : workers) worker.join();
+  std::cout << json{{"first", seen[0].load()},
+                    {"second", seen[1].load()},
+                    {"wrong", wrong.load()},
+                    {"swaps", swaps},
+                    {"refused", refused}}
+                   .dump()
+            << '\n';
+  return wrong.load() == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  if (count == 3 && std::strcmp(words[1], "drive") == 0) return drive(words[2]);
+  if (count == 8 && std::strcmp(words[1], "swap") == 0) {
+    return swap(words[2], words[3], words[4], words[5], std::atoi(words[6]), std::atol(words[7]));
+  }
+  std::cerr << "usage: session_test drive BUNDLE, or swap BUNDLE ROW_A ROW_B BAD_ROW THREADS RUNS\n";
+  return 2;
+}

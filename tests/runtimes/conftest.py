@@ -1,0 +1,153 @@
+"""The C++ library and its programs, built once, and bundles of every layout for them to run.
+
+Builds lie in `build/cpp/` of the repository, which git ignores, so what has not changed is not compiled again. Where no
+ONNX Runtime for C++ is installed and none is named by `ONNXRUNTIME_ROOT`, `get_onnxruntime.sh` puts one into `build/`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+from tests.conftest import MakeDelta
+
+if TYPE_CHECKING:
+    from bitfit_export.base_models import BaseModel
+    from bitfit_export.delta import TaskDelta
+
+ROOT = Path(__file__).parents[2]
+CPP = ROOT / "runtimes" / "cpp"
+BUILD = ROOT / "build"
+
+Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
+GetBundle: TypeAlias = Callable[[str], Path]
+
+
+def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command that must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@functools.cache
+def onnxruntime_root(machine: str = "") -> str:
+    """A folder with ONNX Runtime for C++; empty where CMake finds an installed one. For another machine, that one's."""
+    if machine:
+        run(["sh", CPP / "tools" / "get_onnxruntime.sh", BUILD / f"onnxruntime-{machine}", sys.executable, machine])
+        return str(BUILD / f"onnxruntime-{machine}")
+    if "ONNXRUNTIME_ROOT" in os.environ:
+        return os.environ["ONNXRUNTIME_ROOT"]
+    if shutil.which("pkg-config") and not subprocess.run(["pkg-config", "--exists", "libonnxruntime"]).returncode:
+        return ""
+    folder = BUILD / "onnxruntime"
+    if shutil.which("apt-get") is None:
+        pytest.skip("needs ONNX Runtime for C++: set ONNXRUNTIME_ROOT")
+    got = subprocess.run(
+        ["sh", CPP / "tools" / "get_onnxruntime.sh", folder, sys.executable], capture_output=True, text=True
+    )
+    if got.returncode:
+        pytest.skip(f"needs ONNX Runtime for C++: {got.stderr.strip().splitlines()[-1]}")
+    return str(folder)
+
+
+@functools.cache
+def build(preset: str) -> Path:
+    """Build the library and its programs with a preset of CMakePresets.json; gives the build folder."""
+    compilers = {"clang": "clang++", "fuzz": "clang++", "aarch64": "aarch64-linux-gnu-g++"}
+    for tool in ("cmake", compilers.get(preset, "c++")):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    found = subprocess.run(
+        ["c++", "-E", "-x", "c++", "-"], input="#include <nlohmann/json.hpp>", text=True, capture_output=True
+    )
+    if found.returncode:
+        pytest.skip("needs nlohmann-json")
+    environment = os.environ | {"ONNXRUNTIME_ROOT": onnxruntime_root("aarch64" if preset == "aarch64" else "")}
+    if shutil.which("ninja"):
+        environment["CMAKE_GENERATOR"] = "Ninja"
+    folder = BUILD / "cpp" / preset
+    run(["cmake", "--preset", preset], cwd=CPP, env=environment)
+    run(["cmake", "--build", folder, "--parallel", "2"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def programs() -> Path:
+    """The folder of a release build."""
+    return build("default")
+
+
+class Driver:
+    """A C++ session in a process of its own, which is told what to do in JSON."""
+
+    def __init__(self, program: Path, bundle: Path) -> None:
+        self._process = subprocess.Popen(
+            [program, "drive", bundle], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self._process.pid
+        self.opened = self._answer()
+
+    def __call__(self, do: str, **command: Any) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **command}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process; a sanitizer that found something makes it fail."""
+        self._process.communicate()
+        assert self._process.returncode == (0 if self.opened["code"] == "ok" else 1)
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the program ended"
+        return json.loads(line)
+
+
+@pytest.fixture(scope="session")
+def cpp_deltas(tiny_base: BaseModel, make_delta: MakeDelta) -> dict[str, TaskDelta]:
+    """Tasks of every problem type, with heads of different widths."""
+    return {
+        "two_way": make_delta(tiny_base, "two_way", labels=("negative", "positive"), pooling="mean", seed=1),
+        "three_way": make_delta(tiny_base, "three_way", labels=("a", "b", "c"), activation="tanh", seed=2),
+        "topics": make_delta(tiny_base, "topics", labels=tuple("wxyz"), problem_type="multi_label", seed=3),
+        "score": make_delta(tiny_base, "score", labels=(), problem_type="regression", pooling="cls", seed=4),
+        "tags": make_delta(tiny_base, "tags", labels=tuple("ABCDE"), problem_type="token", seed=5),
+        "answers": make_delta(tiny_base, "answers", labels=("start", "end"), problem_type="span", seed=6),
+    }
+
+
+@pytest.fixture(scope="session")
+def get_bundle(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, cpp_deltas: dict[str, TaskDelta]
+) -> GetBundle:
+    """A bundle of these tasks, by what is special about it. Tests must not write into it."""
+    from bitfit_export.compiler import CompileOptions, compile_bundle
+
+    options = {
+        "table": CompileOptions(),
+        "fp16 rows": CompileOptions(row_dtype="fp16"),
+        "packed": CompileOptions(layout="packed"),
+        "static": CompileOptions(layout="packed", static_shape=(2, 16)),
+        "named": CompileOptions(layout="named"),
+        "overridable": CompileOptions(layout="named", overridable=True),
+    }
+
+    @functools.cache
+    def make(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp("bundle")
+        compile_bundle(tiny_base, cpp_deltas, folder, options[kind])
+        return folder
+
+    return make

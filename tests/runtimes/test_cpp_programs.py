@@ -1,0 +1,347 @@
+"""The programs, the C API, the installed library and its examples, the freestanding build, and the fuzz targets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitfit_export.bundle import decode_row
+from bitfit_export.runtime import BiasSession
+from tests.runtimes.conftest import CPP, GetBundle, build, onnxruntime_root, run
+
+ROWS = Path(__file__).parents[1] / "golden" / "rows"
+EXAMPLE = CPP / "example"
+#: Executions of each fuzz target.
+FUZZ_RUNS = 20_000
+
+
+def python_run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`bitfit run` of the Python package."""
+    command = [sys.executable, "-c", "import sys; from bitfit_export.cli import main; sys.exit(main())", "run"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, **options)
+
+
+def cpp_run(programs: Path, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([programs / "bitfit_run", *arguments], capture_output=True, text=True, check=False, **options)
+
+
+def assert_same_lines(found: str, expected: str, tolerance: float = 1e-5) -> None:
+    """The same JSON, byte by byte but for the digits of scores."""
+    score = re.compile(r'("score": )(-?[0-9.e-]+)')
+    assert score.sub(r"\1", found) == score.sub(r"\1", expected)
+    np.testing.assert_allclose(
+        [float(value) for _, value in score.findall(found)],
+        [float(value) for _, value in score.findall(expected)],
+        rtol=0,
+        atol=tolerance,
+    )
+
+
+class TestBitfitRun:
+    ROWS: Sequence[dict[str, Any]] = (
+        {"task": "two_way", "text": 'A "warm", funny\tfilm.'},
+        {"task": "score", "sentence1": "naïve 日本", "sentence2": "x"},
+        {"sentence": "no task of its own"},
+        {"task": "topics", "text": "a", "text_pair": "b"},
+        {"task": "tags", "tokens": ["Ada", "日本", "\u2028"]},
+        {"task": "tags", "text": "Ada lives, in Paris"},
+        {"task": "answers", "question": "Who?", "context": "Ada 👍🏽 lives here."},
+    )
+
+    @pytest.mark.parametrize("kind", ["table", "named"])
+    def test_a_file(self, programs: Path, get_bundle: GetBundle, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n\n".join(json.dumps(row) for row in self.ROWS) + "\n", encoding="utf-8")
+        arguments = [get_bundle(kind), "--task", "three_way", "--input", path, "--threads", "1"]
+        expected = python_run(*arguments)
+        assert expected.returncode == 0, expected.stderr
+        found = cpp_run(programs, *arguments)
+        assert found.returncode == 0, found.stderr
+        assert_same_lines(found.stdout, expected.stdout)
+
+    def test_stdin(self, programs: Path, get_bundle: GetBundle) -> None:
+        """More rows than a batch has."""
+        lines = "".join(json.dumps({"text": f"row {number}"}) + "\n" for number in range(70))
+        arguments = [get_bundle("table"), "--task", "score", "--input", "-"]
+        assert_same_lines(cpp_run(programs, *arguments, input=lines).stdout, python_run(*arguments, input=lines).stdout)
+
+    @pytest.mark.parametrize("pair", [False, True])
+    def test_texts(self, programs: Path, get_bundle: GetBundle, pair: bool) -> None:
+        arguments = [get_bundle("table"), "--task", "two_way", "--text", "one", "--text", "two"] + ["--pair"] * pair
+        assert_same_lines(cpp_run(programs, *arguments).stdout, python_run(*arguments).stdout)
+
+    @pytest.mark.parametrize(
+        ("arguments", "stdin"),
+        [
+            (["--text", "x"], ""),
+            (["--task", "nope", "--text", "x"], ""),
+            (["--task", "score", "--pair", "--text", "x"], ""),
+            (["--task", "score", "--text", "x " * 80], ""),
+            (["--task", "score", "--input", "-"], '{"text": "fine"}\n{"text": "' + "x " * 80 + '"}\n'),
+            (["--task", "score", "--input", "-"], "{"),
+            (["--task", "score", "--input", "-"], "[1]"),
+            (["--task", "score", "--input", "-"], '{"words": 1}'),
+            (["--task", "score", "--input", "-"], '{"text": 1}'),
+            (["--task", "score", "--input", "-"], ""),
+            (["--task", "score", "--input", "/nowhere"], ""),
+            (["--task", "tags", "--input", "-"], '{"tokens": "Ada"}'),
+            (["--task", "score", "--text", "x", "--row", "/nowhere"], ""),
+            (["--task", "score"], ""),
+            (["--unknown"], ""),
+        ],
+    )
+    def test_what_is_wrong(self, programs: Path, get_bundle: GetBundle, arguments: list[str], stdin: str) -> None:
+        """Exit status 2, and a message on stderr, as the Python package has."""
+        expected = python_run(get_bundle("table"), *arguments, input=stdin)
+        found = cpp_run(programs, get_bundle("table"), *arguments, input=stdin)
+        assert (found.returncode, expected.returncode) == (2, 2)
+        assert found.stdout == expected.stdout == ""
+        assert found.stderr.startswith("error: ")
+
+    def test_a_row_that_is_named(self, programs: Path, get_bundle: GetBundle) -> None:
+        lines = '{"text": "fine"}\n{"text": "' + "x " * 80 + '"}\n'
+        found = cpp_run(programs, get_bundle("table"), "--task", "score", "--input", "-", input=lines)
+        assert found.stderr.startswith("error: line 2 of - has 82 tokens, expected at most 64\nhint: ")
+
+
+def test_bitfit_bench(programs: Path, get_bundle: GetBundle) -> None:
+    options = ["--rounds", "2", "--shape", "1x8", "--shape", "2x8", "--tasks", "1", "--tasks", "9"]
+    report = json.loads(run([programs / "bitfit_bench", get_bundle("table"), *options]).stdout)
+    assert report["first_answer_ms"] > report["open_ms"] > 0
+    assert set(report["runs"]) == {"1x8", "2x8"}
+    assert report["runs"]["2x8"]["mixed_ms"] > 0
+    assert set(report["switch"]) == {"1", "9"}
+
+
+def test_the_c_api(programs: Path, get_bundle: GetBundle) -> None:
+    bundle = get_bundle("table")
+    row = bundle / "tasks" / "two_way.bias"
+    lines = run([programs / "tests" / "c_test", bundle, "two_way", "A warm, funny film.", row]).stdout.splitlines()
+    session = BiasSession(bundle, threads=1)
+    (expected,) = session.predict(["A warm, funny film."], "two_way")
+    label, score = lines[0].split()
+    assert label == expected["label"]
+    assert float(score) == pytest.approx(expected["score"], abs=1e-5)
+    assert lines[1] == "refused"
+    logits = session.run("two_way", input_ids=[[1, 2, 3, 4]], attention_mask=[[1, 1, 1, 0]])
+    np.testing.assert_allclose([float(value) for value in lines[2].split()], logits[0], rtol=0, atol=1e-5)
+    assert lines[3].startswith('3 the task "copy" is not loaded, expected one of answers, ')
+
+
+@pytest.fixture(scope="session")
+def prefix(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("installed")
+    run(["cmake", "--install", programs, "--prefix", folder])
+    return folder
+
+
+class TestInstalled:
+    def check(self, program: Path, bundle: Path, tmp_path: Path) -> None:
+        """The example answers, takes a row that arrives, and keeps the old one when that is damaged."""
+        lines = ["A warm, funny film.", "no"]
+        missing = tmp_path / "missing.bias"
+        command = [program, bundle, missing, "two_way", "three_way"]
+        done = run(command, input="\n".join(lines) + "\n")
+        expected = [BiasSession(bundle, threads=1).predict([line] * 2, ["two_way", "three_way"]) for line in lines]
+        for line, answers in zip(done.stdout.splitlines(), expected, strict=True):
+            words = line.split()
+            assert [words[0], words[3]] == ["two_way", "three_way"]
+            assert [words[1], words[4]] == [each["label"] for each in answers]
+            scores = [each["score"] for each in answers]
+            np.testing.assert_allclose([float(words[2]), float(words[5])], scores, rtol=0, atol=1e-5)
+        shutil.copy(bundle / "tasks" / "two_way.bias", missing)
+        loaded = run(command, input="no\n")
+        assert loaded.stderr == f"loaded {missing}\n"
+        missing.write_bytes(missing.read_bytes()[:-1])
+        refused = run(command, input="no\n")
+        assert "is refused: truncated payload" in refused.stderr
+        assert refused.stdout == loaded.stdout
+
+    def test_with_cmake(self, prefix: Path, get_bundle: GetBundle, tmp_path: Path) -> None:
+        options = [f"-DCMAKE_PREFIX_PATH={prefix}"]
+        options += [f"-DONNXRUNTIME_ROOT={onnxruntime_root()}"] if onnxruntime_root() else []
+        run(["cmake", "-S", EXAMPLE, "-B", tmp_path / "build", *options])
+        run(["cmake", "--build", tmp_path / "build"])
+        self.check(tmp_path / "build" / "moderate", get_bundle("table"), tmp_path)
+
+    def test_with_pkg_config(self, prefix: Path, get_bundle: GetBundle, tmp_path: Path) -> None:
+        if shutil.which("pkg-config") is None:
+            pytest.skip("needs pkg-config")
+        (package,) = prefix.rglob("bitfit.pc")
+        environment = os.environ | {"PKG_CONFIG_PATH": str(package.parent)}
+        query = ["pkg-config", "--define-prefix", "--static", "--cflags", "--libs", "bitfit"]
+        flags = run(query, env=environment).stdout.split()
+        paths = [f"-Wl,-rpath,{flag[2:]}" for flag in flags if flag.startswith("-L")]
+        run(["c++", "-std=c++17", EXAMPLE / "moderate.cpp", *flags, *paths, "-o", tmp_path / "moderate"])
+        self.check(tmp_path / "moderate", get_bundle("table"), tmp_path)
+
+
+class TestFreestanding:
+    """The C API for rows, on a microcontroller."""
+
+    FLAGS = (
+        "-mcpu=cortex-m4",
+        "-mthumb",
+        "-Os",
+        "-ffreestanding",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f"-I{CPP / 'include'}",
+    )
+
+    def test_cortex_m4(self, tmp_path: Path) -> None:
+        if shutil.which("arm-none-eabi-g++") is None:
+            pytest.skip("needs arm-none-eabi-g++ and its C++ headers")
+        options = ["-std=c++17", "-fno-exceptions", "-fno-rtti", *self.FLAGS, "-c"]
+        run(["arm-none-eabi-g++", *options, CPP / "src" / "c_row.cpp", "-o", tmp_path / "row.o"])
+        run(["arm-none-eabi-gcc", "-std=c11", *self.FLAGS, "-c", EXAMPLE / "device.c", "-o", tmp_path / "device.o"])
+        missing = set()
+        for name in ("row.o", "device.o"):
+            listed = run(["arm-none-eabi-nm", "-u", tmp_path / name]).stdout
+            missing |= {symbol for symbol in re.findall(r"U (\w+)", listed) if not symbol.startswith("bitfit_row_")}
+        device = {"row_in_flash", "row_in_flash_size", "frozen_layout_digest", "frozen_bias_count", "bias_memory"}
+        assert missing <= device | {"memcpy", "memcmp", "memmove", "memset"}
+        text = int(run(["arm-none-eabi-size", tmp_path / "row.o"]).stdout.splitlines()[1].split()[0])
+        assert text < 3000, "bytes of code for reading rows"
+
+    def test_it_reads_a_golden_row(self, tmp_path: Path) -> None:
+        """The example for devices, with a file in place of the flash."""
+        if shutil.which("c++") is None or shutil.which("cc") is None:
+            pytest.skip("needs cc and c++")
+        data = (ROWS / "good_float32.bias").read_bytes()
+        index = json.loads((ROWS / "index.json").read_text(encoding="utf-8"))
+        digest, last = bytes.fromhex(index["layout_digest"]), index["layout"]["biases"][-1]
+        source = tmp_path / "board.c"
+        source.write_text(
+            "#include <stdint.h>\n#include <stdio.h>\n"
+            f"const uint8_t row_in_flash[] __attribute__((aligned(8))) = {{{','.join(map(str, data))}}};\n"
+            f"const uint32_t row_in_flash_size = {len(data)};\n"
+            f"const uint8_t frozen_layout_digest[32] = {{{','.join(map(str, digest))}}};\n"
+            f"const uint32_t frozen_bias_count = {last['offset'] + last['shape'][0]};\n"
+            "volatile float bias_memory[64];\nint load_biases(void);\n"
+            "int main(void) {\n  int status = load_biases();\n"
+            '  for (uint32_t i = 0; i < frozen_bias_count; ++i) printf("%.9g\\n", (double)bias_memory[i]);\n'
+            "  return status;\n}\n",
+            encoding="utf-8",
+        )
+        flags = [f"-I{CPP / 'include'}", "-Wall", "-Wextra", "-Werror", "-c"]
+        run(["c++", "-std=c++17", *flags, CPP / "src" / "c_row.cpp", "-o", tmp_path / "row.o"])
+        for path in (EXAMPLE / "device.c", source):
+            run(["cc", "-std=c11", *flags, path, "-o", tmp_path / f"{path.stem}.o"])
+        objects = [tmp_path / f"{name}.o" for name in ("row", "device", "board")]
+        run(["c++", *objects, "-o", tmp_path / "board"])
+        found = np.array(run([tmp_path / "board"]).stdout.split(), np.float32)
+        np.testing.assert_array_equal(found, decode_row(data).biases)
+
+
+@pytest.mark.slow
+class TestArm:
+    """Cross-compiled for 64-bit Arm on Linux, and run by qemu."""
+
+    @pytest.fixture
+    def emulator(self, tmp_path: Path) -> list[str | Path]:
+        """With system files of an Arm machine of one core: ONNX Runtime reads what processor it runs on."""
+        libraries = Path("/usr/aarch64-linux-gnu/lib")
+        if shutil.which("qemu-aarch64") is None or not libraries.exists():
+            pytest.skip("needs qemu-aarch64 and the libraries of g++-aarch64-linux-gnu")
+        root = tmp_path / "root"
+        files = {
+            "sys/devices/system/cpu/possible": "0\n",
+            "sys/devices/system/cpu/present": "0\n",
+            "proc/cpuinfo": "processor : 0\nFeatures : fp asimd\nCPU implementer : 0x41\nCPU part : 0xd0c\n",
+        }
+        for name, text in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text, encoding="utf-8")
+        (root / "lib").symlink_to(libraries)
+        return ["qemu-aarch64", "-L", root]
+
+    def test_rows(self, emulator: list[str | Path]) -> None:
+        run([*emulator, build("aarch64") / "tests" / "bias_row_test", "flips", ROWS / "good_float32.bias"])
+
+    def test_answers(self, programs: Path, emulator: list[str | Path], get_bundle: GetBundle) -> None:
+        arguments = [get_bundle("table"), "--task", "three_way", "--threads", "1", "--text", "A warm, funny film."]
+        found = run([*emulator, build("aarch64") / "bitfit_run", *arguments])
+        assert_same_lines(found.stdout, cpp_run(programs, *arguments).stdout)
+
+
+@pytest.mark.slow
+class TestFuzzing:
+    """A fixed number of executions from real files as seeds; a crash, a leak or a sanitizer's report fails."""
+
+    def fuzz(self, name: str, seeds: Sequence[bytes], tmp_path: Path, runs: int = FUZZ_RUNS) -> None:
+        corpus = tmp_path / "corpus"
+        corpus.mkdir()
+        for number, data in enumerate(seeds):
+            (corpus / f"seed-{number}").write_bytes(data)
+        options = [f"-runs={runs}", "-seed=1", "-max_len=8192", "-timeout=20", f"-artifact_prefix={tmp_path}/"]
+        done = run([build("fuzz") / "fuzz" / f"{name}_fuzzer", corpus, *options])
+        assert f"Done {runs} runs" in done.stderr
+
+    def test_rows(self, tmp_path: Path) -> None:
+        self.fuzz("row", [path.read_bytes() for path in sorted(ROWS.glob("*.bias"))], tmp_path)
+
+    def test_manifests(self, tmp_path: Path, get_bundle: GetBundle) -> None:
+        manifests = [(get_bundle(kind) / "manifest.json").read_bytes() for kind in ("table", "static")]
+        self.fuzz("manifest", [json.dumps(json.loads(each)).encode() for each in manifests], tmp_path)
+
+    def test_tokenizers(self, tmp_path: Path) -> None:
+        self.fuzz("tokenizer", [each + b"\0don't a [SEP]" for each in tokenizer_seeds()], tmp_path)
+
+
+def tokenizer_seeds() -> list[bytes]:
+    """Small files of both kinds."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    wordpiece = Tokenizer(models.WordPiece({"[UNK]": 0, "[SEP]": 1, "a": 2, "##b": 3, "don": 4}, unk_token="[UNK]"))
+    wordpiece.normalizer = normalizers.BertNormalizer()
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.post_processor = processors.TemplateProcessing(
+        single="[SEP] $A", pair="$A [SEP] $B:1", special_tokens=[("[SEP]", 1)]
+    )
+    wordpiece.add_special_tokens(["[SEP]"])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {each: number for number, each in enumerate([*alphabet, "do", "don", "Ġa"])}
+    byte_level = Tokenizer(models.BPE(vocabulary, [("d", "o"), ("do", "n"), ("Ġ", "a")]))
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel()
+    byte_level.post_processor = processors.RobertaProcessing(("a", 1), ("b", 2))
+    return [each.to_str().encode() for each in (wordpiece, byte_level)]
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.skipif("BITFIT_DATA" not in os.environ, reason="needs BITFIT_DATA")
+def test_every_dev_row_of_the_shipped_tasks(programs: Path, tmp_path: Path) -> None:
+    """From text, one task after the other and mixed, half of the rows each: the labels of Python, and its scores."""
+    folder = tmp_path / "bundle"
+    tasks = "sst2,mrpc,cola,stsb,rte"
+    command = [sys.executable, "-c", "import sys; from bitfit_export.cli import main; sys.exit(main())", "export"]
+    run([*command, "--model", "minilm-l6", "--tasks", tasks, "--output", folder])
+    lines = []
+    for task in tasks.split(","):
+        with gzip.open(Path(os.environ["BITFIT_DATA"]) / task / "dev.jsonl.gz", "rt", encoding="utf-8") as stream:
+            for line in stream:
+                row = json.loads(line)
+                texts = {name: row[name] for name in ("sentence", "sentence1", "sentence2") if name in row}
+                lines.append(json.dumps({"task": task, **texts}))
+    mixed = [lines[place] for place in np.random.default_rng(0).permutation(len(lines))]
+    for order in (lines[::2], mixed[::2]):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n".join(order) + "\n", encoding="utf-8")
+        arguments = [folder, "--input", path, "--truncate", "--threads", "1"]
+        found, expected = cpp_run(programs, *arguments), python_run(*arguments)
+        assert found.returncode == expected.returncode == 0, found.stderr + expected.stderr
+        assert len(found.stdout.splitlines()) == len(order)
+        assert_same_lines(found.stdout, expected.stdout, tolerance=1e-4)
