@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ def compile_bundle(
         from bitfit_export.compiler.fuse import prepack
 
         prepack(folder / MODEL_FILE, folder / WEIGHTS_FILE)
-    base.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
+    _write_tokenizer(base, folder / TOKENIZER_FILE)
     (folder / "tasks").mkdir()
     labels = max(delta.config.output_size for delta in deltas.values())
     tasks = {name: _write_task(compiled, name, delta, folder, labels) for name, delta in deltas.items()}
@@ -192,6 +193,14 @@ def write_model(model: onnx.ModelProto, folder: Path) -> None:
         external_data=WEIGHTS_FILE,
         size_threshold_bytes=_EXTERNAL_FROM_BYTES,
     )
+
+
+def _write_tokenizer(base: BaseModel, path: Path) -> None:
+    """Write how text becomes ids, without what a call before this one asked for: padding and truncation."""
+    tokenizer = copy.deepcopy(base.tokenizer.backend_tokenizer)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.save(str(path))
 
 
 def _manifest(base: BaseModel, compiled: CompiledModel, tasks: dict[str, TaskRecord], folder: Path) -> Manifest:
