@@ -31,6 +31,7 @@ from bitfit_export.files import sha256_of_file
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_graphsurgeon as gs
 
     from bitfit_export.compiler.rows import RowPacker
 
@@ -85,14 +86,10 @@ def compile_model(
             check,
             first_token,
             fold,
-            fuse,
-            half,
-            half_storage,
             head,
             lift,
             quantize,
             rows,
-            shapes,
             sites,
             trace,
         )
@@ -118,18 +115,8 @@ def compile_model(
         quantize.quantize_weights(graph, options.precision)
     kept = [site for site in found if site.name in plan.kept]
     lift.lift_biases(graph, kept, layout, options.layout, inputs)
-    if options.precision == "fp16" and options.target == "portable":
-        half.convert_to_half(graph)
-    model: onnx.ModelProto = gs.export_onnx(graph)
     labels = max((delta.config.output_size for delta in deltas.values()), default=1)
-    if options.static_shape is not None:
-        batch, sequence = options.static_shape
-        model = shapes.fix_shapes(model, {trace.BATCH: batch, trace.SEQUENCE: sequence, "labels": labels})
-    if options.target == "ort":
-        model = fuse.optimise_for_ort(model)
-        fuse.add_biases_in_kernels(model)
-        if options.precision == "fp16":
-            half_storage.store_in_half(model)
+    model = _finish(graph, options, labels)
     if options.overridable:
         # Last: an optimiser may take what has a default for a constant.
         fixed = labels if options.static_shape is not None else 1
@@ -138,6 +125,30 @@ def compile_model(
     _record_digests(model, layout)
     packer = rows.RowPacker(base, layout, heads, plan, _ROW_DTYPES[options.row_dtype])
     return CompiledModel(model, packer, options, trace.OPSET)
+
+
+def _finish(graph: gs.Graph, options: CompileOptions, labels: int) -> onnx.ModelProto:
+    """A lifted graph as the model that its target runs.
+
+    Args:
+        labels: the largest number of the tasks' labels, which a graph of fixed shape has.
+    """
+    import onnx_graphsurgeon as gs
+
+    from bitfit_export.compiler import fuse, half, half_storage, shapes, trace
+
+    if options.precision == "fp16" and options.target == "portable":
+        half.convert_to_half(graph)
+    model: onnx.ModelProto = gs.export_onnx(graph)
+    if options.static_shape is not None:
+        batch, sequence = options.static_shape
+        model = shapes.fix_shapes(model, {trace.BATCH: batch, trace.SEQUENCE: sequence, "labels": labels})
+    if options.target == "ort":
+        model = fuse.optimise_for_ort(model)
+        fuse.add_biases_in_kernels(model)
+        if options.precision == "fp16":
+            half_storage.store_in_half(model)
+    return model
 
 
 def _record_digests(model: onnx.ModelProto, layout: Layout) -> None:
