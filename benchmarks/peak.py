@@ -26,7 +26,7 @@ from common import Results, make_parser, say
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfit_export.bench import time_in_turn
-from bitfit_export.stock import first_line
+from bitfit_export.errors import first_line
 
 _SOURCE = Path(__file__).with_name("peak.cpp")
 #: The products of one layer of BERT-base: inputs, outputs, and how many there are.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitfit_export.bias_terms import is_bias_term
-from bitfit_export.errors import BaseModelError, MissingExtraError
+from bitfit_export.errors import BaseModelError, MissingExtraError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -269,10 +269,9 @@ def quiet_hub() -> None:
 
 def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
     """One line about a checkpoint that did not load, whatever library's error it was."""
-    first_line = str(error).strip().split("\n")[0] or type(error).__name__
     if Path(source.location).is_dir():
         return BaseModelError(
-            f"the checkpoint in {source.location} can't be loaded: {first_line}",
+            f"the checkpoint in {source.location} can't be loaded: {first_line(error)}",
             hint="expected config.json, model.safetensors and tokenizer files as save_pretrained writes them",
         )
     hint = "check the name and the network, or pass --model a local folder with the checkpoint"

@@ -37,6 +37,7 @@ __all__ = [
     "RowFault",
     "UsageError",
     "VerificationError",
+    "first_line",
 ]
 
 
@@ -143,3 +144,12 @@ class VerificationError(BitfitError):
     """A bundle whose answers differ from PyTorch's."""
 
     exit_code = 1
+
+
+#: Of another library's error message: some put a whole graph into it.
+_LONGEST_LINE = 200
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:_LONGEST_LINE]

@@ -16,7 +16,7 @@ import numpy as np
 
 from bitfit_export.base_models import BaseModel
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import CompileError, UsageError
+from bitfit_export.errors import CompileError, UsageError, first_line
 from bitfit_export.files import new_folder
 from bitfit_export.quiet import quiet_exporters
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["STOCK_WAYS", "StockModels", "export_stock", "first_line", "random_ids"]
+__all__ = ["STOCK_WAYS", "StockModels", "export_stock", "random_ids"]
 
 _MODEL = "model.onnx"
 #: Of the older exporter: the last opset that it was made for.
@@ -87,11 +87,6 @@ def export_stock(base: BaseModel, delta: TaskDelta, folder: Path, precision: str
             f"{base.source.name} has no stock model in {precision}, expected a way that works: {reasons}"
         )
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
 
 
 def _make_models(makers: Mapping[str, Callable[[Path], None]], folder: Path, precision: str) -> StockModels:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bitfit_export.base_models import BaseModel
 from bitfit_export.checkpoints.adapters import ADAPTER_CONFIG, apply_adapter
 from bitfit_export.checkpoints.heads import check_architecture
-from bitfit_export.errors import BaseMismatchError, DeltaError
+from bitfit_export.errors import BaseMismatchError, DeltaError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -93,9 +93,8 @@ def _from_pretrained(folder: Path) -> PreTrainedModel:
             str(folder), output_loading_info=True, dtype="auto", use_safetensors=True, local_files_only=True
         )
     except Exception as error:  # whatever transformers and safetensors raise for a damaged file
-        first_line = str(error).strip().split("\n")[0] or type(error).__name__
         raise DeltaError(
-            f"the checkpoint in {folder} can't be loaded: {first_line}", hint="copy it or save it again"
+            f"the checkpoint in {folder} can't be loaded: {first_line(error)}", hint="copy it or save it again"
         ) from error
     if info["missing_keys"]:
         raise DeltaError(

@@ -20,7 +20,7 @@ import onnx
 import onnx_ir
 import onnxruntime as ort
 
-from bitfit_export.errors import CompileError
+from bitfit_export.errors import CompileError, first_line
 
 __all__ = ["add_biases_in_kernels", "optimise_for_ort", "prepack"]
 
@@ -107,8 +107,7 @@ def _open(path: Path, options: ort.SessionOptions, **more: object) -> None:
     try:
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], **more)
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise CompileError(f"ONNX Runtime can't load the compiled graph: {first_line}") from error
+        raise CompileError(f"ONNX Runtime can't load the compiled graph: {first_line(error)}") from error
 
 
 def _take_bias(kernel: onnx.NodeProto, bias: str, output: str) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from bitfit_export.bundle import Manifest
-from bitfit_export.errors import BundleError, InputError
+from bitfit_export.errors import BundleError, InputError, first_line
 from bitfit_export.runtime.inputs import TEXT_INPUTS
 from bitfit_export.runtime.interface import EXPORT_AGAIN, LOGITS, TOKEN_LOGITS, check_digest, check_interface
 from bitfit_export.runtime.store import Feeds
@@ -98,7 +98,7 @@ class FrozenModel:
             return [np.array(each.numpy()) for each in found]
         except Exception as error:
             kind = InputError if isinstance(error, InvalidArgument) else BundleError
-            raise kind(f"the model can't run this batch: {_first_line(error)}") from error
+            raise kind(f"the model can't run this batch: {first_line(error)}") from error
 
 
 def _open_session(path: Path, manifest: Manifest, threads: int | None) -> Any:
@@ -116,8 +116,4 @@ def _open_session(path: Path, manifest: Manifest, threads: int | None) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise BundleError(f"the model {path} can't be loaded: {_first_line(error)}", hint=EXPORT_AGAIN) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise BundleError(f"the model {path} can't be loaded: {first_line(error)}", hint=EXPORT_AGAIN) from error

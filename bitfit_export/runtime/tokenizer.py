@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from bitfit_export.errors import BundleError, InputError, UsageError
+from bitfit_export.errors import BundleError, InputError, UsageError, first_line
 from bitfit_export.runtime.alignment import AlignedTokens, align_tokens, context_windows
 
 __all__ = ["TOKENIZER_FILE", "Text", "TextEncoder", "TokenIds", "as_texts"]
@@ -256,9 +256,8 @@ def _read_tokenizer(path: Path) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise BundleError(
-            f"the tokenizer {path} can't be read: {first_line}", hint="copy the bundle again, or export it again"
+            f"the tokenizer {path} can't be read: {first_line(error)}", hint="copy the bundle again, or export it again"
         ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
