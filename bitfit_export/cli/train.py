@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--train-rows", type=int, help="train on so many rows, chosen at random but always the same (all)"
     )
+    data.add_argument("--validation-rows", type=int, help="judge by so many rows, chosen likewise (all)")
     training = parser.add_argument_group("training")
     training.add_argument("--method", choices=METHODS, default=_DEFAULTS.method)
     training.add_argument("--bias-terms", help="b_q,b_m2 or query,intermediate (all)")
@@ -94,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
         problem_type=options.problem_type,
         labels=_words(options.labels),
         train_rows=options.train_rows,
+        validation_rows=options.validation_rows,
     )
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
     output = options.output or default_output(base.source.short_name, options.task)

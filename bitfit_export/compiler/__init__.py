@@ -88,6 +88,7 @@ def compile_model(
             fold,
             head,
             lift,
+            observe,
             quantize,
             rows,
             sites,
@@ -99,6 +100,10 @@ def compile_model(
     graph = gs.import_onnx(trace.trace_base_model(base))
     found = sites.find_bias_sites(graph, base.biases, by_row=options.layout == "table")
     plan = fold.fold_biases(graph, found) if options.fold else fold.no_fold(base.biases)
+    observed = None
+    if options.precision in ("int8", "int4"):
+        folded = plan.apply(base.biases).biases
+        observed = observe.observe_products(graph, base, folded, gram=options.precision == "int4")
     heads = head.plan_head(graph, deltas.values())
     layout = Layout.pack(
         base.digest,
@@ -112,7 +117,7 @@ def compile_model(
     head.attach_head(graph, heads, lift.head_rows(graph, inputs), leading)
     first_token.read_first_token(graph)
     if options.precision in ("int8", "int4"):
-        quantize.quantize_weights(graph, options.precision)
+        quantize.quantize_weights(graph, options.precision, observed)
     kept = [site for site in found if site.name in plan.kept]
     lift.lift_biases(graph, kept, layout, options.layout, inputs)
     labels = max((delta.config.output_size for delta in deltas.values()), default=1)
@@ -196,14 +201,9 @@ def compile_bundle(
 
 def write_model(model: onnx.ModelProto, folder: Path) -> None:
     """Write `model.onnx` and its weights beside it, aligned, so that a runtime can map them into memory."""
-    import onnx_ir
+    from bitfit_export.compiler.model_files import save_model
 
-    onnx_ir.save(
-        onnx_ir.from_proto(model),
-        folder / MODEL_FILE,
-        external_data=WEIGHTS_FILE,
-        size_threshold_bytes=_EXTERNAL_FROM_BYTES,
-    )
+    save_model(model, folder / MODEL_FILE, external_from=_EXTERNAL_FROM_BYTES)
 
 
 def _write_tokenizer(base: BaseModel, path: Path) -> None:

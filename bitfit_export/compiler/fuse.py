@@ -17,9 +17,9 @@ from collections import Counter
 from pathlib import Path
 
 import onnx
-import onnx_ir
 import onnxruntime as ort
 
+from bitfit_export.compiler.model_files import save_model
 from bitfit_export.errors import CompileError, first_line
 
 __all__ = ["add_biases_in_kernels", "optimise_for_ort", "prepack"]
@@ -39,9 +39,7 @@ def optimise_for_ort(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "source.onnx"), Path(folder, "optimised.onnx")
-        onnx_ir.save(
-            onnx_ir.from_proto(model), source, external_data="source.data", size_threshold_bytes=_EXTERNAL_FROM_BYTES
-        )
+        save_model(model, source)
         _open(source, _save_to(target), disabled_optimizers=list(_SLOW_FUSIONS))
         optimised = onnx.load(str(target))
     # ONNX Runtime keeps the metadata, and changes its order.

@@ -3,40 +3,44 @@
 Requires: a graph whose matrices are constants; before or after lift.
 Ensures: the same inputs, outputs and bias sites. Standard operators only: ONNX Runtime's optimiser makes its own
 kernels of them (DynamicQuantizeMatMul, MatMulIntegerToFloat, MatMulNBits), other runtimes take them as they are.
-Does not: touch biases, norms and heads, nor Gemm, which in an encoder is the pooler: one row of work for a text. It
-needs no calibration data: int8 activations get their range in each run.
+Does not: touch biases, norms and heads, nor Gemm, which in an encoder is the pooler: one row of work for a text. int8
+activations get their range in each run.
 
-    int8:   x -- DynamicQuantizeLinear -- MatMulInteger(W) -- Cast -- Mul(scale of x * scale of each column of W)
+    int8:   x -- Mul(1 / s) -- DynamicQuantizeLinear -- MatMulInteger(s W) -- Cast -- Mul(scale of x * scale of columns)
     int4:   W -- DequantizeLinear (a scale and a zero point for each block of a column) -- MatMul(x)
     table:  ids -- Gather(rows) -- Cast -- Mul(Gather(scale of each row))
 
 The range of x is that of the whole batch, so in int8 a text's logits depend a little on the texts beside it.
+
+s is 1 but for channels that are much larger than others, and where none is, that Mul is not there. Encoders have some:
+a channel or two of a layer in which the first token is five times larger than anything else. Unscaled, they alone would
+set the range, and all others would share what is left of the 256 steps. x W = (x / s) (s W) for any s, so what the
+observed texts do not show costs accuracy, not correctness ("SmoothQuant", Xiao et al. 2023, for those channels alone).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from bitfit_export.compiler.rounding import even_channels, quantize_blocks, quantize_columns
 from bitfit_export.errors import CompileError
 
-__all__ = ["INT4_BLOCK", "QuantizeReport", "quantize_blocks", "quantize_columns", "quantize_weights"]
+if TYPE_CHECKING:
+    from bitfit_export.compiler.observe import Observed
+
+__all__ = ["INT4_BLOCK", "QuantizeReport", "constant_matrix", "quantize_weights"]
 
 #: Weights that share a scale in int4; a smaller block is more exact, larger and slower.
 INT4_BLOCK = 32
-# A block of 4-bit integers is most exact when its largest weights are cut a little.
-_RANGE_SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 #: The first opset in which DequantizeLinear takes blocks and 4-bit integers.
 _INT4_OPSET = 21
-# Symmetric, so no zero point. On x86 a product of uint8 activations and int8 weights runs on VNNI; with uint8 weights,
-# which a zero point would need, ONNX Runtime takes twice the time.
-_INT8_MAX = 127
-_UINT4_MAX = 15
 #: Smaller tables, such as those of positions, are no weight worth saving.
 _TABLE_ROWS = 4096
 
@@ -58,15 +62,17 @@ class QuantizeReport:
     kept: dict[str, str]
 
 
-def quantize_weights(graph: gs.Graph, precision: str) -> QuantizeReport:
+def quantize_weights(graph: gs.Graph, precision: str, observed: Mapping[str, Observed] | None = None) -> QuantizeReport:
     """Quantise the constant matrices and the large embedding tables of a graph, in place.
 
     Args:
         precision: `int8` or `int4`.
+        observed: what the matrix products read, by the names of their nodes, where that was observed.
 
     Raises:
         CompileError: a graph without a constant matrix, or a weight that is not finite.
     """
+    observed = observed or {}
     emit = _Emitter(graph)
     matrices = {
         node.name: (node, weight)
@@ -83,7 +89,7 @@ def quantize_weights(graph: gs.Graph, precision: str) -> QuantizeReport:
         if precision == "int4" and weight.shape[0] % INT4_BLOCK:
             kept[node.name] = f"{weight.shape[0]} rows are no multiple of the block, {INT4_BLOCK}"
             continue
-        (_multiply_int8 if precision == "int8" else _multiply_int4)(emit, node, weight)
+        (_multiply_int8 if precision == "int8" else _multiply_int4)(emit, node, weight, observed.get(node.name))
         values += weight.size
     tables = [node for node in graph.nodes if node.op == "Gather" and _is_large_table(node)]
     for node in tables:
@@ -105,64 +111,19 @@ def constant_matrix(tensor: gs.Tensor) -> np.ndarray | None:
     return values if transpose is None else values.transpose(transpose.attrs.get("perm", (1, 0)))
 
 
-def quantize_columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest int8 [k, n] and the scale float32 [n] of each column: weight ~ int8 * scale, no zero point."""
-    largest = np.abs(weight).max(axis=0)
-    scale = np.where(largest > 0, largest / _INT8_MAX, 1).astype(np.float32)
-    return np.rint(weight / scale).clip(-_INT8_MAX, _INT8_MAX).astype(np.int8), scale
-
-
-def quantize_blocks(weight: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """4-bit integers, a scale and a zero point for each `block` rows of a column, with the least squared error.
-
-    Returns:
-        uint4 [k, n], float32 [k / block, n] and uint4 [k / block, n]: weight ~ (integer - zero point) * scale.
-    """
-    blocks = weight.reshape(-1, block, weight.shape[1])
-    integers, scale, zero = _round_blocks(blocks, 1.0)
-    least = _squared_error(blocks, integers, scale, zero)
-    for share in _RANGE_SHARES:
-        others = _round_blocks(blocks, share)
-        error = _squared_error(blocks, *others)
-        better = error < least
-        least = np.where(better, error, least)
-        integers = np.where(better[:, np.newaxis], others[0], integers)
-        scale, zero = (np.where(better, new, old) for new, old in zip(others[1:], (scale, zero), strict=True))
-    return integers.reshape(weight.shape).astype(ml_dtypes.uint4), scale, zero.astype(ml_dtypes.uint4)
-
-
-def _round_blocks(blocks: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Blocks [m, block, n] in 16 steps over a share of each block's range; what lies outside goes to the ends.
-
-    Returns:
-        float32 integers [m, block, n], scale [m, n] and zero point [m, n]. 0 is always exact.
-    """
-    low, high = share * np.minimum(blocks.min(axis=1), 0), share * np.maximum(blocks.max(axis=1), 0)
-    scale = np.where(high > low, (high - low) / _UINT4_MAX, 1).astype(np.float32)
-    zero = np.rint(-low / scale).astype(np.float32)
-    integers = (np.rint(blocks / scale[:, np.newaxis]) + zero[:, np.newaxis]).clip(0, _UINT4_MAX)
-    return integers, scale, zero
-
-
-def _squared_error(blocks: np.ndarray, integers: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
-    """[m, n], of each block."""
-    rounded = (integers - zero[:, np.newaxis]) * scale[:, np.newaxis]
-    error: np.ndarray = np.square(rounded - blocks).sum(axis=1)
-    return error
-
-
-def _multiply_int8(emit: _Emitter, node: gs.Node, weight: np.ndarray) -> None:
-    integers, scale = quantize_columns(weight)
-    name = node.name
-    x, x_scale, x_zero = emit.quantized(node.inputs[0])
+def _multiply_int8(emit: _Emitter, node: gs.Node, weight: np.ndarray, observed: Observed | None) -> None:
+    name, divisors = node.name, None if observed is None else even_channels(observed.largest)
+    integers, scale = quantize_columns(weight if divisors is None else weight * divisors[:, np.newaxis], paired=True)
+    x, x_scale, x_zero = emit.quantized(node.inputs[0], divisors)
     (sums,) = emit("MatMulInteger", name, [x, emit.constant(f"{name}/int8", integers), x_zero], np.int32)
     (sums,) = emit("Cast", f"{name}/float", [sums], np.float32, to=TensorProto.FLOAT)
     (factor,) = emit("Mul", f"{name}/scale", [x_scale, emit.constant(f"{name}/int8_scale", scale)], np.float32)
     node.op, node.attrs, node.inputs = "Mul", {}, [sums, factor]
 
 
-def _multiply_int4(emit: _Emitter, node: gs.Node, weight: np.ndarray) -> None:
-    parts = zip(("int4", "int4_scale", "int4_zero"), quantize_blocks(weight, INT4_BLOCK), strict=True)
+def _multiply_int4(emit: _Emitter, node: gs.Node, weight: np.ndarray, observed: Observed | None) -> None:
+    rounded = quantize_blocks(weight, INT4_BLOCK, None if observed is None else observed.gram)
+    parts = zip(("int4", "int4_scale", "int4_zero"), rounded, strict=True)
     constants = [emit.constant(f"{node.name}/{part}", values) for part, values in parts]
     dequantized = emit("DequantizeLinear", f"{node.name}/weight", constants, np.float32, axis=0, block_size=INT4_BLOCK)
     node.inputs[1] = dequantized[0]
@@ -211,9 +172,13 @@ class _Emitter:
         # As a tensor of onnx, which packs two 4-bit integers into a byte; onnx-graphsurgeon does not.
         return gs.Constant(name, LazyValues(numpy_helper.from_array(np.ascontiguousarray(values), name)))
 
-    def quantized(self, tensor: gs.Tensor) -> list[gs.Variable]:
-        """uint8 values, scale and zero point."""
-        if tensor.name not in self._quantized:
+    def quantized(self, tensor: gs.Tensor, divisors: np.ndarray | None) -> list[gs.Variable]:
+        """uint8 values, scale and zero point of a tensor, whose channels are first divided by these numbers [k]."""
+        name = tensor.name
+        if name not in self._quantized:
+            if divisors is not None:
+                factors = self.constant(f"{name}/even", (1 / divisors).astype(np.float32))
+                (tensor,) = self("Mul", f"{name}/evened", [tensor, factors], np.float32)
             dtypes = (np.uint8, np.float32, np.uint8)
-            self._quantized[tensor.name] = self("DynamicQuantizeLinear", f"{tensor.name}/uint8", [tensor], *dtypes)
-        return self._quantized[tensor.name]
+            self._quantized[name] = self("DynamicQuantizeLinear", f"{name}/uint8", [tensor], *dtypes)
+        return self._quantized[name]

@@ -57,8 +57,9 @@ def train_once(model: str, data_folder: Path, run: dict[str, Any], number: int) 
         return
     print(f"run {number}: {name}", file=sys.stderr)
     base = load_base_model(model)
-    data = load_task_data(run["task"], data=data_folder, train_rows=run.get("train_rows"))
-    settings = TrainingSettings(**{key: value for key, value in run.items() if key not in ("task", "train_rows")})
+    rows = {name: run[name] for name in ("train_rows", "validation_rows") if name in run}
+    data = load_task_data(run["task"], data=data_folder, **rows)
+    settings = TrainingSettings(**{name: value for name, value in run.items() if name not in ("task", *rows)})
     result = train_task(base, data, settings, ROOT / "runs" / name, [EpochReport(data.spec.metrics[0])])
     if result.delta is not None:
         result.delta.save(ROOT / "runs" / f"{name}.delta", card="", overwrite=True)

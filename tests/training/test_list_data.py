@@ -146,3 +146,12 @@ def test_a_sample_of_the_training_rows_is_always_the_same(tmp_path: Path) -> Non
     assert load(tmp_path, rows, train_rows=1000) == whole
     with pytest.raises(UsageError, match="--train-rows is 0"):
         load(tmp_path, rows, train_rows=0)
+
+
+def test_a_sample_of_the_validation_rows_is_always_the_same(tmp_path: Path) -> None:
+    rows = [{"sentence": str(number), "label": number % 2} for number in range(100)]
+    some = load(tmp_path, rows, validation_rows=30)
+    assert (len(some.train), len(some.validation)) == (100, 30)
+    assert some == load(tmp_path, rows, validation_rows=30)
+    with pytest.raises(UsageError, match="--validation-rows is 0"):
+        load(tmp_path, rows, validation_rows=0)
