@@ -28,6 +28,19 @@ RESULTS = _ROOT / "results" / "benchmarks"
 #: Models and bundles, a few gigabytes. They are kept for the next script, and may be deleted.
 _SCRATCH = _ROOT / "demo" / "benchmarks"
 _LIBRARIES = ("numpy", "onnxruntime", "torch", "transformers", "onnx")
+#: Instruction sets by which kernels differ: Linux' word -> its usual name.
+_INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_int8": "AMX",
+    "asimddp": "dot product",
+    "i8mm": "I8MM",
+    "bf16": "BF16",
+    "sve": "SVE",
+}
 #: The parts of the product that decide how fast a bundle is.
 _CODE = ("bundle", "compiler", "runtime")
 
@@ -90,9 +103,12 @@ def code_digest() -> str:
 
 
 def _processor() -> str:
-    """The processor's name as Linux gives it; elsewhere what Python knows."""
+    """The processor's name as Linux gives it, and what it has that decides about speed; elsewhere what Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = found.get("flags", found.get("Features", "")).split()
+    sets = [name for flag, name in _INSTRUCTIONS.items() if flag in flags]
+    return f"{found.get('model name', 'unknown')} ({', '.join(sets) or 'no known vector instructions'})"
