@@ -34,6 +34,9 @@ __all__ = ["TrainedModel", "bias_differences", "choose_head", "train_model"]
 
 _TRAINED_FILE = "trained.safetensors"
 _COMPLETE_MARK = "complete"
+#: That of the paper's own code. torch's, 1e-8, is about the size of the rounding errors that are all of a key bias's
+#: gradient, and Adam would make steps of them as large as everybody else's.
+_ADAM_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def _arguments(
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else "linear",
         warmup_steps=round(settings.warmup * steps),
         weight_decay=0.0,
+        adam_epsilon=_ADAM_EPSILON,
         # Over a whole model the fused step is the faster one; over biases there is no difference.
         optim="adamw_torch_fused" if method.dense else "adamw_torch",
         train_sampling_strategy="group_by_length",
