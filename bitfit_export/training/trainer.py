@@ -238,6 +238,7 @@ class _DeltaTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+            options["weight_decay"] = self.args.weight_decay
             self.optimizer: torch.optim.Optimizer | None = kind(self._method.parameter_groups(self.model), **options)
         assert self.optimizer is not None
         return self.optimizer
