@@ -18,7 +18,7 @@ import pytest
 
 from bitfit_export.bundle import decode_row
 from bitfit_export.runtime import BiasSession
-from tests.runtimes.conftest import CPP, GetBundle, build, onnxruntime_root, run
+from tests.runtimes.conftest import CMAKE, CPP, GetBundle, build, run
 
 ROWS = Path(__file__).parents[1] / "golden" / "rows"
 EXAMPLE = CPP / "example"
@@ -142,7 +142,7 @@ def test_the_c_api(programs: Path, get_bundle: GetBundle) -> None:
 @pytest.fixture(scope="session")
 def prefix(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
-    run(["cmake", "--install", programs, "--prefix", folder])
+    run([CMAKE, "--install", programs, "--prefix", folder])
     return folder
 
 
@@ -168,11 +168,13 @@ class TestInstalled:
         assert "is refused: truncated payload" in refused.stderr
         assert refused.stdout == loaded.stdout
 
-    def test_with_cmake(self, prefix: Path, get_bundle: GetBundle, tmp_path: Path) -> None:
-        options = [f"-DCMAKE_PREFIX_PATH={prefix}"]
-        options += [f"-DONNXRUNTIME_ROOT={onnxruntime_root()}"] if onnxruntime_root() else []
-        run(["cmake", "-S", EXAMPLE, "-B", tmp_path / "build", *options])
-        run(["cmake", "--build", tmp_path / "build"])
+    def test_with_cmake(self, programs: Path, prefix: Path, get_bundle: GetBundle, tmp_path: Path) -> None:
+        cache = (programs / "CMakeCache.txt").read_text(encoding="utf-8")
+        root = re.search("^ONNXRUNTIME_ROOT:.*=(.*)$", cache, re.MULTILINE)
+        assert root is not None
+        options = [f"-DCMAKE_PREFIX_PATH={prefix}", f"-DONNXRUNTIME_ROOT={root[1]}"]
+        run([CMAKE, "-S", EXAMPLE, "-B", tmp_path / "build", *options])
+        run([CMAKE, "--build", tmp_path / "build"])
         self.check(tmp_path / "build" / "moderate", get_bundle("table"), tmp_path)
 
     def test_with_pkg_config(self, prefix: Path, get_bundle: GetBundle, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-# ONNXRuntime::ONNXRuntime: from -DONNXRUNTIME_ROOT, an unpacked release or a folder of get_onnxruntime.sh; else from
+# ONNXRuntime::ONNXRuntime: from -DONNXRUNTIME_ROOT, an unpacked release or a folder of get_libraries.sh; else from
 # ONNX Runtime's own CMake package; else from pkg-config.
 
 if(TARGET ONNXRuntime::ONNXRuntime)
@@ -34,7 +34,7 @@ endif()
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(ONNXRuntime
   REQUIRED_VARS ONNXRuntime_LIBRARY ONNXRuntime_INCLUDE_DIR
-  REASON_FAILURE_MESSAGE "pass -DONNXRUNTIME_ROOT=FOLDER, which on Debian tools/get_onnxruntime.sh makes")
+  REASON_FAILURE_MESSAGE "pass -DONNXRUNTIME_ROOT=FOLDER, which on Debian tools/get_libraries.sh makes")
 if(ONNXRuntime_FOUND)
   add_library(ONNXRuntime::ONNXRuntime UNKNOWN IMPORTED)
   set_target_properties(ONNXRuntime::ONNXRuntime PROPERTIES
