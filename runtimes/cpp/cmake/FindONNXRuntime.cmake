@@ -7,6 +7,11 @@ if(TARGET ONNXRuntime::ONNXRuntime)
 endif()
 
 set(ONNXRUNTIME_ROOT "" CACHE PATH "A folder with include/ and lib/ of ONNX Runtime")
+if(NOT "${ONNXRUNTIME_ROOT}" STREQUAL "${ONNXRuntime_sought_in}")  # what another folder had counts no more
+  unset(ONNXRuntime_INCLUDE_DIR CACHE)
+  unset(ONNXRuntime_LIBRARY CACHE)
+endif()
+set(ONNXRuntime_sought_in "${ONNXRUNTIME_ROOT}" CACHE INTERNAL "")
 set(suffixes include include/onnxruntime include/onnxruntime/core/session headers)
 
 if(ONNXRUNTIME_ROOT)
