@@ -2,8 +2,9 @@
 
     python benchmarks/cpp_runtime.py [--model bert-base] [--rounds 5]
 
-`bitfit_bench` and the same work by the Python session run in turn, each in a process of its own with one thread. Figures are
-medians of the rounds, ratios medians of the rounds' own. Allocations are those outside of ONNX Runtime. The programs are built as `make cpp` does. Writes results/benchmarks/cpp-<model>.json.
+`bitfit_bench` and the same work by the Python session run in turn, each in a process of its own with one thread.
+Figures are medians of the rounds, ratios medians of the rounds' own. Allocations are those outside of ONNX Runtime. The
+programs are built as `make cpp` does. Writes results/benchmarks/cpp-<model>.json.
 """
 
 from __future__ import annotations
