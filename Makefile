@@ -22,10 +22,8 @@ check: install ## what CI runs before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-cpp: install ## the C++ runtime and its programs, into build/cpp/default; needs cmake and nlohmann-json
-	sh runtimes/cpp/tools/get_onnxruntime.sh build/onnxruntime $(BIN)/python
-	cd runtimes/cpp && ONNXRUNTIME_ROOT=$(CURDIR)/build/onnxruntime cmake --preset default
-	cmake --build build/cpp/default --parallel 2
+cpp: install ## the C++ runtime and its programs, into build/cpp/default
+	runtimes/cpp/tools/build.sh default bitfit_run bitfit_bench
 
 install: $(STAMP)
 

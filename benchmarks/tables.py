@@ -44,6 +44,8 @@ def detail_tables(results: Measured) -> Iterator[Table]:
             yield from _speed_tables(rest, measured)
         elif kind == "load":
             yield from _load_tables(rest, measured)
+        elif kind == "cpp":
+            yield from _cpp_tables(rest, measured)
     if "compile_models" in results:
         yield _figures("Compiling", results["compile_models"])
     if "training_step" in results:
@@ -77,6 +79,14 @@ def _load_tables(model: str, measured: Measured) -> Iterator[Table]:
         keys = list(next(iter(each["opened"].values())))
         rows = [[name, *(f"{figures[key]:.3f}" for key in keys)] for name, figures in each["opened"].items()]
         yield Table(f"{model}, {precision}: loading; stock by {each['fastest stock']}", ("", *keys), rows)
+
+
+def _cpp_tables(model: str, measured: Measured) -> Iterator[Table]:
+    for precision, each in measured.items():
+        keys = ("C++", "Python", "C++ / Python")
+        rows = [[name, *(_number(figures[key]) for key in keys)] for name, figures in each["figures"].items()]
+        rows += [[name, _number(value), "", ""] for name, value in each["only C++"].items()]
+        yield Table(f"{model}, {precision}: the C++ runtime and the Python session, one thread", ("", *keys), rows)
 
 
 def _figures(title: str, measured: Mapping[str, Mapping[str, float]]) -> Table:

@@ -1,7 +1,6 @@
 """The C++ library and its programs, built once, and bundles of every layout for them to run.
 
-Builds lie in `build/cpp/` of the repository, which git ignores, so what has not changed is not compiled again. Where no
-ONNX Runtime for C++ is installed and none is named by `ONNXRUNTIME_ROOT`, `get_onnxruntime.sh` puts one into `build/`.
+Builds lie in `build/cpp/` of the repository, which git ignores, so what has not changed is not compiled again.
 """
 
 from __future__ import annotations
@@ -26,7 +25,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CPP = ROOT / "runtimes" / "cpp"
-BUILD = ROOT / "build"
+BUILD = ROOT / "build" / "cpp"
+#: Beside this interpreter where the package `cmake` is installed, as `build.sh` looks for it.
+CMAKE = Path(shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "cmake")
 
 Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 GetBundle: TypeAlias = Callable[[str], Path]
@@ -40,45 +41,14 @@ def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedPr
 
 
 @functools.cache
-def onnxruntime_root(machine: str = "") -> str:
-    """A folder with ONNX Runtime for C++; empty where CMake finds an installed one. For another machine, that one's."""
-    if machine:
-        run(["sh", CPP / "tools" / "get_onnxruntime.sh", BUILD / f"onnxruntime-{machine}", sys.executable, machine])
-        return str(BUILD / f"onnxruntime-{machine}")
-    if "ONNXRUNTIME_ROOT" in os.environ:
-        return os.environ["ONNXRUNTIME_ROOT"]
-    if shutil.which("pkg-config") and not subprocess.run(["pkg-config", "--exists", "libonnxruntime"]).returncode:
-        return ""
-    folder = BUILD / "onnxruntime"
-    if shutil.which("apt-get") is None:
-        pytest.skip("needs ONNX Runtime for C++: set ONNXRUNTIME_ROOT")
-    got = subprocess.run(
-        ["sh", CPP / "tools" / "get_onnxruntime.sh", folder, sys.executable], capture_output=True, text=True
-    )
-    if got.returncode:
-        pytest.skip(f"needs ONNX Runtime for C++: {got.stderr.strip().splitlines()[-1]}")
-    return str(folder)
-
-
-@functools.cache
-def build(preset: str) -> Path:
-    """Build the library and its programs with a preset of CMakePresets.json; gives the build folder."""
-    compilers = {"clang": "clang++", "fuzz": "clang++", "aarch64": "aarch64-linux-gnu-g++"}
-    for tool in ("cmake", compilers.get(preset, "c++")):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}")
-    found = subprocess.run(
-        ["c++", "-E", "-x", "c++", "-"], input="#include <nlohmann/json.hpp>", text=True, capture_output=True
-    )
-    if found.returncode:
-        pytest.skip("needs nlohmann-json")
-    environment = os.environ | {"ONNXRUNTIME_ROOT": onnxruntime_root("aarch64" if preset == "aarch64" else "")}
-    if shutil.which("ninja"):
-        environment["CMAKE_GENERATOR"] = "Ninja"
-    folder = BUILD / "cpp" / preset
-    run(["cmake", "--preset", preset], cwd=CPP, env=environment)
-    run(["cmake", "--build", folder, "--parallel", "2"])
-    return folder
+def build(preset: str, *targets: str) -> Path:
+    """Build all or some targets with a preset of CMakePresets.json; gives the build folder."""
+    command = [CPP / "tools" / "build.sh", preset, *targets]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable})
+    if done.returncode == 3:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    return BUILD / preset
 
 
 @pytest.fixture(scope="session")

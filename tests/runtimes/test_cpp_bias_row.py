@@ -19,9 +19,8 @@ import pytest
 from bitfit_export.bundle import PROBLEM_CODES, BiasRow, Layout, decode_row, encode_row
 from bitfit_export.bundle.row import HEADER_SIZE
 from bitfit_export.errors import RowError, RowFault
+from tests.runtimes.conftest import CMAKE, CPP, ROOT
 
-ROOT = Path(__file__).parents[2]
-CPP = ROOT / "runtimes" / "cpp"
 ROWS = ROOT / "tests" / "golden" / "rows"
 INDEX = json.loads((ROWS / "index.json").read_text(encoding="utf-8"))
 LAYOUT = Layout.from_json(INDEX["layout"])
@@ -344,12 +343,12 @@ class TestValues:
 @pytest.mark.slow
 @needs_compiler
 def test_the_cmake_project_passes_its_tests(tmp_path: Path) -> None:
-    if shutil.which("cmake") is None:
+    if shutil.which(CMAKE) is None:
         pytest.skip("needs cmake")
     for command in [
-        ["cmake", "-S", CPP, "-B", tmp_path, "-DBITFIT_BUILD_SESSION=OFF"],
-        ["cmake", "--build", tmp_path],
-        ["ctest", "--test-dir", tmp_path, "--output-on-failure", "--no-tests=error"],
+        [CMAKE, "-S", CPP, "-B", tmp_path, "-DBITFIT_BUILD_SESSION=OFF"],
+        [CMAKE, "--build", tmp_path],
+        [CMAKE.with_name("ctest"), "--test-dir", tmp_path, "--output-on-failure", "--no-tests=error"],
     ]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

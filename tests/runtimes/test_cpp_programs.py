@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 
 from bitfit_export.bundle import decode_row
 from bitfit_export.runtime import BiasSession
-from tests.runtimes.conftest import CPP, GetBundle, build, onnxruntime_root, run
+from tests.runtimes.conftest import CMAKE, CPP, GetBundle, build, run
 
 ROWS = Path(__file__).parents[1] / "golden" / "rows"
 EXAMPLE = CPP / "example"
@@ -142,7 +142,7 @@ def test_the_c_api(programs: Path, get_bundle: GetBundle) -> None:
 @pytest.fixture(scope="session")
 def prefix(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
-    run(["cmake", "--install", programs, "--prefix", folder])
+    run([CMAKE, "--install", programs, "--prefix", folder])
     return folder
 
 
@@ -168,11 +168,13 @@ class TestInstalled:
         assert "is refused: truncated payload" in refused.stderr
         assert refused.stdout == loaded.stdout
 
-    def test_with_cmake(self, prefix: Path, get_bundle: GetBundle, tmp_path: Path) -> None:
-        options = [f"-DCMAKE_PREFIX_PATH={prefix}"]
-        options += [f"-DONNXRUNTIME_ROOT={onnxruntime_root()}"] if onnxruntime_root() else []
-        run(["cmake", "-S", EXAMPLE, "-B", tmp_path / "build", *options])
-        run(["cmake", "--build", tmp_path / "build"])
+    def test_with_cmake(self, programs: Path, prefix: Path, get_bundle: GetBundle, tmp_path: Path) -> None:
+        cache = (programs / "CMakeCache.txt").read_text(encoding="utf-8")
+        root = re.search("^ONNXRUNTIME_ROOT:.*=(.*)$", cache, re.MULTILINE)
+        assert root is not None
+        options = [f"-DCMAKE_PREFIX_PATH={prefix}", f"-DONNXRUNTIME_ROOT={root[1]}"]
+        run([CMAKE, "-S", EXAMPLE, "-B", tmp_path / "build", *options])
+        run([CMAKE, "--build", tmp_path / "build"])
         self.check(tmp_path / "build" / "moderate", get_bundle("table"), tmp_path)
 
     def test_with_pkg_config(self, prefix: Path, get_bundle: GetBundle, tmp_path: Path) -> None:
@@ -250,6 +252,8 @@ class TestFreestanding:
 class TestArm:
     """Cross-compiled for 64-bit Arm on Linux, and run by qemu."""
 
+    TARGETS = ("bias_row_test", "bitfit_run")
+
     @pytest.fixture
     def emulator(self, tmp_path: Path) -> list[str | Path]:
         """With system files of an Arm machine of one core: ONNX Runtime reads what processor it runs on."""
@@ -269,11 +273,18 @@ class TestArm:
         return ["qemu-aarch64", "-L", root]
 
     def test_rows(self, emulator: list[str | Path]) -> None:
-        run([*emulator, build("aarch64") / "tests" / "bias_row_test", "flips", ROWS / "good_float32.bias"])
+        run(
+            [
+                *emulator,
+                build("aarch64", *self.TARGETS) / "tests" / "bias_row_test",
+                "flips",
+                ROWS / "good_float32.bias",
+            ]
+        )
 
     def test_answers(self, programs: Path, emulator: list[str | Path], get_bundle: GetBundle) -> None:
         arguments = [get_bundle("table"), "--task", "three_way", "--threads", "1", "--text", "A warm, funny film."]
-        found = run([*emulator, build("aarch64") / "bitfit_run", *arguments])
+        found = run([*emulator, build("aarch64", *self.TARGETS) / "bitfit_run", *arguments])
         assert_same_lines(found.stdout, cpp_run(programs, *arguments).stdout)
 
 
@@ -286,8 +297,9 @@ class TestFuzzing:
         corpus.mkdir()
         for number, data in enumerate(seeds):
             (corpus / f"seed-{number}").write_bytes(data)
-        options = [f"-runs={runs}", "-seed=1", "-max_len=8192", "-timeout=20", f"-artifact_prefix={tmp_path}/"]
-        done = run([build("fuzz") / "fuzz" / f"{name}_fuzzer", corpus, *options])
+        options = [f"-runs={runs}", "-seed=1", "-max_len=8192", "-timeout=120", f"-artifact_prefix={tmp_path}/"]
+        targets = ("row_fuzzer", "manifest_fuzzer", "tokenizer_fuzzer")
+        done = run([build("fuzz", *targets) / "fuzz" / f"{name}_fuzzer", corpus, *options])
         assert f"Done {runs} runs" in done.stderr
 
     def test_rows(self, tmp_path: Path) -> None:
@@ -324,7 +336,7 @@ def tokenizer_seeds() -> list[bytes]:
 @pytest.mark.slow
 @pytest.mark.skipif("BITFIT_DATA" not in os.environ, reason="needs BITFIT_DATA")
 def test_every_dev_row_of_the_shipped_tasks(programs: Path, tmp_path: Path) -> None:
-    """From text, one task after the other and mixed, half of the rows each: the labels of Python, and its scores."""
+    """From text, one task after the other and then mixed: the labels of Python, and its scores."""
     folder = tmp_path / "bundle"
     tasks = "sst2,mrpc,cola,stsb,rte"
     command = [sys.executable, "-c", "import sys; from bitfit_export.cli import main; sys.exit(main())", "export"]
@@ -335,13 +347,19 @@ def test_every_dev_row_of_the_shipped_tasks(programs: Path, tmp_path: Path) -> N
             for line in stream:
                 row = json.loads(line)
                 texts = {name: row[name] for name in ("sentence", "sentence1", "sentence2") if name in row}
-                lines.append(json.dumps({"task": task, **texts}))
-    mixed = [lines[place] for place in np.random.default_rng(0).permutation(len(lines))]
-    for order in (lines[::2], mixed[::2]):
-        path = tmp_path / "rows.jsonl"
-        path.write_text("\n".join(order) + "\n", encoding="utf-8")
-        arguments = [folder, "--input", path, "--truncate", "--threads", "1"]
-        found, expected = cpp_run(programs, *arguments), python_run(*arguments)
-        assert found.returncode == expected.returncode == 0, found.stderr + expected.stderr
-        assert len(found.stdout.splitlines()) == len(order)
-        assert_same_lines(found.stdout, expected.stdout, tolerance=1e-4)
+                lines.append(json.dumps({"task": task, **texts}) + "\n")
+    assert len(lines) == 4100
+    path = tmp_path / "rows.jsonl"
+    arguments = [folder, "--input", path, "--truncate", "--threads", "1"]
+
+    def answers(order: np.ndarray, ask: Callable[..., subprocess.CompletedProcess[str]], *program: Path) -> list[str]:
+        path.write_text("".join(lines[place] for place in order), encoding="utf-8")
+        done = ask(*program, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    in_turn, mixed = np.arange(len(lines)), np.random.default_rng(0).permutation(len(lines))
+    expected = answers(in_turn, python_run)
+    for order in (in_turn, mixed):
+        found = answers(order, cpp_run, programs)
+        assert_same_lines("\n".join(found), "\n".join(expected[place] for place in order), tolerance=1e-4)

@@ -530,15 +530,19 @@ class TestThreads:
         self.check_swaps(programs, get_bundle(kind), tmp_path, 4000)
 
     @pytest.mark.slow
+    def test_a_hundred_thousand_runs(self, programs: Path, get_bundle: GetBundle, tmp_path: Path) -> None:
+        self.check_swaps(programs, get_bundle("table"), tmp_path, 100_000)
+
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["table", "packed"])
     def test_under_thread_sanitizer(self, get_bundle: GetBundle, tmp_path: Path, kind: str) -> None:
-        self.check_swaps(build("tsan"), get_bundle(kind), tmp_path, 2000)
+        self.check_swaps(build("tsan", "session_test"), get_bundle(kind), tmp_path, 2000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["table", "static", "overridable"])
 def test_under_address_sanitizer(get_bundle: GetBundle, batch: dict[str, Any], kind: str) -> None:
-    driver = Driver(build("asan") / "tests" / "session_test", get_bundle(kind))
+    driver = Driver(build("asan", "session_test") / "tests" / "session_test", get_bundle(kind))
     for task in SENTENCE_TASKS + TOKEN_TASKS:
         assert "values" in driver("run", tasks=[task], **batch)
     assert driver("run", tasks=["nope"], **batch)["code"] == "input_error"

@@ -3,8 +3,8 @@
 // usage: bitfit_bench BUNDLE [--threads N] [--rounds N] [--shape ROWSxTOKENS]... [--tasks N]...
 //
 // One JSON object on stdout. Milliseconds are medians of all rounds. Runs that are compared take turns, so that both
-// see the same machine. For each number of tasks in --tasks, copies of a row are loaded until there are so many, and
-// the smallest batch is run with the same task each time and with another one each time.
+// see the same machine. For each number of tasks in --tasks, tasks are unloaded or copies of a row loaded until there are
+// so many, and the smallest batch is run with the same task each time and with another one each time.
 
 #include <bitfit/session.h>
 
@@ -147,10 +147,17 @@ ordered_json time_shape(const bitfit::Session& session, Shape shape, std::size_t
   return result;
 }
 
-// Load copies of a row until there are `count` tasks, then run with and without a switch of task, in turn.
+// Unload tasks, but for the first sentence task, or load copies of a row until there are `count` tasks; then run with and
+// without a switch of task, in turn.
 ordered_json time_switch(bitfit::Session* session, const std::string& row, std::size_t count, std::size_t rounds) {
   std::vector<bitfit::TaskInfo> loaded;
   check(session->tasks(&loaded));
+  const std::string kept = sentence_tasks(*session)[0];
+  for (std::size_t i = loaded.size(); i-- > 0 && loaded.size() > count;) {
+    if (loaded[i].name == kept) continue;
+    check(session->unload_task(loaded[i].name));
+    loaded.erase(loaded.begin() + static_cast<std::ptrdiff_t>(i));
+  }
   double load = 0;
   std::size_t loads = 0;
   for (std::size_t number = loaded.size(); number < count; ++number, ++loads) {

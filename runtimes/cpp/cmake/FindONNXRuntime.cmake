@@ -1,4 +1,4 @@
-# ONNXRuntime::ONNXRuntime: from -DONNXRUNTIME_ROOT, an unpacked release or a folder of get_onnxruntime.sh; else from
+# ONNXRuntime::ONNXRuntime: from -DONNXRUNTIME_ROOT, an unpacked release or a folder of get_libraries.sh; else from
 # ONNX Runtime's own CMake package; else from pkg-config.
 
 if(TARGET ONNXRuntime::ONNXRuntime)
@@ -7,6 +7,11 @@ if(TARGET ONNXRuntime::ONNXRuntime)
 endif()
 
 set(ONNXRUNTIME_ROOT "" CACHE PATH "A folder with include/ and lib/ of ONNX Runtime")
+if(NOT "${ONNXRUNTIME_ROOT}" STREQUAL "${ONNXRuntime_sought_in}")  # what another folder had counts no more
+  unset(ONNXRuntime_INCLUDE_DIR CACHE)
+  unset(ONNXRuntime_LIBRARY CACHE)
+endif()
+set(ONNXRuntime_sought_in "${ONNXRUNTIME_ROOT}" CACHE INTERNAL "")
 set(suffixes include include/onnxruntime include/onnxruntime/core/session headers)
 
 if(ONNXRUNTIME_ROOT)
@@ -34,7 +39,7 @@ endif()
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(ONNXRuntime
   REQUIRED_VARS ONNXRuntime_LIBRARY ONNXRuntime_INCLUDE_DIR
-  REASON_FAILURE_MESSAGE "pass -DONNXRUNTIME_ROOT=FOLDER, which on Debian tools/get_onnxruntime.sh makes")
+  REASON_FAILURE_MESSAGE "pass -DONNXRUNTIME_ROOT=FOLDER, which on Debian tools/get_libraries.sh makes")
 if(ONNXRuntime_FOUND)
   add_library(ONNXRuntime::ONNXRuntime UNKNOWN IMPORTED)
   set_target_properties(ONNXRuntime::ONNXRuntime PROPERTIES
