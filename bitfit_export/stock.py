@@ -107,7 +107,7 @@ def _make_models(makers: Mapping[str, Callable[[Path], None]], folder: Path, pre
 
 
 def _slug(way: str) -> str:
-    return way.replace(", ", "_").replace(" ", "_")
+    return way.replace(", ", "_").replace(" ", "_").replace("'", "")
 
 
 # --- fp32
@@ -203,12 +203,27 @@ def _torchscript(base: BaseModel, delta: TaskDelta, path: Path) -> None:
     )
 
 
+def _optimized(base: BaseModel, delta: TaskDelta, path: Path) -> None:
+    """torch's older exporter, then ONNX Runtime's optimizer for transformers, as Olive runs them for BERT."""
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    plain = path.with_name("plain.onnx")
+    _torchscript(base, delta, plain)
+    config: Any = base.module.config
+    model = optimize_model(
+        str(plain), model_type="bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size
+    )
+    model.save_model_to_file(str(path))
+    plain.unlink()
+
+
 #: How a user exports a model, by the name that results have.
 STOCK_WAYS: Mapping[str, _Export] = {
     "transformers": _transformers,
     "transformers, fused": _transformers_fused,
     "torch": _torch,
     "torch, older exporter": _torchscript,
+    "Olive's passes": _optimized,
 }
 
 
@@ -236,7 +251,15 @@ def _to_int8(source: Path, path: Path) -> None:
     cleaned = source.with_name("cleaned.onnx")
     onnx.save(_without_stale_shapes(source), cleaned)
     try:
-        quantize_dynamic(cleaned, path, per_channel=True, weight_type=QuantType.QInt8, use_external_data_format=True)
+        quantize_dynamic(
+            cleaned,
+            path,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=True,
+            # It can't infer types behind ONNX Runtime's own operators, which some exports have.
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
     finally:
         cleaned.unlink()
 

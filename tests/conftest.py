@@ -25,6 +25,10 @@ HIDDEN = 32
 MAX_POSITIONS = 64
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--dev-rows", type=int, default=60, help="dev rows of a shipped task to compare; 0 is all")
+
+
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The folder of the packaged all-MiniLM-L6-v2 checkpoint, for its tokenizer."""

@@ -20,7 +20,7 @@ from tests.cli.conftest import Bitfit
 
 torch = pytest.importorskip("torch")
 
-FP32_WAYS = {"transformers", "transformers, fused", "torch", "torch, older exporter"}
+FP32_WAYS = {"transformers", "transformers, fused", "torch", "torch, older exporter", "Olive's passes"}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_bundle_is_timed_beside_stock_models(
     assert list(measured) == ["1x4", "3x8"]
     for shape in measured.values():
         stock = [each for name, each in shape.items() if name.startswith("stock: ")]
-        assert len(stock) == 4
+        assert len(stock) == len(FP32_WAYS)
         assert sorted(each["of stock"] for each in stock)[0] <= 1.0
         assert shape["bundle, mixed"]["ms"] > 0
     assert "1 x 4" in done.err
@@ -79,7 +79,7 @@ def test_the_stock_models_answer_as_pytorch_does(
     assert (set(stock.paths), stock.refused) == (FP32_WAYS, {})
     feeds = random_ids(tiny_base, 3, 9)
     expected = _pytorch(tiny_base, tiny_deltas["two_way"], feeds)
-    for way in ("torch", "torch, older exporter"):  # the others have no head
+    for way in ("torch", "torch, older exporter", "Olive's passes"):  # the others have no head
         (logits,) = ort.InferenceSession(stock.paths[way]).run(["logits"], feeds)
         np.testing.assert_allclose(logits, expected, atol=1e-5, err_msg=way)
 
@@ -95,10 +95,30 @@ def test_int8_stock_models_have_int8_products_and_about_the_same_answers(
     for way, path in lowered.paths.items():
         graph = onnx.load(path).graph
         assert {"MatMulInteger", "DynamicQuantizeMatMul"} & {node.op_type for node in graph.node}, way
+    if int8_products_saturate():
+        pytest.skip("this processor's int8 products saturate, and those of stock models lose much by it")
     feeds = random_ids(tiny_base, 3, 9)
     (logits,) = ort.InferenceSession(lowered.paths["torch, older exporter"]).run(["logits"], feeds)
     difference = np.abs(logits - _pytorch(tiny_base, tiny_deltas["two_way"], feeds))
     assert 0 < difference.max() < 0.3
+
+
+def int8_products_saturate() -> bool:
+    """Whether ONNX Runtime adds products in 16 bits here, as it does on x86 without VNNI."""
+    import onnx
+    from onnx import helper
+
+    kind = onnx.TensorProto
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", kind.UINT8, [1, 4])],
+        [helper.make_tensor_value_info("y", kind.INT32, [1, 1])],
+        [helper.make_tensor("w", kind.INT8, [4, 1], [127] * 4)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (found,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": np.full((1, 4), 255, np.uint8)})
+    return bool(found[0, 0] != 4 * 127 * 255)
 
 
 def test_a_way_that_fails_is_named_with_its_reason_and_leaves_nothing(
