@@ -8,16 +8,14 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 from bitfit_export.base_models import ALIASES, BaseModel, load_base_model
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.delta_store import default_output
-from bitfit_export.errors import OutputError, UsageError
-from bitfit_export.files import canonical_json, refuse_existing, write_bytes
+from bitfit_export.errors import UsageError
+from bitfit_export.files import refuse_existing
 from bitfit_export.training import (
     HEAD_ACTIVATIONS,
     HEAD_POOLINGS,
@@ -30,6 +28,7 @@ from bitfit_export.training import (
     load_task_data,
     train_task,
 )
+from bitfit_export.training.work_folder import claimed_work_folder
 
 _DEFAULTS = TrainingSettings()
 
@@ -98,9 +97,8 @@ def run(options: argparse.Namespace) -> int:
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
     output = options.output or default_output(base.source.short_name, options.task)
     refuse_existing(output, overwrite=options.overwrite)
-    work_folder = _work_folder(output)
-    with _only_process(work_folder):
-        _claim(work_folder, base, data, settings, restart=options.restart)
+    work_folder = output.parent / f".{output.name}.training"
+    with claimed_work_folder(work_folder, base, data, settings, restart=options.restart):
         result = _train(base, data, settings, work_folder, options.threads)
         _publish(result, base, data, output, overwrite=options.overwrite)
         shutil.rmtree(work_folder, ignore_errors=True)
@@ -114,45 +112,6 @@ def _settings(options: argparse.Namespace) -> TrainingSettings:
 
 def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",")]
-
-
-def _work_folder(output: Path) -> Path:
-    """The folder of this run's checkpoints, beside the output."""
-    folder = output.parent / f".{output.name}.training"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} can't be made: {error.strerror}", hint="choose another --output") from error
-    return folder
-
-
-@contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
-    """Keep a second bitfit-train out of the folder; the lock goes with the process, however it ends."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise OutputError(
-            f"another bitfit-train is at work in {folder}", hint="wait for it, or choose another --output"
-        ) from error
-
-
-def _claim(folder: Path, base: BaseModel, data: TaskData, settings: TrainingSettings, *, restart: bool) -> None:
-    """Record whose checkpoints these are; only the same run may go on with them."""
-    identity = canonical_json(asdict(settings) | {"base": base.digest, "data": data.digest})
-    record = folder / "run.json"
-    if restart:
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-    elif record.exists() and record.read_bytes() != identity:
-        raise OutputError(
-            f"{folder} holds an interrupted run with other settings or data",
-            hint="repeat the earlier command to finish it, or pass --restart to forget it",
-        )
-    write_bytes(record, identity)
 
 
 def _train(
