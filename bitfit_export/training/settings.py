@@ -7,8 +7,24 @@ from dataclasses import dataclass
 from bitfit_export.delta import ACTIVATIONS, POOLINGS, TOKENS
 from bitfit_export.errors import UsageError
 
-__all__ = ["AUTO", "HEAD_ACTIVATIONS", "HEAD_POOLINGS", "LINEAR", "METHODS", "SCHEDULES", "TrainingSettings"]
+__all__ = [
+    "AUTO",
+    "FULL_LEARNING_RATES",
+    "HEAD_ACTIVATIONS",
+    "HEAD_POOLINGS",
+    "LEARNING_RATES",
+    "LINEAR",
+    "MAX_EPOCHS",
+    "METHODS",
+    "SCHEDULES",
+    "TrainingSettings",
+]
 
+#: The learning rates among which the BitFit paper searches, for bias terms and for whole models (appendix A.2).
+LEARNING_RATES = (1e-4, 4e-4, 7e-4, 1e-3)
+FULL_LEARNING_RATES = (1e-5, 2e-5, 3e-5, 5e-5)
+#: After so many epochs all of the paper's trainings had converged.
+MAX_EPOCHS = 20
 #: What is trained besides the head: the bias terms, nothing, or everything.
 METHODS = ("bitfit", "frozen", "full")
 SCHEDULES = ("constant", "linear")
