@@ -1,6 +1,6 @@
 """The command line: one file a command. Data goes to stdout, progress and tables to stderr.
 
-Exit status: 0 done, 1 verification failed, 2 bad input, 130 interrupted.
+Exit status: 0 done, 1 verification or a trial of a series failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = ["main", "main_export", "main_train"]
 #: Command -> what it does; the module of the same name has `add_arguments` and `run`.
 COMMANDS = {
     "train": "train a task: base model and data in, task delta out",
+    "sweep": "train tasks x methods x learning rates x seeds",
     "export": "compile a base model and its tasks into one bundle",
     "run": "answer texts with a bundle, JSON lines on stdout",
     "verify": "compare a bundle with PyTorch",

@@ -1,9 +1,9 @@
 """Where trials leave what they gave, as they end: one JSON file a trial, and the delta of each that made one.
 
-    <folder>/trials/<trial>.json    what `TrialResult` has
-    <folder>/deltas/<trial>/        the task delta, for trials that made one
-    <folder>/failed/<trial>.txt     why a trial failed, until it succeeds
-    <folder>/work/<trial>/          checkpoints of a trial that is under way, or was killed
+<folder>/trials/<trial>.json    what `TrialResult` has
+<folder>/deltas/<trial>/        the task delta, for trials that made one
+<folder>/failed/<trial>.txt     why a trial failed, until it succeeds
+<folder>/work/<trial>/          checkpoints of a trial that is under way, or was killed
 """
 
 from __future__ import annotations

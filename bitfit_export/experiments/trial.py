@@ -10,9 +10,9 @@ from typing import Any
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.errors import DataError, UsageError
 from bitfit_export.files import canonical_json
-from bitfit_export.training.settings import TrainingSettings
+from bitfit_export.training.settings import METHODS, TrainingSettings
 
-__all__ = ["TRAIN_PREFIX", "Trial", "TrialResult", "method_label"]
+__all__ = ["TRAIN_PREFIX", "Trial", "TrialResult", "method_label", "parse_method"]
 
 #: Before the name of a metric that was computed on training rows.
 TRAIN_PREFIX = "train_"
@@ -22,8 +22,13 @@ _SHOWN = ("method", "bias_terms", "learning_rate", "seed")
 
 
 def method_label(method: str, bias_terms: tuple[str, ...] = ()) -> str:
-    """What a method is called in tables: `full`, `bitfit`, or the bias terms when only some are trained (`b_q+b_m2`)."""
+    """What a method is called in tables: `full`, `bitfit`, or the bias terms where some are trained: `b_q+b_m2`."""
     return "+".join(bias_terms) if bias_terms else method
+
+
+def parse_method(word: str) -> tuple[str, tuple[str, ...]]:
+    """The method and the bias terms that `method_label` calls so; any word that is no method names bias terms."""
+    return (word, ()) if word in METHODS else ("bitfit", tuple(word.split("+")))
 
 
 @dataclass(frozen=True)
