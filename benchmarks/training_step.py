@@ -23,8 +23,8 @@ from models import MODELS, prepare
 from processes import run_json
 
 from bitfit_export.task_model import TaskModel
+from bitfit_export.training.methods import create_method
 from bitfit_export.training.settings import TrainingSettings
-from bitfit_export.training.trainer import choose_parameters
 
 METHODS = ("bitfit", "full")
 _WARM_UP = 1
@@ -81,7 +81,7 @@ def measure_steps(arguments: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     base = prepare(arguments.model, arguments.scratch).base
     model = TaskModel(copy.deepcopy(base.module), "pooler", 2, autocast=arguments.bf16)
-    choose_parameters(model, TrainingSettings(method=arguments.method))
+    create_method(TrainingSettings(method=arguments.method)).prepare(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # As the trainer chooses: over a whole model the fused step is the faster one.
     optimiser = torch.optim.AdamW(trained, weight_decay=0.0, fused=arguments.method == "full")

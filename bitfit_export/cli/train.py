@@ -1,4 +1,5 @@
-"""Train a task with BitFit: only the bias terms and the head of a frozen base model learn.
+"""Train a task with BitFit: only the bias terms and the head of a frozen base model learn. Other methods are there to
+compare with.
 
 example: bitfit-train --model minilm-l6 --task rte --data glue/ --learning-rate 1e-3 --epochs 8
 """
@@ -28,6 +29,7 @@ from bitfit_export.training import (
     load_task_data,
     train_task,
 )
+from bitfit_export.training.protocol import with_learning_rate
 from bitfit_export.training.work_folder import claimed_work_folder
 
 _DEFAULTS = TrainingSettings()
@@ -67,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=_DEFAULTS.activation,
         help="of a dense layer in the head; none for a linear head (%(default)s)",
     )
-    training.add_argument("--learning-rate", type=float, default=_DEFAULTS.learning_rate, help="(%(default)s)")
+    training.add_argument("--learning-rate", type=float, help="(the paper's for the task, model and method)")
     training.add_argument("--epochs", type=int, default=_DEFAULTS.epochs, help="(%(default)s)")
     training.add_argument("--batch-size", type=int, default=_DEFAULTS.batch_size, help="(%(default)s)")
     training.add_argument("--schedule", choices=SCHEDULES, default=_DEFAULTS.schedule, help="(%(default)s)")
@@ -76,6 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--max-length", type=int, default=_DEFAULTS.max_length, help="tokens (%(default)s)")
     training.add_argument("--stride", type=int, help="tokens that windows of a long context share (a third of them)")
     training.add_argument("--bf16", action="store_true", help="training steps in bfloat16")
+    training.add_argument("--patience", type=int, help="end after so many epochs without a better metric (never)")
+    training.add_argument("--adapter-size", type=int, default=_DEFAULTS.adapter_size, help="(%(default)s)")
+    training.add_argument(
+        "--sparsity", type=float, default=_DEFAULTS.sparsity, help="share that diff pruning changes (%(default)s)"
+    )
+    training.add_argument(
+        "--l0-penalty", type=float, default=_DEFAULTS.l0_penalty, help="of diff pruning's gates (%(default)s)"
+    )
     training.add_argument("--threads", type=int, help="CPU threads")
 
 
@@ -95,12 +105,13 @@ def run(options: argparse.Namespace) -> int:
         train_rows=options.train_rows,
     )
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
+    settings = with_learning_rate(settings, options.task, base)
     output = options.output or default_output(base.source.short_name, options.task)
     refuse_existing(output, overwrite=options.overwrite)
     work_folder = output.parent / f".{output.name}.training"
     with claimed_work_folder(work_folder, base, data, settings, restart=options.restart):
         result = _train(base, data, settings, work_folder, options.threads)
-        _publish(result, base, data, output, overwrite=options.overwrite)
+        _publish(result, settings.method, base, data, output, overwrite=options.overwrite)
         shutil.rmtree(work_folder, ignore_errors=True)
     return 0
 
@@ -128,7 +139,9 @@ def _train(
     return train_task(base, data, settings, work_folder, [EpochReport(data.spec.metrics[0])])
 
 
-def _publish(result: TrainingResult, base: BaseModel, data: TaskData, output: Path, *, overwrite: bool) -> None:
+def _publish(
+    result: TrainingResult, method: str, base: BaseModel, data: TaskData, output: Path, *, overwrite: bool
+) -> None:
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
     total = sum(parameter.numel() for parameter in base.module.parameters())
     in_base, in_head = result.trained_parameters
@@ -138,7 +151,10 @@ def _publish(result: TrainingResult, base: BaseModel, data: TaskData, output: Pa
         file=sys.stderr,
     )
     if result.delta is None:
-        print("--method full changes every weight: there is no delta to compile, nothing was written", file=sys.stderr)
+        print(
+            f"--method {method} changes more than biases and head: there is no delta to compile, nothing was written",
+            file=sys.stderr,
+        )
         return
     from bitfit_export.training.model_card import render_card
 

@@ -13,7 +13,15 @@ from bitfit_export.base_models import BaseModel
 from bitfit_export.delta import DeltaConfig, TaskDelta
 from bitfit_export.errors import DataError, MissingExtraError
 from bitfit_export.training.data import TaskData, load_task_data
-from bitfit_export.training.settings import HEAD_ACTIVATIONS, HEAD_POOLINGS, METHODS, SCHEDULES, TrainingSettings
+from bitfit_export.training.protocol import with_learning_rate
+from bitfit_export.training.settings import (
+    DELTA_METHODS,
+    HEAD_ACTIVATIONS,
+    HEAD_POOLINGS,
+    METHODS,
+    SCHEDULES,
+    TrainingSettings,
+)
 from bitfit_export.training.tasks import PROBLEM_TYPES
 
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from bitfit_export.training.trainer import TrainedModel
 
 __all__ = [
+    "DELTA_METHODS",
     "HEAD_ACTIVATIONS",
     "HEAD_POOLINGS",
     "METHODS",
@@ -42,11 +51,12 @@ class TrainingResult:
     """What training a task gave.
 
     Attributes:
-        delta: the task delta; None for `--method full`, which changes more than biases and head.
+        delta: the task delta; None for a method that changes more than biases and head.
         metrics: on the whole validation set in float32; for a delta, of the delta merged into the base.
         best_epoch: from 1.
         history: validation metrics after each epoch.
-        trained_parameters: how many values were trained in the base, and in the head.
+        trained_parameters: how many values were trained in the base, and in the head. Adapters count as the base's; of
+            diff pruning those values count that it may change in the end.
     """
 
     delta: TaskDelta | None
@@ -68,6 +78,7 @@ def train_task(
 
     Checkpoints go to `work_folder`; where a run with the same settings was interrupted there, it goes on.
     """
+    settings = with_learning_rate(settings, data.spec.name, base)
     try:
         from bitfit_export.training import trainer
     except ImportError as error:
@@ -80,7 +91,6 @@ def train_task(
         for name, value in trained.model.state_dict().items()
         if not name.startswith("base.")
     }
-    sizes = dict(trained.model.base.named_parameters())
     record = _record(settings, data, trained)
     config = DeltaConfig(
         base_model=base.source.name,
@@ -89,7 +99,7 @@ def train_task(
         task=data.spec.name,
         problem_type=data.spec.problem_type,
         labels=data.spec.labels,
-        bias_terms=trained.trained,
+        bias_terms=trained.bias_terms,
         method=settings.method,
         pooling=trained.model.pooling,
         max_length=settings.max_length,
@@ -98,7 +108,7 @@ def train_task(
     )
     delta = None
     model = trained.model
-    if settings.method != "full":
+    if settings.method in DELTA_METHODS:
         delta = TaskDelta(config, trainer.bias_differences(base, trained), head)
         model = merged_model(base, delta)
     scores = evaluate(model, base, data, settings.max_length, stride=settings.stride)
@@ -109,7 +119,7 @@ def train_task(
         metrics=scores,
         best_epoch=trained.best_epoch,
         history=trained.history,
-        trained_parameters=(sum(sizes[name].numel() for name in trained.trained), sum(v.size for v in head.values())),
+        trained_parameters=(trained.trained, sum(value.size for value in head.values())),
         record=record,
     )
 

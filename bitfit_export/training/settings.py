@@ -9,6 +9,7 @@ from bitfit_export.errors import UsageError
 
 __all__ = [
     "AUTO",
+    "DELTA_METHODS",
     "FULL_LEARNING_RATES",
     "HEAD_ACTIVATIONS",
     "HEAD_POOLINGS",
@@ -25,8 +26,10 @@ LEARNING_RATES = (1e-4, 4e-4, 7e-4, 1e-3)
 FULL_LEARNING_RATES = (1e-5, 2e-5, 3e-5, 5e-5)
 #: After so many epochs all of the paper's trainings had converged.
 MAX_EPOCHS = 20
-#: What is trained besides the head: the bias terms, nothing, or everything.
-METHODS = ("bitfit", "frozen", "full")
+#: What is trained besides the head; `bitfit_export.training.methods` has each of them.
+METHODS = ("bitfit", "frozen", "full", "rand-uniform", "rand-row-col", "adapters", "diff-pruning")
+#: Those that change nothing but bias terms and head, so that a task delta holds all of it.
+DELTA_METHODS = ("bitfit", "frozen")
 SCHEDULES = ("constant", "linear")
 #: The head that transformers gives the base model's family for the kind of task.
 AUTO = "auto"
@@ -44,18 +47,22 @@ class TrainingSettings:
         bias_terms: which bias terms to train, see `select_bias_terms`; empty for all.
         pooling: what the head reads, one of `HEAD_POOLINGS`; see `trainer.choose_head`.
         activation: of the head's dense layer, one of `HEAD_ACTIVATIONS`.
-        learning_rate: of AdamW, without weight decay.
+        learning_rate: of AdamW, without weight decay; None for that of `default_learning_rate`.
         warmup: share of all steps in which the learning rate rises from 0.
         max_length: texts are truncated to so many tokens.
         stride: tokens that neighbouring windows of a span task's context share; None for a third of `max_length`.
         bf16: training steps in bfloat16 where that is safe; biases, optimiser and evaluation stay float32.
+        patience: end after so many epochs without a better metric; None for all epochs, as the paper trains.
+        adapter_size: the width of an adapter's bottleneck.
+        sparsity: the share of the base's parameters that diff pruning changes.
+        l0_penalty: the weight that diff pruning's loss gives to each gate that is expected to be open.
     """
 
     method: str = "bitfit"
     bias_terms: tuple[str, ...] = ()
     pooling: str = AUTO
     activation: str = AUTO
-    learning_rate: float = 4e-4
+    learning_rate: float | None = None
     epochs: int = 8
     batch_size: int = 16
     schedule: str = "constant"
@@ -64,6 +71,10 @@ class TrainingSettings:
     max_length: int = 128
     stride: int | None = None
     bf16: bool = False
+    patience: int | None = None
+    adapter_size: int = 64
+    sparsity: float = 0.005
+    l0_penalty: float = 1.25e-7
 
     def __post_init__(self) -> None:
         _check_choice("--method", self.method, METHODS)
@@ -74,10 +85,16 @@ class TrainingSettings:
             raise UsageError(
                 f"--bias-terms goes with --method bitfit, not with {self.method}", hint="leave one of them out"
             )
-        for name, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
-            if value < 1:
+        counts = {
+            "--epochs": self.epochs,
+            "--batch-size": self.batch_size,
+            "--patience": self.patience,
+            "--adapter-size": self.adapter_size,
+        }
+        for name, value in counts.items():
+            if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}, expected at least 1")
-        if not 0 < self.learning_rate < 1:
+        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise UsageError(
                 f"--learning-rate is {self.learning_rate}, expected a number between 0 and 1",
                 hint="BitFit learns best between 1e-4 and 1e-3",
@@ -86,6 +103,10 @@ class TrainingSettings:
             raise UsageError(f"--warmup is {self.warmup}, expected a share of the steps, 0 to below 1")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"--seed is {self.seed}, expected a number from 0 to 2**32 - 1")
+        if not 0 < self.sparsity <= 1:
+            raise UsageError(f"--sparsity is {self.sparsity}, expected a share of the parameters, above 0 to 1")
+        if not 0 <= self.l0_penalty < 1:
+            raise UsageError(f"--l0-penalty is {self.l0_penalty}, expected a number from 0 to below 1")
         if self.max_length < 3:
             raise UsageError(f"--max-length is {self.max_length}, expected at least 3 tokens")
 

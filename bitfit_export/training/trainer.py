@@ -1,4 +1,4 @@
-"""BitFit training: transformers' Trainer over the chosen parameters only, checkpoints of those parameters only."""
+"""Training: transformers' Trainer over what the method trains, and checkpoints of nothing else."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalPrediction
 
 from bitfit_export.base_models import BaseModel
-from bitfit_export.bias_terms import is_bias_term, select_bias_terms
+from bitfit_export.bias_terms import is_bias_term
 from bitfit_export.delta import TOKEN_PROBLEMS, TOKENS
-from bitfit_export.errors import BaseModelError, BitfitError, OutputError, UsageError
+from bitfit_export.errors import BitfitError, OutputError, UsageError
 from bitfit_export.task_model import TaskModel, default_head
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.features import EncodedRows, collate, encode_rows
+from bitfit_export.training.methods import Method, create_method
 from bitfit_export.training.settings import AUTO, LINEAR, TrainingSettings
 
-__all__ = ["TrainedModel", "bias_differences", "choose_head", "choose_parameters", "train_model"]
+__all__ = ["TrainedModel", "bias_differences", "choose_head", "train_model"]
 
 _TRAINED_FILE = "trained.safetensors"
 _COMPLETE_MARK = "complete"
@@ -39,13 +41,15 @@ class TrainedModel:
     """A trained `TaskModel` and how it came about.
 
     Attributes:
-        trained: the names of the base's parameters that were trained, as the bare base model names them.
+        bias_terms: the bias terms that were trained as they are, as the bare base model names them.
+        trained: how many of the base's values were trained.
         best_epoch: the epoch whose parameters the model holds, from 1.
         history: one dict of validation metrics an epoch.
     """
 
     model: TaskModel
-    trained: tuple[str, ...]
+    bias_terms: tuple[str, ...]
+    trained: int
     best_epoch: int
     history: list[dict[str, float]]
 
@@ -78,29 +82,6 @@ def choose_head(base: BaseModel, problem_type: str, settings: TrainingSettings) 
     return pooling, None if activation == LINEAR else activation
 
 
-def choose_parameters(model: TaskModel, settings: TrainingSettings) -> tuple[str, ...]:
-    """Set `requires_grad` for what the method trains; return the base's part of it. The head is always trained.
-
-    Parameters of the pooler are left out when the head does not read it: they have no gradient.
-    """
-    names = [name for name, _ in model.base.named_parameters()]
-    if model.pooling != "pooler":
-        names = [name for name in names if not name.startswith("pooler.")]
-    if settings.method == "bitfit":
-        chosen = select_bias_terms(names, settings.bias_terms)
-        if not chosen:
-            raise BaseModelError(
-                "the base model has no bias terms, so there is nothing for BitFit to train",
-                hint="choose a model with biases, such as BERT",
-            )
-    else:
-        chosen = tuple(names) if settings.method == "full" else ()
-    trained = set(chosen)
-    for name, parameter in model.base.named_parameters():
-        parameter.requires_grad_(name in trained)
-    return chosen
-
-
 def train_model(
     base: BaseModel,
     data: TaskData,
@@ -110,8 +91,8 @@ def train_model(
 ) -> TrainedModel:
     """Train a task; go on from the last whole checkpoint in `work_folder` if there is one.
 
-    The result has the parameters of the epoch with the best validation metric (the first, where several are
-    equal). The same seed gives the same result on the same machine, interrupted or not.
+    The settings must have a learning rate. The result has the parameters of the epoch with the best validation metric
+    (the first, where several are equal). The same seed gives the same result on the same machine, interrupted or not.
 
     Raises:
         BitfitError: a parameter that should be frozen has changed: a defect, and nothing may be made of it.
@@ -131,34 +112,66 @@ def train_model(
         activation=activation,
         autocast=settings.bf16,
     )
-    trained = choose_parameters(model, settings)
+    method = create_method(settings)
+    method.prepare(model)
     frozen = _frozen_digest(model)
+    trainer = _make_trainer(base, data, settings, model, method, work_folder, callbacks)
+    last = _last_checkpoint(work_folder)
+    if last is not None:
+        history = _history(TrainerState.load_from_json(os.path.join(last, TRAINER_STATE_NAME)), spec.metrics[0])
+        if _is_enough(history, spec.metrics[0], method, settings.patience):
+            trainer.args.num_train_epochs = len(history)
+    trainer.train(resume_from_checkpoint=last)
+    if _frozen_digest(model) != frozen:
+        raise BitfitError("training changed a parameter that should be frozen; nothing was written")
+    bias_terms = tuple(
+        name for name, parameter in model.base.named_parameters() if parameter.requires_grad and is_bias_term(name)
+    )
+    history = _history(trainer.state, spec.metrics[0])
+    return TrainedModel(
+        model.cpu().eval(),
+        bias_terms,
+        method.finish(model),
+        _best_epoch(history, spec.metrics[0], method.first_choice),
+        history,
+    )
+
+
+def _make_trainer(
+    base: BaseModel,
+    data: TaskData,
+    settings: TrainingSettings,
+    model: TaskModel,
+    method: Method,
+    work_folder: Path,
+    callbacks: Sequence[TrainerCallback],
+) -> _DeltaTrainer:
+    spec = data.spec
 
     def encode(rows: Rows) -> EncodedRows:
         return encode_rows(spec, rows, base.tokenizer, max_length=settings.max_length, stride=settings.stride)
 
     features = encode(data.train).features
     trainer = _DeltaTrainer(
+        method,
         encode(data.validation),
         model=model,
-        args=_arguments(settings, spec.metrics[0], len(features), work_folder),
+        args=_arguments(settings, method, spec.metrics[0], len(features), work_folder),
         train_dataset=features,
         data_collator=functools.partial(collate, spec.problem_type, base.tokenizer),
     )
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
-    for callback in callbacks:
+    for callback in (_Epochs(method, settings.patience, spec.metrics[0]), *callbacks):
         trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(work_folder))
-    if _frozen_digest(model) != frozen:
-        raise BitfitError("training changed a parameter that should be frozen; nothing was written")
-    history = [_metrics_of(entry) for entry in trainer.state.log_history if f"eval_{spec.metrics[0]}" in entry]
-    best = max(range(len(history)), key=lambda epoch: history[epoch][spec.metrics[0]])
-    return TrainedModel(model.cpu().eval(), trained, best + 1, history)
+    return trainer
 
 
-def _arguments(settings: TrainingSettings, metric: str, rows: int, work_folder: Path) -> TrainingArguments:
+def _arguments(
+    settings: TrainingSettings, method: Method, metric: str, rows: int, work_folder: Path
+) -> TrainingArguments:
+    assert settings.learning_rate is not None
     steps = -(-rows // settings.batch_size) * settings.epochs
     return TrainingArguments(
         output_dir=str(work_folder),
@@ -170,7 +183,7 @@ def _arguments(settings: TrainingSettings, metric: str, rows: int, work_folder: 
         warmup_steps=round(settings.warmup * steps),
         weight_decay=0.0,
         # Over a whole model the fused step is the faster one; over biases there is no difference.
-        optim="adamw_torch_fused" if settings.method == "full" else "adamw_torch",
+        optim="adamw_torch_fused" if method.dense else "adamw_torch",
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -188,16 +201,53 @@ def _arguments(settings: TrainingSettings, metric: str, rows: int, work_folder: 
     )
 
 
+class _Epochs(TrainerCallback):
+    """What happens at the ends of an epoch. It keeps nothing in mind, so a run that goes on does the same."""
+
+    def __init__(self, method: Method, patience: int | None, metric: str) -> None:
+        self._method = method
+        self._patience = patience
+        self._metric = metric
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
+        self._method.begin_epoch(round(state.epoch or 0) + 1)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        history = _history(state, self._metric)
+        control.should_training_stop |= _is_enough(history, self._metric, self._method, self._patience)
+
+
 class _DeltaTrainer(Trainer):
     """A Trainer whose checkpoints hold the trained parameters alone, and are marked when they are whole.
 
     It judges by what a row's problem type is judged by, after each epoch, over all rows of `validation`.
     """
 
-    def __init__(self, validation: EncodedRows, **options: Any) -> None:
+    def __init__(self, method: Method, validation: EncodedRows, **options: Any) -> None:
         super().__init__(eval_dataset=validation.features, compute_metrics=self._score, **options)
+        self._method = method
         self._validation = validation
         self._order: list[int] = []
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer: torch.optim.Optimizer | None = kind(self._method.parameter_groups(self.model), **options)
+        assert self.optimizer is not None
+        return self.optimizer
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **others: Any) -> Any:
+        found = super().compute_loss(model, inputs, return_outputs, **others)
+        penalty = self._method.penalty() if self.model.training else None
+        if penalty is None:
+            return found
+        return (found[0] + penalty, found[1]) if return_outputs else found + penalty
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        may_be_best = round(self.state.epoch) >= self._method.first_choice
+        return may_be_best and bool(super()._determine_best_metric(metrics, trial))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
         # Rows of about one length are evaluated together too, so the logits come in another order than the rows.
@@ -251,6 +301,24 @@ def _last_checkpoint(work_folder: Path) -> str | None:
     return str(max(whole)[1]) if whole else None
 
 
+def _history(state: TrainerState, metric: str) -> list[dict[str, float]]:
+    """The validation metrics of each epoch."""
+    return [_metrics_of(entry) for entry in state.log_history if f"eval_{metric}" in entry]
+
+
+def _best_epoch(history: list[dict[str, float]], metric: str, first: int) -> int:
+    """The epoch with the best metric from `first` on, the first one where several are equal; all from 1."""
+    return max(range(first, len(history) + 1), key=lambda epoch: history[epoch - 1][metric])
+
+
+def _is_enough(history: list[dict[str, float]], metric: str, method: Method, patience: int | None) -> bool:
+    """Whether so many epochs have gone by without a better metric."""
+    first = method.first_choice
+    if patience is None or len(history) < first:
+        return False
+    return len(history) - _best_epoch(history, metric, first) >= patience
+
+
 def _metrics_of(entry: dict[str, Any]) -> dict[str, float]:
     skip = ("runtime", "samples_per_second", "steps_per_second")
     found = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
@@ -272,4 +340,4 @@ def _frozen_digest(model: TaskModel) -> str:
 def bias_differences(base: BaseModel, trained: TrainedModel) -> dict[str, np.ndarray]:
     """b_F - b_0 in float32 for each trained bias term."""
     state = trained.model.base.state_dict()
-    return {name: state[name].detach().numpy() - base.biases[name] for name in trained.trained if is_bias_term(name)}
+    return {name: state[name].detach().numpy() - base.biases[name] for name in trained.bias_terms}
