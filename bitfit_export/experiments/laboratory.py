@@ -129,7 +129,7 @@ class Laboratory:
         if not all(map(math.isfinite, values)):
             raise BitfitError(
                 "the training diverged: a loss or a metric is not a finite number",
-                hint=f"train with a lower --learning-rate than {trial.settings.learning_rate:g}",
+                hint=f"train with a lower --learning-rate than {trial.learning_rate:g}",
             )
         return TrialResult(
             trial=trial,

@@ -56,7 +56,7 @@ def score_of(results: Sequence[TrialResult], metric: str) -> Score:
         mean=statistics.fmean(values),
         std=statistics.stdev(values) if len(values) > 1 else None,
         seeds=tuple(result.trial.settings.seed for result in ordered),
-        learning_rate=ordered[0].trial.settings.learning_rate,
+        learning_rate=ordered[0].trial.learning_rate,
         trials=tuple(result.trial.name for result in ordered),
     )
 
@@ -69,7 +69,7 @@ def best_score(results: Iterable[TrialResult], metric: str | None = None) -> Sco
     """
     rates: dict[float, list[TrialResult]] = {}
     for result in results:
-        rates.setdefault(result.trial.settings.learning_rate, []).append(result)
+        rates.setdefault(result.trial.learning_rate, []).append(result)
     if not rates:
         return None
     best = max(rates.values(), key=lambda same: statistics.fmean(result.score for result in same))

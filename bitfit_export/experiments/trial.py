@@ -51,6 +51,8 @@ class Trial:
     scored_train_rows: int = 0
 
     def __post_init__(self) -> None:
+        if self.settings.learning_rate is None:
+            raise UsageError(f"a trial of {self.task} without a learning rate, expected one")
         if not TASK_NAME.fullmatch(self.task):
             raise UsageError(f"{self.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
         if self.train_share is not None:
@@ -58,6 +60,11 @@ class Trial:
                 raise UsageError("a number of training rows and a share of them, expected one of the two")
             if not 0 < self.train_share <= 1:
                 raise UsageError(f"the share {self.train_share} of training rows, expected more than 0, at most 1")
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the settings, which a trial always has."""
+        return self.settings.learning_rate or 0.0
 
     @property
     def method(self) -> str:
@@ -73,7 +80,7 @@ class Trial:
         """
         size = [f"{self.train_rows}rows"] if self.train_rows is not None else []
         size += [f"{self.train_share:g}share"] if self.train_share is not None else []
-        shown = [self.task, self.method, f"lr{self.settings.learning_rate:g}", *size, f"seed{self.settings.seed}"]
+        shown = [self.task, self.method, f"lr{self.learning_rate:g}", *size, f"seed{self.settings.seed}"]
         digest = hashlib.sha256(canonical_json(self._unusual())).hexdigest()[:_DIGITS]
         return "-".join([*shown, digest])
 

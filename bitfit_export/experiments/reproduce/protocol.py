@@ -17,9 +17,9 @@ A protocol is JSON, and every part of it may be left out:
       }
     }
 
-Settings are the fields of `TrainingSettings`, and `train_rows`, `validation_rows`, `scored_train_rows` of `Trial`. A list of
-learning rates is a search: each is trained, and the best one is reported. Where there is none, the rate is that of
-`default_learning_rate`: the paper's own where it has one.
+Settings are the fields of `TrainingSettings`, and `train_rows`, `validation_rows`, `scored_train_rows` of `Trial`. A
+list of learning rates is a search: each is trained, and the best one is reported. Where there is none, the rate is that
+of `default_learning_rate`: the paper's own where it has one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from bitfit_export.base_models import BaseModel
 from bitfit_export.errors import DataError, UsageError
 from bitfit_export.experiments.trial import Trial, parse_method
+from bitfit_export.training.protocol import with_learning_rate
 from bitfit_export.training.settings import MAX_EPOCHS, TrainingSettings
 
 __all__ = ["PAPER", "Protocol", "Round", "Series", "read_protocol"]
@@ -40,7 +42,18 @@ _OF_TRIALS = ("train_rows", "validation_rows", "scored_train_rows")
 _SETTINGS = {each.name for each in fields(TrainingSettings)} - {"method", "bias_terms", "seed"} | set(_OF_TRIALS)
 _GLUE = ("rte", "mrpc", "stsb", "cola", "sst2", "qnli", "qqp", "mnli")
 _SEEDS = tuple(range(5))
-_ROWS = ("full", "bitfit", "b_q+b_m2", "b_m2", "b_q", "frozen", "rand-uniform", "rand-row-col", "adapters", "diff-pruning")
+_ROWS = (
+    "full",
+    "bitfit",
+    "b_q+b_m2",
+    "b_m2",
+    "b_q",
+    "frozen",
+    "rand-uniform",
+    "rand-row-col",
+    "adapters",
+    "diff-pruning",
+)
 
 
 @dataclass(frozen=True)
@@ -111,26 +124,27 @@ class Protocol:
     methods: Mapping[str, Mapping[str, Any]]
     experiments: Mapping[str, Series]
 
-    def trials(self, series: Series, overrides: Mapping[str, Any] | None = None) -> list[Trial]:
+    def trials(self, series: Series, base: BaseModel, overrides: Mapping[str, Any] | None = None) -> list[Trial]:
         """Everything that a series trains, in the order in which it is trained.
 
         Args:
+            base: decides about learning rates that nothing says.
             overrides: settings that win over all others.
         """
         return [
-            trial
+            Trial(task, with_learning_rate(settings, task, base), **own)
             for each in series.rounds
             for seed in each.seeds
             for size in series.sizes or series.shares or (None,)
             for task in each.tasks
             for method in series.methods
-            for trial in self._of_rates(series, overrides or {}, task, method, seed, size)
+            for settings, own in self._of_rates(series, overrides or {}, task, method, seed, size)
         ]
 
     def _of_rates(
         self, series: Series, overrides: Mapping[str, Any], task: str, method: str, seed: int, size: float | None
-    ) -> list[Trial]:
-        """A trial for each learning rate that is searched."""
+    ) -> list[tuple[TrainingSettings, dict[str, Any]]]:
+        """The settings, and what else a trial has, for each learning rate that is searched."""
         parts = (self.settings, self.tasks.get(task, {}), self.methods.get(method, {}), series.settings, overrides)
         values: dict[str, Any] = {name: value for part in parts for name, value in part.items()}
         rates = values.pop("learning_rate", None)
@@ -141,7 +155,7 @@ class Protocol:
             own["train_share"] = size
         name, terms = parse_method(method)
         return [
-            Trial(task, TrainingSettings(**values, method=name, bias_terms=terms, learning_rate=rate, seed=seed), **own)
+            (TrainingSettings(**values, method=name, bias_terms=terms, learning_rate=rate, seed=seed), own)
             for rate in (rates if isinstance(rates, list | tuple) else (rates,))
         ]
 
@@ -162,7 +176,9 @@ def _paper() -> Protocol:
                 ("full", "bitfit"), (Round(("squad",), (0,)),), sizes=(1000, 2000, 4000, 8000, 16000, 32000, 64000)
             ),
             "data-size": Series(
-                ("full", "bitfit", "adapters"), (Round(("mrpc", "cola", "stsb"), _SEEDS),), shares=(0.1, 0.3, 0.5, 0.7, 1.0)
+                ("full", "bitfit", "adapters"),
+                (Round(("mrpc", "cola", "stsb"), _SEEDS),),
+                shares=(0.1, 0.3, 0.5, 0.7, 1.0),
             ),
             "gap": Series(("full", "bitfit"), glue),
         },
