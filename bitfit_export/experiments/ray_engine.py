@@ -91,25 +91,36 @@ def _make_callback(tune: Any, trials: Mapping[str, Trial], laboratory: Laborator
     """Ray Tune's callback in this process, which tells the watcher what happens on the cluster."""
 
     class Callback(tune.Callback):
-        started = 0
+        # Nothing from around the class is used in it: Ray pickles it, for a resumption of its own that is not used.
+        def __init__(self, tell_start: Any, tell_end: Any) -> None:
+            self.tell_start, self.tell_end = tell_start, tell_end
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self.started += 1
-            watcher.started(by_name[trial.config["trial"]], self.started, len(by_name))
+            self.tell_start(trial.config["trial"])
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            own = by_name[trial.config["trial"]]
-            result = laboratory.load(own)
-            if result is None:
-                watcher.failed(_failure(laboratory, own))
-            else:
-                watcher.finished(own, result)
+            self.tell_end(trial.config["trial"])
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            watcher.failed(_failure(laboratory, by_name[trial.config["trial"]]))
+            self.tell_end(trial.config["trial"])
 
-    by_name = trials
-    return Callback()
+    started: set[str] = set()
+
+    def tell_start(name: str) -> None:
+        started.add(name)
+        watcher.started(trials[name], len(started), len(trials))
+
+    def tell_end(name: str) -> None:
+        result = laboratory.load(trials[name])
+        if result is None:
+            watcher.failed(_failure(laboratory, trials[name]))
+        else:
+            watcher.finished(trials[name], result)
+
+    return Callback(tell_start, tell_end)
 
 
 def _failure(laboratory: Laboratory, trial: Trial) -> Failure:
