@@ -28,6 +28,7 @@ COMMANDS = {
     "verify": "compare a bundle with PyTorch",
     "inspect": "say what is in a bundle, a row or a delta",
     "diff": "list what a fine-tuned checkpoint changed; make a delta of it",
+    "push": "share a delta on the Hugging Face Hub",
     "merge": "merge a delta into its base model: a checkpoint for transformers",
     "bench": "time a bundle beside the stock single-task model",
 }

@@ -17,7 +17,9 @@ from bitfit_export.bundle import TASK_NAME
 from bitfit_export.delta_store import default_output
 from bitfit_export.errors import UsageError
 from bitfit_export.files import refuse_existing
+from bitfit_export.hub import check_push, push_delta
 from bitfit_export.training import (
+    DELTA_METHODS,
     HEAD_ACTIVATIONS,
     HEAD_POOLINGS,
     METHODS,
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--output", type=Path, help="the delta's folder (deltas/MODEL/TASK)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
+    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="then upload the delta to the Hugging Face Hub")
     parser.add_argument("--restart", action="store_true", help="forget an interrupted run instead of going on with it")
     data = parser.add_argument_group("data (a GLUE task without --data comes from the Hugging Face Hub)")
     data.add_argument("--data", type=Path, help="folder with train.* and dev.* (JSONL, CSV, TSV, Parquet)")
@@ -93,6 +96,10 @@ def run(options: argparse.Namespace) -> int:
     if not TASK_NAME.fullmatch(options.task):
         raise UsageError(f"{options.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
     settings = _settings(options)
+    if options.push_to_hub is not None:
+        if settings.method not in DELTA_METHODS:
+            raise UsageError(f"--push-to-hub with --method {settings.method}, which makes no delta")
+        check_push(options.push_to_hub)
     data = load_task_data(
         options.task,
         data=options.data,
@@ -113,6 +120,8 @@ def run(options: argparse.Namespace) -> int:
         result = _train(base, data, settings, work_folder, options.threads)
         _publish(result, settings.method, base, data, output, overwrite=options.overwrite)
         shutil.rmtree(work_folder, ignore_errors=True)
+    if options.push_to_hub is not None:
+        print(push_delta(output, options.push_to_hub))
     return 0
 
 
