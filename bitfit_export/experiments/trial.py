@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from bitfit_export.bundle import TASK_NAME
@@ -143,7 +143,8 @@ class TrialResult:
         return self.metrics[self.metric]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        # Pairs, because the keys of a JSON object get sorted, and the model's order is that of the plots.
+        return asdict(self) | {"bias_changes": [list(pair) for pair in self.bias_changes.items()]}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> TrialResult:
@@ -156,5 +157,6 @@ class TrialResult:
         if set(value) != names:
             odd = ", ".join(sorted(names ^ set(value)))
             raise DataError(f"a trial's result that differs in {odd}, expected one of this release")
-        result = TrialResult(**{**value, "trial": Trial.from_json(value["trial"])})
-        return replace(result, trained_parameters=(value["trained_parameters"][0], value["trained_parameters"][1]))
+        in_base, in_head = value["trained_parameters"]
+        own = {"trial": Trial.from_json(value["trial"]), "bias_changes": dict(value["bias_changes"])}
+        return TrialResult(**{**value, **own, "trained_parameters": (in_base, in_head)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bitfit_export.bias_terms import PAPER_NAMES, select_bias_terms
@@ -44,14 +44,7 @@ def _changes(context: Context, task: str) -> dict[str, float]:
     if best is None:
         return {}
     chosen = [result.bias_changes for result in results if result.trial.name in best.trials]
-    return {term: statistics.fmean(changes[term] for changes in chosen) for term in _in_order(chosen[0])}
-
-
-def _in_order(names: Mapping[str, float]) -> Sequence[str]:
-    """Layers by their number: JSON has the names sorted, and there layer 10 is before layer 2."""
-    return sorted(
-        names, key=lambda name: [(part.isdecimal(), int(part) if part.isdecimal() else 0) for part in name.split(".")]
-    )
+    return {term: statistics.fmean(changes[term] for changes in chosen) for term in chosen[0]}
 
 
 def mean_by_term(changes: Mapping[str, float]) -> dict[str, float]:
