@@ -31,6 +31,7 @@ from bitfit_export.training import (
     load_task_data,
     train_task,
 )
+from bitfit_export.training.processes import is_first_process, wait_for_all
 from bitfit_export.training.protocol import with_learning_rate
 from bitfit_export.training.work_folder import claimed_work_folder
 
@@ -118,6 +119,10 @@ def run(options: argparse.Namespace) -> int:
     work_folder = output.parent / f".{output.name}.training"
     with claimed_work_folder(work_folder, base, data, settings, restart=options.restart):
         result = _train(base, data, settings, work_folder, options.threads)
+        # The first process removes the checkpoints, and the others read the best one of them.
+        wait_for_all()
+        if not is_first_process():
+            return 0
         _publish(result, settings.method, base, data, output, overwrite=options.overwrite)
         shutil.rmtree(work_folder, ignore_errors=True)
     if options.push_to_hub is not None:
@@ -145,7 +150,8 @@ def _train(
         if threads < 1:
             raise UsageError(f"--threads is {threads}, expected at least 1")
         torch.set_num_threads(threads)
-    return train_task(base, data, settings, work_folder, [EpochReport(data.spec.metrics[0])])
+    callbacks = [EpochReport(data.spec.metrics[0])] if is_first_process() else []
+    return train_task(base, data, settings, work_folder, callbacks)
 
 
 def _publish(

@@ -12,6 +12,7 @@ from bitfit_export.base_models import BaseModel
 from bitfit_export.errors import OutputError
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.training.data import TaskData
+from bitfit_export.training.processes import is_first_process, wait_for_all
 from bitfit_export.training.settings import TrainingSettings
 
 __all__ = ["claimed_work_folder"]
@@ -23,6 +24,8 @@ def claimed_work_folder(
 ) -> Iterator[None]:
     """Keep every other process out of `folder`, and every run but the one that began in it.
 
+    Processes that train together count as one: the first of them claims the folder, and the others wait for it.
+
     The folder is made if it is not there, and stays: whoever has published the result removes it.
 
     Args:
@@ -32,6 +35,10 @@ def claimed_work_folder(
         OutputError: the folder can't be made, another process is at work in it, or it holds an interrupted run with
             other settings, another base model or other data.
     """
+    if not is_first_process():
+        wait_for_all()
+        yield
+        return
     from filelock import FileLock, Timeout
 
     try:
@@ -48,6 +55,7 @@ def claimed_work_folder(
         ) from error
     try:
         _claim(folder, canonical_json(asdict(settings) | {"base": base.digest, "data": data.digest}), restart=restart)
+        wait_for_all()
         yield
     finally:
         lock.release()
