@@ -35,6 +35,9 @@ __all__ = ["TrainedModel", "bias_differences", "choose_head", "train_model"]
 
 _TRAINED_FILE = "trained.safetensors"
 _COMPLETE_MARK = "complete"
+#: That of the paper's own code. torch's, 1e-8, is about the size of the rounding errors that are all of a key bias's
+#: gradient, and Adam would make steps of them as large as everybody else's.
+_ADAM_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ def _arguments(
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else "linear",
         warmup_steps=round(settings.warmup * steps),
         weight_decay=0.0,
+        adam_epsilon=_ADAM_EPSILON,
         # Over a whole model the fused step is the faster one; over biases there is no difference.
         optim="adamw_torch_fused" if method.dense else "adamw_torch",
         train_sampling_strategy="group_by_length",
@@ -236,6 +240,7 @@ class _DeltaTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+            options["weight_decay"] = self.args.weight_decay
             self.optimizer: torch.optim.Optimizer | None = kind(self._method.parameter_groups(self.model), **options)
         assert self.optimizer is not None
         return self.optimizer

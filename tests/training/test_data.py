@@ -500,6 +500,57 @@ def test_hub_without_the_split(monkeypatch) -> None:
         load_task_data("rte")
 
 
+def local_hub(folder: Path, monkeypatch, task: str, **splits: datasets.Dataset) -> None:
+    """A data set in the form that the hub has for GLUE, in a folder, which `datasets` itself reads."""
+    (folder / task).mkdir()
+    for name, split in splits.items():
+        split.to_parquet(folder / task / f"{name}-00000-of-00001.parquet")
+    paths = "".join(f"  - split: {name}\n    path: {task}/{name}-*\n" for name in splits)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {task}\n  data_files:\n{paths}---\n")
+    monkeypatch.setattr("bitfit_export.training.tables.HUB_DATASET", str(folder))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+
+
+def test_a_local_data_set_goes_the_hub_s_way(tmp_path: Path, monkeypatch) -> None:
+    names = datasets.ClassLabel(names=["entailment", "not_entailment"])
+    train, validation = glue_split(TRAIN, names), glue_split(VALIDATION, names)
+    test = glue_split([row | {"label": -1} for row in VALIDATION], names)
+    (tmp_path / "hub").mkdir()
+    local_hub(tmp_path / "hub", monkeypatch, "rte", train=train, validation=validation, test=test)
+    data = load_task_data("rte")
+    assert data.train.texts == TEXTS
+    assert data.digest == load_task_data("rte", data=write_folder(tmp_path)).digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": -1}, "rte validation, row 1: the label -1 is none of rte's labels"),
+        ({"label": 2}, "rte validation, row 1: the label 2 is none of rte's labels"),
+        ({"label": None}, "rte validation, row 1 has no label"),
+        ({"sentence2": None}, "rte validation, row 1: 'sentence2' is None; expected a string"),
+    ],
+)
+def test_bad_rows_on_the_hub_s_way(tmp_path: Path, monkeypatch, change: dict[str, object], message: str) -> None:
+    number = datasets.Value("int64")
+    bad = glue_split([VALIDATION[0] | change], number)
+    local_hub(tmp_path, monkeypatch, "rte", train=glue_split(TRAIN, number), validation=bad)
+    fails(message, "rte", None)
+
+
+def test_an_empty_split_and_a_missing_column_on_the_hub_s_way(tmp_path: Path, monkeypatch) -> None:
+    number = datasets.Value("int64")
+    good = glue_split(TRAIN, number)
+    for name, bad, message in (
+        ("empty", good.select([]), 'rte can.t be had from the hub: .*"validation" corresponds to no data'),
+        ("without", good.remove_columns("sentence2"), "rte train, row 1 has no column 'sentence2'"),
+    ):
+        (tmp_path / name).mkdir()
+        splits = {"train": good, "validation": bad} if name == "empty" else {"train": bad, "validation": bad}
+        local_hub(tmp_path / name, monkeypatch, "rte", **splits)
+        fails(message, "rte", None)
+
+
 @pytest.mark.parametrize("error", [ConnectionError("no way\nlong story"), ValueError("no cache"), RuntimeError()])
 def test_hub_that_is_out_of_reach(monkeypatch, error: Exception) -> None:
     def load_dataset(*args: str) -> None:

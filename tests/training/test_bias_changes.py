@@ -1,0 +1,45 @@
+"""What the BitFit paper finds in its figure 1: key biases do not change, b_q and b_m2 change most."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitfit_export.base_models import load_base_model
+from bitfit_export.bias_terms import PAPER_NAMES, select_bias_terms
+from bitfit_export.delta import TaskDelta
+from bitfit_export.delta_store import SHIPPED
+from bitfit_export.training import TrainingSettings, load_task_data, train_task
+from bitfit_export.training.data import Rows
+from tests.training.conftest import data_folder
+
+
+def mean_changes(delta: TaskDelta) -> dict[str, float]:
+    """1/dim * |b_0 - b_F|_1 of each of the paper's terms, the mean over layers."""
+    return {
+        term: float(np.mean([np.abs(delta.biases[name]).mean() for name in select_bias_terms(delta.biases, [term])]))
+        for term in PAPER_NAMES
+    }
+
+
+@pytest.mark.parametrize("task", ["cola", "mrpc", "rte", "sst2", "stsb"])
+def test_in_every_shipped_task_the_query_and_the_middle_biases_change_most(task: str) -> None:
+    changes = mean_changes(TaskDelta.load(SHIPPED / "minilm-l6" / task))
+    assert sorted(changes, key=changes.__getitem__)[-2:] == ["b_m2", "b_q"]
+
+
+@pytest.mark.data
+def test_in_a_real_training_key_biases_do_not_change(tmp_path: Path) -> None:
+    """A key bias adds the same to all scores of a softmax row, so all of its gradient is rounding."""
+    data = load_task_data("rte", data=data_folder("rte").parent, train_rows=160)
+    few = Rows(data.validation.texts[:32], data.validation.labels[:32])
+    settings = TrainingSettings(pooling="mean", learning_rate=1e-3, epochs=2, max_length=64)
+    result = train_task(load_base_model("minilm-l6"), dataclasses.replace(data, validation=few), settings, tmp_path)
+    assert result.delta is not None
+    changes = mean_changes(result.delta)
+    key = changes.pop("b_k")
+    assert key < 0.01 * min(changes.values())
+    assert sorted(changes, key=changes.__getitem__)[-2:] == ["b_m2", "b_q"]
