@@ -1,9 +1,11 @@
-"""What a training step costs with BitFit and with full fine-tuning: time, and growth of memory over the loaded model.
+"""What a training step costs with BitFit, with full fine-tuning, and with transformers' own Trainer as it comes: time,
+and growth of memory over the loaded model.
 
     python benchmarks/training_step.py [--model bert-base] [--threads 2] [--rounds 3] [--bf16]
 
 Each method runs some steps in a process of its own, in turn. A step is what bitfit-train's is: forward, backward,
-clipped gradients, AdamW. Writes results/benchmarks/training_step.json.
+clipped gradients, AdamW; "stock" is `Trainer` on the family's own class, with its default settings. Writes
+results/benchmarks/training_step.json.
 """
 
 from __future__ import annotations
@@ -14,19 +16,22 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import memory
 import torch
+import transformers
 from common import Results, make_parser, say
 from models import MODELS, prepare
 from processes import run_json
 
+from bitfit_export.base_models import BaseModel
 from bitfit_export.task_model import TaskModel
 from bitfit_export.training.methods import create_method
 from bitfit_export.training.settings import TrainingSettings
 
-METHODS = ("bitfit", "full")
+METHODS = ("bitfit", "full", "stock")
 _WARM_UP = 1
 
 
@@ -64,15 +69,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         for method in METHODS:
             found[method].append(run_json("training_step.py", *words, "--method", method))
 
-    def ratio(key: str) -> float:
-        return statistics.median(one[key] / two[key] for one, two in zip(found["bitfit"], found["full"], strict=True))
+    def ratio(key: str, other: str) -> float:
+        return statistics.median(one[key] / two[key] for one, two in zip(found["bitfit"], found[other], strict=True))
 
     described = {
         f"{method}: {key}": statistics.median(each[key] for each in found[method])
         for method in METHODS
         for key in ("seconds", "growth (MB)")
     }
-    return described | {"seconds, bitfit / full": ratio("seconds"), "growth, bitfit / full": ratio("growth (MB)")}
+    ratios = {
+        f"{short}, bitfit / {other}": ratio(key, other)
+        for other in METHODS[1:]
+        for short, key in (("seconds", "seconds"), ("growth", "growth (MB)"))
+    }
+    return described | ratios
 
 
 def measure_steps(arguments: argparse.Namespace) -> dict[str, float]:
@@ -80,25 +90,81 @@ def measure_steps(arguments: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     base = prepare(arguments.model, arguments.scratch).base
+    run = _stock_steps if arguments.method == "stock" else _own_steps
+    step = run(base, arguments)
+    memory.reset_peak()
+    before = memory.resident()
+    seconds = list(step())
+    return {"seconds": statistics.median(seconds[_WARM_UP:]), "growth (MB)": (memory.peak() - before) / 1e6}
+
+
+def _own_steps(base: BaseModel, arguments: argparse.Namespace) -> Callable[[], Iterator[float]]:
     model = TaskModel(copy.deepcopy(base.module), "pooler", 2, autocast=arguments.bf16)
-    create_method(TrainingSettings(method=arguments.method)).prepare(model)
+    method = create_method(TrainingSettings(method=arguments.method))
+    method.prepare(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # As the trainer chooses: over a whole model the fused step is the faster one.
-    optimiser = torch.optim.AdamW(trained, weight_decay=0.0, fused=arguments.method == "full")
+    optimiser = torch.optim.AdamW(method.parameter_groups(model), weight_decay=0.0, fused=method.dense)
     ids = torch.randint(0, base.module.config.vocab_size, (arguments.batch, arguments.sequence))
     labels = torch.randint(0, 2, (arguments.batch,))
     model.train()
-    memory.reset_peak()
-    before = memory.resident()
-    seconds = []
-    for _ in range(_WARM_UP + arguments.steps):
-        started = time.perf_counter()
-        model(ids, torch.ones_like(ids), labels=labels)["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        model.zero_grad()
-        seconds.append(time.perf_counter() - started)
-    return {"seconds": statistics.median(seconds[_WARM_UP:]), "growth (MB)": (memory.peak() - before) / 1e6}
+
+    def steps() -> Iterator[float]:
+        for _ in range(_WARM_UP + arguments.steps):
+            started = time.perf_counter()
+            model(ids, torch.ones_like(ids), labels=labels)["loss"].backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            model.zero_grad()
+            yield time.perf_counter() - started
+
+    return steps
+
+
+class _Clock(transformers.TrainerCallback):
+    """The seconds of each step, from the batch to the new parameters."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.perf_counter() - self._started)
+
+
+def _stock_steps(base: BaseModel, arguments: argparse.Namespace) -> Callable[[], Iterator[float]]:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(base.source.location, num_labels=2)
+    count = _WARM_UP + arguments.steps
+    ids = torch.randint(0, base.module.config.vocab_size, (count * arguments.batch, arguments.sequence))
+    rows = [
+        {"input_ids": row, "attention_mask": torch.ones_like(row), "labels": index % 2} for index, row in enumerate(ids)
+    ]
+    clock = _Clock()
+    trainer = transformers.Trainer(
+        model=model,
+        args=transformers.TrainingArguments(
+            output_dir=str(arguments.scratch / "stock-training"),
+            max_steps=count,
+            per_device_train_batch_size=arguments.batch,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            bf16=arguments.bf16,
+        ),
+        train_dataset=rows,
+        callbacks=[clock],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+
+    def steps() -> Iterator[float]:
+        trainer.train()
+        yield from clock.seconds
+
+    return steps
 
 
 if __name__ == "__main__":

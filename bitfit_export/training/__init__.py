@@ -149,12 +149,17 @@ def evaluate(
     return scores
 
 
+#: Settings of one method alone.
+_OF_METHOD = {"adapter_size": "adapters", "sparsity": "diff-pruning", "l0_penalty": "diff-pruning"}
+
+
 def _record(settings: TrainingSettings, data: TaskData, trained: TrainedModel) -> dict[str, Any]:
     """What a reader needs to train the same delta again."""
     libraries = ("bitfit-export", "torch", "transformers", "datasets", "numpy")
     known = {**asdict(settings), "pooling": trained.model.pooling, "activation": trained.model.activation}
+    own = {name: value for name, value in known.items() if _OF_METHOD.get(name, settings.method) == settings.method}
     return {
-        **{name: value for name, value in known.items() if name != "method" and value is not None},
+        **{name: value for name, value in own.items() if name != "method" and value is not None},
         "best_epoch": trained.best_epoch,
         "data_digest": data.digest,
         "train_rows": len(data.train.labels),

@@ -35,8 +35,8 @@ __all__ = ["TrainedModel", "bias_differences", "choose_head", "train_model"]
 
 _TRAINED_FILE = "trained.safetensors"
 _COMPLETE_MARK = "complete"
-#: That of the paper's own code. torch's, 1e-8, is about the size of the rounding errors that are all of a key bias's
-#: gradient, and Adam would make steps of them as large as everybody else's.
+#: That of the AdamW in the paper's own code; torch's is 1e-8. Where all of a gradient is rounding, as a key bias's is,
+#: Adam's steps are as large as any once the rounding is larger than this.
 _ADAM_EPSILON = 1e-6
 
 

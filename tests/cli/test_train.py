@@ -105,11 +105,14 @@ def test_bad_words_end_before_training(
     assert "epoch" not in done.err
 
 
-def test_full_fine_tuning_writes_no_delta(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
+@pytest.mark.parametrize("method", ["full", "adapters"])
+def test_a_method_that_changes_more_than_biases_writes_no_delta(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path, method: str
+) -> None:
     words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--epochs", 1, *QUICK]
-    done = bitfit("train", *words, "--method", "full")
+    done = bitfit("train", *words, "--method", method)
     assert (done.status, done.out) == (0, "")
-    assert "no delta to compile" in done.err
+    assert f"--method {method} changes more than biases and head: there is no delta to compile" in done.err
     assert not (workplace / "deltas/tiny-bert/mood").exists()
 
 

@@ -290,6 +290,10 @@ def test_a_method_that_changes_more_than_biases_gives_metrics_but_no_delta(
     assert result.delta is None
     assert result.metrics["accuracy"] == result.history[result.best_epoch - 1]["accuracy"]
     assert result.record["learning_rate"] == 2e-2
+    assert ("adapter_size" in result.record, "sparsity" in result.record) == (
+        method == "adapters",
+        method == "diff-pruning",
+    )
 
 
 @pytest.mark.parametrize(
