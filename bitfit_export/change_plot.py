@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import DeltaError, MissingExtraError
+from bitfit_export.errors import DeltaError
+from bitfit_export.plots import PLOT_FORMATS, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PLOT_FORMATS", "ChangeGrid", "change_grid", "draw_change", "mean_absolute_change"]
+__all__ = [
+    "PLOT_FORMATS",
+    "ChangeGrid",
+    "change_grid",
+    "draw_change",
+    "draw_grid",
+    "lay_out",
+    "mean_absolute_change",
+]
 
-PLOT_FORMATS = ("png", "svg")
 #: The column of the terms that belong to no numbered layer, such as the embeddings' and the pooler's.
 OUTSIDE = "outside"
 
 _INCHES_A_COLUMN, _INCHES_A_ROW = 0.42, 0.3
-# What a file would record about the time and the library, left out: the same delta gives the same bytes.
-_NO_METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,13 @@ def mean_absolute_change(delta: TaskDelta) -> dict[str, float]:
 
 
 def change_grid(delta: TaskDelta) -> ChangeGrid:
-    """Lay the changes out: a row for each kind of term, a column for each layer."""
-    places = {name: _split(name) for name in delta.config.bias_terms}
+    """Lay a delta's changes out: a row for each kind of term, a column for each layer."""
+    return lay_out(mean_absolute_change(delta))
+
+
+def lay_out(changes: Mapping[str, float]) -> ChangeGrid:
+    """Lay out what `mean_absolute_change` gives, or means of it."""
+    places = {name: _split(name) for name in changes}
     stacks = {stack for stack, layer, _ in places.values() if layer is not None}
     layers = sorted({layer for _, layer, _ in places.values() if layer is not None})
     outside = any(layer is None for _, layer, _ in places.values())
@@ -60,7 +71,7 @@ def change_grid(delta: TaskDelta) -> ChangeGrid:
 
     rows = list(dict.fromkeys(row_name(name) for name in places))
     values = np.full((len(rows), len(columns)), np.nan)
-    for name, change in mean_absolute_change(delta).items():
+    for name, change in changes.items():
         layer = places[name][1]
         values[rows.index(row_name(name)), columns.index(OUTSIDE if layer is None else str(layer))] = change
     return ChangeGrid(tuple(rows), tuple(columns), values)
@@ -78,18 +89,12 @@ def draw_change(delta: TaskDelta, kind: str) -> bytes:
     """
     if not delta.biases:
         raise DeltaError(f"the delta {delta.config.task} has a head and no bias terms, so there is no change to draw")
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
-    data = io.BytesIO()
-    with matplotlib.rc_context():
-        # The user's own style would change the bytes, and so would the random names inside an SVG.
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["svg.hashsalt"] = "bitfit-export"
-        title = f"{delta.config.task} on {delta.config.base_model}"
-        _figure(change_grid(delta), title).savefig(data, format=kind, dpi=150, metadata=_NO_METADATA[kind])
-    return data.getvalue()
+    return draw_grid(change_grid(delta), f"{delta.config.task} on {delta.config.base_model}", kind)
+
+
+def draw_grid(grid: ChangeGrid, title: str, kind: str) -> bytes:
+    """The heat map of a grid as the bytes of a file; see `render`."""
+    return render(lambda: _figure(grid, title), kind)
 
 
 def _split(name: str) -> tuple[str, int | None, str]:

@@ -20,6 +20,7 @@ from bitfit_export.files import canonical_json, new_folder
 
 __all__ = [
     "ACTIVATIONS",
+    "CARD_FILE",
     "CONFIG_FILE",
     "FORMAT_VERSION",
     "POOLINGS",

@@ -1,7 +1,8 @@
 """Where a task's delta is: `--tasks rte` to a folder.
 
 `rte` is looked for in `--deltas`, then in `./deltas/<model>/`, then among the deltas that the package ships.
-`NAME=PATH` names a folder outright: a delta's, a fine-tuned checkpoint's, or a PEFT adapter's.
+`NAME=PATH` names a folder outright: a delta's, a fine-tuned checkpoint's, or a PEFT adapter's. `hub:ORG/NAME` and
+`NAME=hub:ORG/NAME` fetch a delta from the Hugging Face Hub.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.errors import UsageError
+from bitfit_export.hub import PREFIX, pull_delta
 
 if TYPE_CHECKING:
     from bitfit_export.base_models import BaseModel
@@ -32,15 +34,17 @@ def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str,
 
     Args:
         model: the base model's short name.
-        tasks: comma-separated `NAME` or `NAME=PATH`.
+        tasks: comma-separated `NAME`, `NAME=PATH`, `hub:ORG/NAME` or `NAME=hub:ORG/NAME`.
         folder: what `--deltas` named: it holds `<task>/` or `<model>/<task>/`.
 
     Raises:
         UsageError: no task, a name twice, a name that can't be one, or a task whose delta is nowhere.
+        HubError: a delta that can't be had from the Hub.
+        DeltaError: a repository on the Hub that holds no whole delta.
     """
     found: dict[str, Path] = {}
     for word in filter(None, (word.strip() for word in tasks.split(","))):
-        name, equals, path = word.partition("=")
+        name, equals, path = _from_hub(word) if f"={PREFIX}" in f"={word}" else word.partition("=")
         if not TASK_NAME.fullmatch(name):
             raise UsageError(
                 f"{name!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-', at most 63 of them"
@@ -93,6 +97,13 @@ def _is_task(folder: Path) -> bool:
     from bitfit_export.checkpoints import is_checkpoint
 
     return is_checkpoint(folder)
+
+
+def _from_hub(word: str) -> tuple[str, str, str]:
+    """(name, "=", folder) of `hub:ORG/NAME`, named as in training, or `NAME=hub:ORG/NAME`."""
+    name, _, address = word.partition(PREFIX)
+    folder = pull_delta(address)
+    return name.removesuffix("=") or TaskDelta.load(folder).config.task, "=", str(folder)
 
 
 def _search(model: str, task: str, folder: Path | None) -> Path:

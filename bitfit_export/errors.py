@@ -8,6 +8,7 @@
     ├── BaseModelError          a base model that can't be had or can't be used
     │   └── BaseMismatchError   a file that was made for another base model
     ├── DeltaError              a task delta
+    ├── HubError                what the Hugging Face Hub refuses, lacks, or can't be reached for
     ├── CompileError            a graph that can't be lifted
     ├── BundleError             a bundle or its manifest
     │   └── RowError            a bias row; `fault` says which way it is wrong
@@ -30,6 +31,7 @@ __all__ = [
     "CompileError",
     "DataError",
     "DeltaError",
+    "HubError",
     "InputError",
     "MissingExtraError",
     "OutputError",
@@ -97,6 +99,10 @@ class BaseMismatchError(BaseModelError):
 
 class DeltaError(BitfitError):
     """A task delta that can't be read or used."""
+
+
+class HubError(BitfitError):
+    """What the Hugging Face Hub refuses, lacks, or can't be reached for."""
 
 
 class CompileError(BitfitError):

@@ -1,6 +1,6 @@
 """The command line: one file a command. Data goes to stdout, progress and tables to stderr.
 
-Exit status: 0 done, 1 verification failed, 2 bad input, 130 interrupted.
+Exit status: 0 done, 1 verification or a trial of a series failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ __all__ = ["main", "main_export", "main_train"]
 #: Command -> what it does; the module of the same name has `add_arguments` and `run`.
 COMMANDS = {
     "train": "train a task: base model and data in, task delta out",
+    "sweep": "train tasks x methods x learning rates x seeds",
+    "reproduce": "train the papers' experiments on a model: tables and figures",
     "export": "compile a base model and its tasks into one bundle",
     "run": "answer texts with a bundle, JSON lines on stdout",
     "verify": "compare a bundle with PyTorch",
     "inspect": "say what is in a bundle, a row or a delta",
     "diff": "list what a fine-tuned checkpoint changed; make a delta of it",
+    "push": "share a delta on the Hugging Face Hub",
     "merge": "merge a delta into its base model: a checkpoint for transformers",
     "bench": "time a bundle beside the stock single-task model",
 }

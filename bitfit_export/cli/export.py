@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
         required=True,
-        help="names with commas; NAME=PATH names a folder: a delta, a checkpoint, a PEFT adapter",
+        help="names with commas; NAME=PATH names a folder: a delta, a checkpoint, a PEFT adapter; hub:ORG/NAME a delta "
+        "on the Hugging Face Hub",
     )
     parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
     parser.add_argument("--revision", help="the base model's revision on the Hub")

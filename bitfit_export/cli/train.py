@@ -9,17 +9,17 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 from bitfit_export.base_models import ALIASES, BaseModel, load_base_model
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.delta_store import default_output
-from bitfit_export.errors import OutputError, UsageError
-from bitfit_export.files import canonical_json, refuse_existing, write_bytes
+from bitfit_export.errors import UsageError
+from bitfit_export.files import refuse_existing
+from bitfit_export.hub import check_push, push_delta
 from bitfit_export.training import (
+    DELTA_METHODS,
     HEAD_ACTIVATIONS,
     HEAD_POOLINGS,
     METHODS,
@@ -31,7 +31,9 @@ from bitfit_export.training import (
     load_task_data,
     train_task,
 )
+from bitfit_export.training.processes import is_first_process, wait_for_all
 from bitfit_export.training.protocol import with_learning_rate
+from bitfit_export.training.work_folder import claimed_work_folder
 
 _DEFAULTS = TrainingSettings()
 
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--output", type=Path, help="the delta's folder (deltas/MODEL/TASK)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
+    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="then upload the delta to the Hugging Face Hub")
     parser.add_argument("--restart", action="store_true", help="forget an interrupted run instead of going on with it")
     data = parser.add_argument_group("data (a GLUE task without --data comes from the Hugging Face Hub)")
     data.add_argument("--data", type=Path, help="folder with train.* and dev.* (JSONL, CSV, TSV, Parquet)")
@@ -95,6 +98,10 @@ def run(options: argparse.Namespace) -> int:
     if not TASK_NAME.fullmatch(options.task):
         raise UsageError(f"{options.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
     settings = _settings(options)
+    if options.push_to_hub is not None:
+        if settings.method not in DELTA_METHODS:
+            raise UsageError(f"--push-to-hub with --method {settings.method}, which makes no delta")
+        check_push(options.push_to_hub)
     data = load_task_data(
         options.task,
         data=options.data,
@@ -111,12 +118,17 @@ def run(options: argparse.Namespace) -> int:
     settings = with_learning_rate(settings, options.task, base)
     output = options.output or default_output(base.source.short_name, options.task)
     refuse_existing(output, overwrite=options.overwrite)
-    work_folder = _work_folder(output)
-    with _only_process(work_folder):
-        _claim(work_folder, base, data, settings, restart=options.restart)
+    work_folder = output.parent / f".{output.name}.training"
+    with claimed_work_folder(work_folder, base, data, settings, restart=options.restart):
         result = _train(base, data, settings, work_folder, options.threads)
+        # The first process removes the checkpoints, and the others read the best one of them.
+        wait_for_all()
+        if not is_first_process():
+            return 0
         _publish(result, settings.method, base, data, output, overwrite=options.overwrite)
         shutil.rmtree(work_folder, ignore_errors=True)
+    if options.push_to_hub is not None:
+        print(push_delta(output, options.push_to_hub))
     return 0
 
 
@@ -127,45 +139,6 @@ def _settings(options: argparse.Namespace) -> TrainingSettings:
 
 def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",")]
-
-
-def _work_folder(output: Path) -> Path:
-    """The folder of this run's checkpoints, beside the output."""
-    folder = output.parent / f".{output.name}.training"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} can't be made: {error.strerror}", hint="choose another --output") from error
-    return folder
-
-
-@contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
-    """Keep a second bitfit-train out of the folder; the lock goes with the process, however it ends."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise OutputError(
-            f"another bitfit-train is at work in {folder}", hint="wait for it, or choose another --output"
-        ) from error
-
-
-def _claim(folder: Path, base: BaseModel, data: TaskData, settings: TrainingSettings, *, restart: bool) -> None:
-    """Record whose checkpoints these are; only the same run may go on with them."""
-    identity = canonical_json(asdict(settings) | {"base": base.digest, "data": data.digest})
-    record = folder / "run.json"
-    if restart:
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-    elif record.exists() and record.read_bytes() != identity:
-        raise OutputError(
-            f"{folder} holds an interrupted run with other settings or data",
-            hint="repeat the earlier command to finish it, or pass --restart to forget it",
-        )
-    write_bytes(record, identity)
 
 
 def _train(
@@ -179,7 +152,8 @@ def _train(
         if threads < 1:
             raise UsageError(f"--threads is {threads}, expected at least 1")
         torch.set_num_threads(threads)
-    return train_task(base, data, settings, work_folder, [EpochReport(data.spec.metrics[0])])
+    callbacks = [EpochReport(data.spec.metrics[0])] if is_first_process() else []
+    return train_task(base, data, settings, work_folder, callbacks)
 
 
 def _publish(

@@ -19,7 +19,7 @@ from bitfit_export.training.rows import Rows, check_columns, check_label_kinds, 
 from bitfit_export.training.tables import HUB_DATASET, Splits, Table, read_files, read_folder, read_hub
 from bitfit_export.training.tasks import GLUE_TASKS, ProblemType, TaskOptions, TaskSpec, check_options, infer_spec
 
-__all__ = ["HUB_DATASET", "Rows", "TaskData", "load_task_data"]
+__all__ = ["HUB_DATASET", "Rows", "TaskData", "load_task_data", "sample_rows"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def load_task_data(
 
     Args:
         train_rows: train on so many of the training rows, chosen at random but always the same ones.
-        validation_rows: judge by so many of the validation rows, chosen likewise.
+        validation_rows: validate on so many of the validation rows, chosen likewise; further sets stay whole.
 
     Raises:
         DataError: data that can't be used.
@@ -81,9 +81,9 @@ def load_task_data(
         MissingExtraError: `datasets` (hub) or `pyarrow` (Parquet) is missing.
     """
     options = check_options(task, columns, label_column, problem_type, labels)
-    for flag, count in (("--train-rows", train_rows), ("--validation-rows", validation_rows)):
+    for option, count in (("--train-rows", train_rows), ("--validation-rows", validation_rows)):
         if count is not None and count < 1:
-            raise UsageError(f"{flag} is {count}, expected at least 1")
+            raise UsageError(f"{option} is {count}, expected at least 1")
     splits = _read_splits(task, data, train_file, validation_file)
     tables = (splits.train, splits.validation, *splits.more.values())
     for table in tables:
@@ -91,7 +91,7 @@ def load_task_data(
             raise DataError(f"{table.name} has no rows; expected one at least")
     spec = _resolve_spec(task, options, tables)
     train, validation, *others = (convert(table, spec) for table in tables)
-    train, validation = _sample(train, train_rows), _sample(validation, validation_rows)
+    train, validation = sample_rows(train, train_rows), sample_rows(validation, validation_rows)
     digest = _digest((train, validation, *others))
     return TaskData(spec, train, validation, digest, splits.source, dict(zip(splits.more, others, strict=True)))
 
@@ -111,7 +111,7 @@ def _read_splits(task: str, data: Path | None, train_file: Path | None, validati
     )
 
 
-def _sample(rows: Rows, count: int | None) -> Rows:
+def sample_rows(rows: Rows, count: int | None) -> Rows:
     """So many of the rows, in their order. Which ones does not depend on the training's seed."""
     if count is None or count >= len(rows):
         return rows

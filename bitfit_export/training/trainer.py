@@ -28,6 +28,7 @@ from bitfit_export.task_model import TaskModel, default_head
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.features import EncodedRows, collate, encode_rows
 from bitfit_export.training.methods import Method, create_method
+from bitfit_export.training.processes import is_first_process, rows_a_process, together_on_cpu, wait_for_all
 from bitfit_export.training.settings import AUTO, LINEAR, TrainingSettings
 
 __all__ = ["TrainedModel", "bias_differences", "choose_head", "train_model"]
@@ -178,8 +179,9 @@ def _arguments(
     steps = -(-rows // settings.batch_size) * settings.epochs
     return TrainingArguments(
         output_dir=str(work_folder),
+        use_cpu=together_on_cpu(),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=rows_a_process(settings.batch_size),
         per_device_eval_batch_size=64,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else "linear",
@@ -275,8 +277,10 @@ class _DeltaTrainer(Trainer):
         folder = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         try:
             super()._save_checkpoint(model, trial)
-            with open(os.path.join(folder, _COMPLETE_MARK), "wb") as stream:
-                os.fsync(stream.fileno())
+            wait_for_all()
+            if is_first_process():
+                _mark_complete(folder)
+            wait_for_all()
         except (OSError, SafetensorError, RuntimeError) as error:
             # torch reports a full disk as a RuntimeError.
             raise OutputError(
@@ -295,13 +299,18 @@ class _DeltaTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
+def _mark_complete(folder: str) -> None:
+    with open(os.path.join(folder, _COMPLETE_MARK), "wb") as stream:
+        os.fsync(stream.fileno())
+
+
 def _last_checkpoint(work_folder: Path) -> str | None:
     """The newest whole checkpoint; halves that a kill left behind are removed."""
     whole: list[tuple[int, Path]] = []
     for folder in work_folder.glob("checkpoint-*"):
         if (folder / _COMPLETE_MARK).is_file():
             whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
-        else:
+        elif is_first_process():
             shutil.rmtree(folder)
     return str(max(whole)[1]) if whole else None
 

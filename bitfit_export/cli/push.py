@@ -1,0 +1,26 @@
+"""Share a task on the Hugging Face Hub: upload its delta, with a card that says how to compile it.
+
+Needs a token that may write: `hf auth login`. `bitfit-export --tasks hub:ORG/NAME` compiles the task from there.
+
+example: bitfit push deltas/minilm-l6/rte my-org/minilm-l6-rte-bitfit
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bitfit_export.hub import PREFIX, push_delta
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("delta", type=Path, metavar="DELTA", help="a folder that bitfit-train wrote")
+    parser.add_argument("repository", metavar="ORG/NAME", help="made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make a private repository")
+
+
+def run(options: argparse.Namespace) -> int:
+    print(push_delta(options.delta, options.repository, private=options.private))
+    print(f"compile it with --tasks {PREFIX}{options.repository}", file=sys.stderr)
+    return 0

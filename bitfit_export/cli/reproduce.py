@@ -1,0 +1,118 @@
+"""Train the papers' experiments on a model, and make their tables and figures of it.
+
+A trial's result is stored as soon as it ends, and the report is renewed; the same command given again goes on where it
+stopped. Experiments share trials: what one has trained, another one only reads. docs/reproduce.md says what each does.
+
+example: bitfit reproduce table3 --model minilm-l6 --data glue/ --settings examples/reproduce/minilm-l6.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bitfit_export.base_models import resolve_model
+from bitfit_export.cli.series import (
+    FAILED_STATUS,
+    Report,
+    add_engine_arguments,
+    add_model_arguments,
+    add_settings_arguments,
+    given_settings,
+    laboratory_options,
+    numbers,
+    seeds,
+    train_series,
+    words,
+)
+from bitfit_export.errors import UsageError
+from bitfit_export.experiments import Laboratory, Trial, TrialResult
+from bitfit_export.experiments.reproduce import (
+    EXPERIMENTS,
+    PAPER,
+    Series,
+    make_report,
+    read_protocol,
+    write_report,
+)
+from bitfit_export.plots import require_matplotlib
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "experiment", choices=EXPERIMENTS, help="; ".join(f"{n}: {e.title}" for n, e in EXPERIMENTS.items())
+    )
+    add_model_arguments(parser)
+    what = parser.add_argument_group("what is trained (the papers' protocol, or that of --settings)")
+    what.add_argument("--settings", type=Path, metavar="FILE.json", help="a protocol, see docs/reproduce.md")
+    what.add_argument("--tasks", help="with commas")
+    what.add_argument("--methods", help="with commas: bitfit, full, ... or bias terms such as b_q+b_m2")
+    what.add_argument("--seeds", help="how many, from 0, or which, with commas")
+    what.add_argument("--learning-rates", help="with commas; the best one is reported")
+    what.add_argument("--train-rows", help="so many training rows; of figure2 and data-size several, with commas")
+    what.add_argument("--validation-rows", type=int, help="validate on so many rows")
+    what.add_argument("--report", action="store_true", help="train nothing: report what has been trained")
+    add_settings_arguments(parser)
+    add_engine_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    name, protocol = options.experiment, PAPER if options.settings is None else read_protocol(options.settings)
+    if EXPERIMENTS[name].has_plots:
+        require_matplotlib()
+    series = _series(options, protocol.experiments[name])
+    model = resolve_model(options.model).short_name
+    output = options.output or Path("results") / "reproduce" / model
+    laboratory = Laboratory(laboratory_options(options, output))
+    trials = protocol.trials(series, laboratory.base, _overrides(options, series))
+    failures = []
+    if not options.report:
+        failures = train_series(options, laboratory, trials, _Renewing(options, laboratory, model, series, trials))
+    report = make_report(name, laboratory, model, series, trials)
+    for path in write_report(output, name, report, plots=True):
+        print(path, file=sys.stderr)
+    print(report.text, end="")
+    return FAILED_STATUS if failures else 0
+
+
+def _series(options: argparse.Namespace, series: Series) -> Series:
+    sizes = None
+    if options.train_rows is not None and (series.sizes or series.shares):
+        sizes = numbers("--train-rows", options.train_rows, int)
+    return series.narrowed(
+        tasks=words(options.tasks),
+        seeds=None if options.seeds is None else seeds(options.seeds),
+        methods=words(options.methods),
+        sizes=sizes,
+    )
+
+
+def _overrides(options: argparse.Namespace, series: Series) -> dict[str, object]:
+    found: dict[str, object] = given_settings(options)
+    if options.learning_rates is not None:
+        found["learning_rate"] = numbers("--learning-rates", options.learning_rates, float)
+    if options.validation_rows is not None:
+        found["validation_rows"] = options.validation_rows
+    if options.train_rows is not None and not series.sizes:
+        rows = numbers("--train-rows", options.train_rows, int)
+        if len(rows) != 1:
+            raise UsageError(f"--train-rows is {options.train_rows}, expected one number for {options.experiment}")
+        found["train_rows"] = rows[0]
+    return found
+
+
+class _Renewing(Report):
+    """Renews the report after each trial, so that there is something to see early."""
+
+    def __init__(
+        self, options: argparse.Namespace, laboratory: Laboratory, model: str, series: Series, trials: list[Trial]
+    ) -> None:
+        super().__init__(epochs=options.engine == "local")
+        self._experiment = options.experiment
+        self._laboratory, self._model, self._series, self._trials = laboratory, model, series, trials
+
+    def finished(self, trial: Trial, result: TrialResult) -> None:
+        super().finished(trial, result)
+        report = make_report(self._experiment, self._laboratory, self._model, self._series, self._trials)
+        write_report(self._laboratory.store.folder, self._experiment, report, plots=False)

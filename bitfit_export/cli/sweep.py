@@ -1,0 +1,113 @@
+"""Train tasks x methods x learning rates x seeds, and say which learning rate is the best.
+
+A result is stored as soon as its trial ends; the same command given again goes on where it stopped.
+
+example: bitfit sweep --model minilm-l6 --tasks rte,mrpc --data glue/ --learning-rates 4e-4,1e-3 --seeds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bitfit_export.base_models import resolve_model
+from bitfit_export.cli.series import (
+    FAILED_STATUS,
+    Report,
+    add_engine_arguments,
+    add_model_arguments,
+    add_settings_arguments,
+    given_settings,
+    laboratory_options,
+    numbers,
+    seeds,
+    train_series,
+    words,
+)
+from bitfit_export.cli.tables import print_table
+from bitfit_export.errors import UsageError
+from bitfit_export.experiments import Laboratory, TaskSummary, Trial, summarise
+from bitfit_export.experiments.trial import parse_method
+from bitfit_export.files import canonical_json, write_bytes
+from bitfit_export.training import METHODS, TrainingSettings
+from bitfit_export.training.settings import FULL_LEARNING_RATES, LEARNING_RATES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    sweep = parser.add_argument_group("what is varied")
+    sweep.add_argument("--tasks", required=True, help="GLUE tasks, or sub-folders of --data, with commas")
+    sweep.add_argument(
+        "--methods", default="bitfit", help=f"{', '.join(METHODS)}, or bias terms such as b_q+b_m2 (bitfit)"
+    )
+    sweep.add_argument("--learning-rates", help="with commas (those that the paper searches, for each method)")
+    sweep.add_argument("--seeds", default="1", help="how many, from 0, or which, with commas (1)")
+    sweep.add_argument("--train-rows", type=int, help="train on so many rows, always the same ones (all)")
+    sweep.add_argument("--validation-rows", type=int, help="validate on so many rows (all)")
+    add_settings_arguments(parser)
+    add_engine_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    trials = _trials(options)
+    output = options.output or Path("sweeps") / resolve_model(options.model).short_name
+    laboratory = Laboratory(laboratory_options(options, output))
+    failures = train_series(options, laboratory, trials, Report(epochs=options.engine == "local"))
+    results = [result for result in map(laboratory.load, trials) if result is not None]
+    summaries = summarise(trials, results)
+    output.mkdir(parents=True, exist_ok=True)
+    write_bytes(output / "summary.json", canonical_json([asdict(summary) for summary in summaries]))
+    _print(summaries, output)
+    return FAILED_STATUS if failures else 0
+
+
+def _trials(options: argparse.Namespace) -> list[Trial]:
+    """Every combination; first all of one seed, so that there is something to see early."""
+    given = given_settings(options)
+    tasks, methods = words(options.tasks), words(options.methods)
+    if not tasks or not methods:
+        raise UsageError("--tasks or --methods names nothing, expected --tasks rte,mrpc")
+    return [
+        Trial(
+            task,
+            TrainingSettings(**given, method=method, bias_terms=terms, learning_rate=rate, seed=seed),
+            train_rows=options.train_rows,
+            validation_rows=options.validation_rows,
+        )
+        for seed in seeds(options.seeds)
+        for task in tasks
+        for method, terms in map(parse_method, methods)
+        for rate in _rates(options.learning_rates, method)
+    ]
+
+
+def _rates(text: str | None, method: str) -> tuple[float, ...]:
+    if text is not None:
+        return numbers("--learning-rates", text, float)
+    return FULL_LEARNING_RATES if method == "full" else LEARNING_RATES
+
+
+def _print(summaries: Sequence[TaskSummary], output: Path) -> None:
+    header = ("task", "method", "metric", "mean", "std", "learning rate", "seeds", "trials", "best delta")
+    print_table(header, [_row(summary, output) for summary in summaries], stream=sys.stdout)
+
+
+def _row(summary: TaskSummary, output: Path) -> tuple[str, ...]:
+    trials, score = f"{summary.done} of {summary.wanted}", summary.score
+    if score is None:
+        return (summary.task, summary.method, "-", "-", "-", "-", "-", trials, "-")
+    delta = output / "deltas" / str(summary.best_trial)
+    return (
+        summary.task,
+        summary.method,
+        score.metric,
+        f"{score.mean:.4f}",
+        "-" if score.std is None else f"{score.std:.4f}",
+        f"{score.learning_rate:g}",
+        str(len(score.seeds)),
+        trials,
+        str(delta) if delta.is_dir() else "-",
+    )

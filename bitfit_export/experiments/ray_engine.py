@@ -1,0 +1,164 @@
+"""The engine that trains trials on a Ray cluster, with Ray Tune. Needs the `[ray]` extra.
+
+A trial is Ray Tune's trial, in a process of its own. It does what the local engine does with one, and leaves its result
+in the same store; so every machine of a cluster must see the output folder and the data at the same paths, as Ray
+Tune's own storage asks for too. A series that was killed goes on by what is in the store, on either engine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bitfit_export.errors import MissingExtraError, UsageError, first_line
+from bitfit_export.experiments.engine import Failure, Watcher, attempt, check_trials, pending_trials
+from bitfit_export.experiments.laboratory import Laboratory, LaboratoryOptions
+from bitfit_export.experiments.trial import Trial
+
+__all__ = ["RayOptions", "run_trials_on_ray"]
+
+_NO_REPORT = "its process ended without a report"
+#: Of Ray Tune's own records, below the output folder while a series runs.
+_RAY_FOLDER = "ray"
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Where Ray is, and what of it a trial takes.
+
+    Attributes:
+        address: of a running cluster, `auto` for the one of this machine; None starts one here for the series.
+    """
+
+    address: str | None = None
+    cpus_per_trial: float = 1
+    gpus_per_trial: float = 0
+
+
+def run_trials_on_ray(
+    laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher, ray_options: RayOptions
+) -> list[Failure]:
+    """Train all trials that have no result yet, as many at a time as the cluster has room for; give those that failed.
+
+    Raises:
+        MissingExtraError: Ray Tune is not installed.
+        UsageError: no cluster answers at the address.
+    """
+    pending = pending_trials(laboratory, trials)
+    check_trials(laboratory, pending)
+    if not pending:
+        return []
+    ray, tune = _import_ray()
+    options = _absolute(laboratory.options)
+    by_name = {trial.name: trial for trial in pending}
+    _connect(ray, ray_options)
+    try:
+        tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(_train_one, options=options, trials=by_name),
+                {"cpu": ray_options.cpus_per_trial, "gpu": ray_options.gpus_per_trial},
+            ),
+            param_space={"trial": tune.grid_search(list(by_name))},
+            tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: trial.trial_id),
+            run_config=tune.RunConfig(
+                name=_RAY_FOLDER,
+                storage_path=str(options.output),
+                callbacks=[_make_callback(tune, by_name, laboratory, watcher)],
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        ray.shutdown()
+    shutil.rmtree(options.output / _RAY_FOLDER, ignore_errors=True)
+    return [_failure(laboratory, trial) for trial in pending if laboratory.load(trial) is None]
+
+
+def _train_one(config: dict[str, Any], options: LaboratoryOptions, trials: Mapping[str, Trial]) -> None:
+    """What a worker process does: one trial, as the local engine does it."""
+    from ray import tune
+
+    laboratory = Laboratory(options)
+    outcome = attempt(laboratory, trials[config["trial"]], Watcher())
+    failed = isinstance(outcome, Failure)
+    tune.report({"failed": failed} if isinstance(outcome, Failure) else {"failed": failed, **outcome.metrics})
+
+
+def _make_callback(tune: Any, trials: Mapping[str, Trial], laboratory: Laboratory, watcher: Watcher) -> Any:
+    """Ray Tune's callback in this process, which tells the watcher what happens on the cluster."""
+
+    class Callback(tune.Callback):
+        # Nothing from around the class is used in it: Ray pickles it, for a resumption of its own that is not used.
+        def __init__(self, tell_start: Any, tell_end: Any) -> None:
+            self.tell_start, self.tell_end = tell_start, tell_end
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
+
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self.tell_start(trial.config["trial"])
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self.tell_end(trial.config["trial"])
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self.tell_end(trial.config["trial"])
+
+    started: set[str] = set()
+
+    def tell_start(name: str) -> None:
+        started.add(name)
+        watcher.started(trials[name], len(started), len(trials))
+
+    def tell_end(name: str) -> None:
+        result = laboratory.load(trials[name])
+        if result is None:
+            watcher.failed(_failure(laboratory, trials[name]))
+        else:
+            watcher.finished(trials[name], result)
+
+    return Callback(tell_start, tell_end)
+
+
+def _failure(laboratory: Laboratory, trial: Trial) -> Failure:
+    """Why a trial without a result has none; a process that was killed left no account of it."""
+    reason = laboratory.store.failure(trial)
+    if reason is None:
+        reason = _NO_REPORT
+        laboratory.store.save_failure(trial, f"{reason}\n")
+    return Failure(trial, reason)
+
+
+def _absolute(options: LaboratoryOptions) -> LaboratoryOptions:
+    """The options with absolute paths: Ray gives each trial a working folder of its own."""
+    folder = options.data.folder
+    data = replace(options.data, folder=None if folder is None else folder.resolve())
+    model = str(Path(options.model).resolve()) if Path(options.model).is_dir() else options.model
+    output = options.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    return replace(options, data=data, output=output, model=model)
+
+
+def _import_ray() -> tuple[Any, Any]:
+    try:
+        import ray
+        from ray import tune
+    except ImportError as error:
+        raise MissingExtraError(error.name or "ray", "ray") from error
+    return ray, tune
+
+
+def _connect(ray: Any, options: RayOptions) -> None:
+    # A cluster that this command starts tells nobody that it was started.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        own = {} if options.address else {"include_dashboard": False}
+        ray.init(address=options.address, log_to_driver=False, logging_level="error", **own)
+    except Exception as error:
+        raise UsageError(
+            f"Ray can't be reached at {options.address or 'this machine'}: {first_line(error)}",
+            hint="ray start --head starts a cluster, and says its address; without --address one is started here",
+        ) from error

@@ -1,0 +1,33 @@
+"""The same series on Ray Tune, for real: a cluster of one machine that the engine starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitfit_export.errors import MissingExtraError
+from bitfit_export.experiments import Laboratory, LaboratoryOptions, run_trials
+from bitfit_export.experiments.ray_engine import RayOptions, run_trials_on_ray
+
+from .test_engine import Diary, trial
+
+
+@pytest.mark.slow
+def test_ray_gives_what_the_local_engine_gives(laboratory: Laboratory) -> None:
+    pytest.importorskip("ray", reason="needs bitfit-export[ray]")
+    bad, trials, diary = trial(max_length=500), [trial(), trial("size")], Diary()
+    run_trials(laboratory, [trials[0]], Diary())
+    failures = run_trials_on_ray(laboratory, [bad, *trials], diary, RayOptions(cpus_per_trial=0.5))
+    assert [failure.trial for failure in failures] == [bad]
+    assert "--max-length is 500" in failures[0].reason
+    assert sorted(diary.events) == ["end size", "fail mood", "start 1/2 mood", "start 2/2 size"]
+    alone = Laboratory(LaboratoryOptions(**vars(laboratory.options) | {"output": laboratory.store.folder / "alone"}))
+    run_trials(alone, trials, Diary())
+    assert [laboratory.load(each) for each in trials] == [alone.load(each) for each in trials]
+    assert not (laboratory.store.folder / "ray").exists()
+
+
+def test_without_ray_the_extra_is_named(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(MissingExtraError) as caught:
+        run_trials_on_ray(laboratory, [trial()], Diary(), RayOptions())
+    assert "bitfit-export[ray]" in str(caught.value)

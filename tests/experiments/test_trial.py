@@ -1,0 +1,69 @@
+"""Trials have names that last, and survive being written down."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bitfit_export.errors import DataError, UsageError
+from bitfit_export.experiments import Trial
+from bitfit_export.experiments.trial import method_label, parse_method
+from bitfit_export.training import TrainingSettings
+
+SETTINGS = TrainingSettings(learning_rate=1e-3, epochs=3, seed=2)
+
+
+def test_a_name_says_what_differs() -> None:
+    terms = TrainingSettings(bias_terms=("b_q", "b_m2"), learning_rate=1e-3, seed=2)
+    assert Trial("mrpc", SETTINGS).name.startswith("mrpc-bitfit-lr0.001-seed2-")
+    assert Trial("mrpc", terms, train_rows=500).name.startswith("mrpc-b_q+b_m2-lr0.001-500rows-seed2-")
+    assert Trial("mrpc", SETTINGS, train_share=0.3).name.startswith("mrpc-bitfit-lr0.001-0.3share-seed2-")
+
+
+def test_a_name_is_the_same_tomorrow() -> None:
+    """Results are found by it; the digest is of {"epochs": 3} as canonical JSON, by sha256sum."""
+    assert Trial("mrpc", SETTINGS).name == "mrpc-bitfit-lr0.001-seed2-5bb27651"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=4, seed=2)),
+        Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, bf16=True)),
+        Trial("mrpc", SETTINGS, validation_rows=10),
+        Trial("mrpc", SETTINGS, scored_train_rows=10),
+    ],
+)
+def test_trials_that_differ_have_names_that_differ(other: Trial) -> None:
+    assert other.name != Trial("mrpc", SETTINGS).name
+
+
+def test_a_trial_comes_back_from_json() -> None:
+    trial = Trial("mrpc", TrainingSettings(bias_terms=("b_q",), learning_rate=2e-4), train_share=0.5)
+    assert Trial.from_json(json.loads(json.dumps(trial.as_json()))) == trial
+
+
+def test_settings_that_came_later_are_at_their_defaults() -> None:
+    written = Trial("mrpc", SETTINGS).as_json()
+    del written["settings"]["bf16"]
+    assert Trial.from_json(written) == Trial("mrpc", SETTINGS)
+
+
+def test_what_is_unknown_is_refused() -> None:
+    written = Trial("mrpc", SETTINGS).as_json()
+    written["settings"]["charm"] = 1
+    with pytest.raises(DataError, match="charm"):
+        Trial.from_json(written)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
+def test_a_share_is_a_share(share: float) -> None:
+    with pytest.raises(UsageError, match="share"):
+        Trial("mrpc", SETTINGS, train_share=share)
+    Trial("mrpc", SETTINGS, train_share=1.0)
+
+
+@pytest.mark.parametrize("label", ["bitfit", "full", "frozen", "b_q", "b_q+b_m2"])
+def test_a_method_is_read_as_it_is_written(label: str) -> None:
+    assert method_label(*parse_method(label)) == label

@@ -1,0 +1,35 @@
+"""The README's tables are what `bitfit reproduce` wrote."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAIN = runpy.run_path(str(ROOT / "examples/reproduce/update_page.py"))["main"]
+PAGE = "before\n<!-- {0}: written by it -->\nold\n<!-- {0}: to here -->\nafter\n"
+
+
+def test_a_report_goes_between_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.format("table3") + PAGE.format("gap"))
+    (tmp_path / "table3.md").write_text("| new |\n")
+    for _ in range(2):
+        MAIN([str(page), "--results", str(tmp_path)])
+        assert page.read_text() == PAGE.format("table3").replace("old\n", "\n| new |\n\n") + PAGE.format("gap")
+
+
+@pytest.mark.parametrize("text", ["no marks\n", PAGE.format("table9")])
+def test_a_page_without_known_marks_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "page.md").write_text(text)
+    with pytest.raises(SystemExit, match="expected some of table2"):
+        MAIN([str(tmp_path / "page.md"), "--results", str(tmp_path)])
+
+
+def test_the_readmes_table_is_the_committed_result(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (tmp_path / "README.md").write_text(readme)
+    MAIN([str(tmp_path / "README.md"), "--results", str(ROOT / "results/reproduce/minilm-l6")])
+    assert (tmp_path / "README.md").read_text() == readme
