@@ -56,7 +56,7 @@ def as_parquet(rows) -> bytes:
 TEXT_FORMATS = {".jsonl": as_jsonl, ".json": as_jsonl, ".csv": as_csv, ".tsv": as_tsv}
 FORMATS = {
     **TEXT_FORMATS,
-    **{f"{suffix}.gz": lambda rows, write=write: gzip.compress(write(rows)) for suffix, write in TEXT_FORMATS.items()},
+    **{f"{suffix}.gz": lambda rows, write=write: gzip.compress(write(rows), mtime=0) for suffix, write in TEXT_FORMATS.items()},
     ".parquet": as_parquet,
 }
 
@@ -357,9 +357,9 @@ def test_header_without_rows(tmp_path: Path) -> None:
         (".jsonl", b'{"sentence": "a", "label": 0}\n{"sentence": "\xe9"}\n', "line 2 is not UTF-8 at byte 15"),
         (".csv", b"sentence,label\n\xff\xfe,0\n", "line 2 is not UTF-8 at byte 1"),
         (".tsv", "sentence\tlabel\n".encode("utf-16"), "line 1 is not UTF-8"),
-        (".jsonl.gz", gzip.compress(as_jsonl(TRAIN))[:-12], "can't be read"),
+        (".jsonl.gz", gzip.compress(as_jsonl(TRAIN), mtime=0)[:-12], "can't be read"),
         (".jsonl.gz", as_jsonl(TRAIN), "can't be read: Not a gzipped file"),
-        (".jsonl.gz", gzip.compress(as_jsonl(TRAIN))[:12] + b"\xff" * 40, "can't be read"),
+        (".jsonl.gz", gzip.compress(as_jsonl(TRAIN), mtime=0)[:12] + b"\xff" * 40, "can't be read"),
         (".parquet", b"PAR1 and no more", "can't be read as Parquet"),
         (".parquet", b"", "can't be read as Parquet"),
     ],
