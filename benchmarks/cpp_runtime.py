@@ -45,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> None:
     settings = {name: getattr(arguments, name) for name in ("model", "shapes", "tasks", "rounds")}
     results = Results(arguments.results, f"cpp-{arguments.model}", {**settings, "runtime": _digest()})
     programs = ("bitfit_run", "bitfit_bench", "allocation_test")
-    subprocess.run([_CPP / "tools" / "build.sh", "default", *programs], check=True, stdout=sys.stderr)
+    _output(_CPP / "tools" / "build.sh", "default", *programs)
     bench = prepare(arguments.model, arguments.scratch)
     for precision in arguments.precisions.split(","):
         if precision not in results.measured:

@@ -334,6 +334,7 @@ def tokenizer_seeds() -> list[bytes]:
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif("BITFIT_DATA" not in os.environ, reason="needs BITFIT_DATA")
 def test_every_dev_row_of_the_shipped_tasks(programs: Path, tmp_path: Path) -> None:
     """From text, one task after the other and then mixed: the labels of Python, and its scores."""
