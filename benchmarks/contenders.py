@@ -26,7 +26,7 @@ from bitfit_export.runtime import BiasSession
 from bitfit_export.stock import export_stock
 from bitfit_export.task_model import merged_model
 
-__all__ = ["MIXED", "ONE_BY_ONE", "PACKED", "TABLE", "Lineup", "make_lineup"]
+__all__ = ["MIXED", "ONE_BY_ONE", "PACKED", "TABLE", "Lineup", "make_lineup", "row_feeds"]
 
 TABLE = "bundle: table, one task"
 MIXED = "bundle: table, another task in each row"
@@ -135,7 +135,7 @@ def _add_openvino(lineup: Lineup, bench: Workbench, stock: Mapping[str, Path], p
 
         def portable(hint: str = hint) -> Contender:
             folder = bench.bundle(layout="packed", target="portable", precision=precision)
-            return _openvino(folder / "model.onnx", _row_feeds(folder, bench.task), hint, threads)
+            return _openvino(folder / "model.onnx", row_feeds(folder, bench.task), hint, threads)
 
         lineup.add(f"{name}: portable bundle", portable)
         if _OPENVINO_STOCK in stock:
@@ -152,7 +152,8 @@ def _stock(path: Path, threads: int) -> Contender:
     return lambda ids: functools.partial(session.run, None, dict(ids))
 
 
-def _row_feeds(folder: Path, task: str) -> dict[str, np.ndarray]:
+def row_feeds(folder: Path, task: str) -> dict[str, np.ndarray]:
+    """What a graph of one task at a time is fed beside the text."""
     manifest = read_manifest(folder)
     row = read_row(folder / row_file(task), layout=manifest.layout)
     return row_inputs(row, manifest.layout, manifest.layout_kind, labels=None)

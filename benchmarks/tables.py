@@ -13,6 +13,9 @@ from bitfit_export.bench import STOCK
 
 __all__ = ["Table", "detail_tables", "target_table"]
 
+#: An operator that takes less in either model is left out.
+_SHOWN_MS = 0.1
+
 Measured: TypeAlias = Mapping[str, Any]
 
 
@@ -42,6 +45,8 @@ def detail_tables(results: Measured) -> Iterator[Table]:
         kind, _, rest = name.partition("-")
         if kind == "speed":
             yield from _speed_tables(rest, measured)
+        elif kind == "operators":
+            yield from _operator_tables(rest, measured)
         elif kind == "load":
             yield from _load_tables(rest, measured)
         elif kind == "cpp":
@@ -72,6 +77,19 @@ def _speed_tables(name: str, measured: Measured) -> Iterator[Table]:
         title = f"{model}, {precision}, {threads} thread{'s' if threads != '1' else ''}: time / fastest stock"
         if shapes:
             yield Table(title, ("batch x sequence", "fastest stock", *ours, *others), rows)
+
+
+def _operator_tables(model: str, measured: Measured) -> Iterator[Table]:
+    for precision, each in measured.items():
+        names = sorted({*each["stock"], *each["bundle"]}, key=lambda name: -_of_both(each, name))
+        shown = [name for name in names if _of_both(each, name) >= _SHOWN_MS]
+        rows = [[name, *(_number(each[kind].get(name)) for kind in ("stock", "bundle"))] for name in shown]
+        rows.append(["**all**", *(_number(sum(each[kind].values())) for kind in ("stock", "bundle"))])
+        yield Table(f"{model}, {precision}: milliseconds of a run by operator, 1 thread", ("", "stock", "bundle"), rows)
+
+
+def _of_both(each: Measured, name: str) -> float:
+    return max(each["stock"].get(name, 0.0), each["bundle"].get(name, 0.0))
 
 
 def _load_tables(model: str, measured: Measured) -> Iterator[Table]:

@@ -157,3 +157,25 @@ def test_speed_measures_every_contender_shape_by_shape_and_goes_on(
 
 def _line_of(lines: list[str], name: str) -> str:
     return next(line for line in lines if line.startswith(name))
+
+
+@pytest.mark.slow
+def test_operators_says_what_each_operator_takes(
+    script: Callable[[str], ModuleType],
+    minilm_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from bitfit_export import stock
+
+    one_way = "torch, older exporter"
+    monkeypatch.setattr(stock, "STOCK_WAYS", {one_way: stock.STOCK_WAYS[one_way]})
+    words = ["--model", "tiny", "--shape", "1x4", "--runs", "2", "--precisions", "fp32"]
+    script("operators").main([*words, "--results", str(tmp_path), "--scratch", str(tmp_path / "scratch")])
+    measured = json.loads(Path(capsys.readouterr().out.strip()).read_text())["measured"]["fp32"]
+    for times in measured.values():
+        assert times["MatMul"] > 0
+        assert list(times.values()) == sorted(times.values(), reverse=True)
+    script("report").main(["--results", str(tmp_path), "--markdown"])
+    assert "### tiny, fp32: milliseconds of a run by operator, 1 thread" in capsys.readouterr().out

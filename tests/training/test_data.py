@@ -56,7 +56,10 @@ def as_parquet(rows) -> bytes:
 TEXT_FORMATS = {".jsonl": as_jsonl, ".json": as_jsonl, ".csv": as_csv, ".tsv": as_tsv}
 FORMATS = {
     **TEXT_FORMATS,
-    **{f"{suffix}.gz": lambda rows, write=write: gzip.compress(write(rows), mtime=0) for suffix, write in TEXT_FORMATS.items()},
+    **{
+        f"{suffix}.gz": lambda rows, write=write: gzip.compress(write(rows), mtime=0)
+        for suffix, write in TEXT_FORMATS.items()
+    },
     ".parquet": as_parquet,
 }
 

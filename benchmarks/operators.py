@@ -1,0 +1,88 @@
+"""Where the time goes: what each kind of operator takes of a run, in a bundle and in a stock model.
+
+    python benchmarks/operators.py --model bert-base [--shape 1x128] [--precisions fp32,int8]
+
+By ONNX Runtime's own profiler, on one thread: it measures around each kernel, which adds a little to small ones. The
+stock model is the one that speed.py finds the fastest. Writes results/benchmarks/operators-<model>.json.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from common import Results, make_parser, say
+from contenders import row_feeds
+from models import MODELS, Workbench, prepare
+
+from bitfit_export.cli.bench import parse_shapes
+from bitfit_export.stock import export_stock, random_ids
+
+_FASTEST = "torch, older exporter"
+_WARM_UP = 2
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", choices=MODELS, default="bert-base")
+    parser.add_argument("--shape", default="1x128", help="BATCHxSEQUENCE (%(default)s)")
+    parser.add_argument("--precisions", default="fp32,int8", help="(%(default)s)")
+    parser.add_argument("--runs", type=int, default=10)
+    arguments = parser.parse_args(words)
+    settings = {"shape": arguments.shape, "runs": arguments.runs, "stock": _FASTEST}
+    results = Results(arguments.results, f"operators-{arguments.model}", settings)
+    bench = prepare(arguments.model, arguments.scratch)
+    for precision in arguments.precisions.split(","):
+        results.measured[precision] = measure(bench, precision, arguments.shape, arguments.runs)
+        results.save()
+        say(f"{bench.name} {precision}: {results.measured[precision]}")
+    print(results.save())
+
+
+def measure(bench: Workbench, precision: str, shape: str, runs: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of a run by operator, of the stock model and of a packed bundle."""
+    ((batch, sequence),) = parse_shapes(shape)
+    ids = random_ids(bench.base, batch, sequence)
+    stock = export_stock(bench.base, bench.deltas[bench.task], bench.stock_folder, precision).paths[_FASTEST]
+    bundle = bench.bundle(layout="packed", precision=precision)
+    levels = ort.GraphOptimizationLevel
+    return {
+        "stock": profile(stock, ids, levels.ORT_ENABLE_ALL, runs),
+        # As the runtime loads it: the compiler has optimised it.
+        "bundle": profile(
+            bundle / "model.onnx", {**row_feeds(bundle, bench.task), **ids}, levels.ORT_DISABLE_ALL, runs
+        ),
+    }
+
+
+def profile(path: Path, feeds: Mapping[str, np.ndarray], level: Any, runs: int) -> dict[str, float]:
+    """Milliseconds of a run that each operator takes, the most expensive first."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.graph_optimization_level = level
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        known = {each.name for each in session.get_inputs()}
+        for _ in range(_WARM_UP + runs):
+            session.run(None, {name: values for name, values in feeds.items() if name in known})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    times: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["args"]["op_name"]].append(event["dur"])
+    # Each operator has as many nodes in every run; the first runs are left out.
+    totals = {name: sum(each[len(each) * _WARM_UP // (_WARM_UP + runs) :]) / runs / 1e3 for name, each in times.items()}
+    return dict(sorted(totals.items(), key=lambda item: -item[1]))
+
+
+if __name__ == "__main__":
+    main()
