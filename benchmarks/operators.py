@@ -62,7 +62,7 @@ def measure(bench: Workbench, precision: str, shape: str, runs: int) -> dict[str
 
 
 def profile(path: Path, feeds: Mapping[str, np.ndarray], level: Any, runs: int) -> dict[str, float]:
-    """Milliseconds of a run that each operator takes, the most expensive first."""
+    """Milliseconds of a run that each operator takes."""
     with tempfile.TemporaryDirectory() as folder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
@@ -80,8 +80,7 @@ def profile(path: Path, feeds: Mapping[str, np.ndarray], level: Any, runs: int) 
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             times[event["args"]["op_name"]].append(event["dur"])
     # Each operator has as many nodes in every run; the first runs are left out.
-    totals = {name: sum(each[len(each) * _WARM_UP // (_WARM_UP + runs) :]) / runs / 1e3 for name, each in times.items()}
-    return dict(sorted(totals.items(), key=lambda item: -item[1]))
+    return {name: sum(each[len(each) * _WARM_UP // (_WARM_UP + runs) :]) / runs / 1e3 for name, each in times.items()}
 
 
 if __name__ == "__main__":

@@ -176,6 +176,5 @@ def test_operators_says_what_each_operator_takes(
     measured = json.loads(Path(capsys.readouterr().out.strip()).read_text())["measured"]["fp32"]
     for times in measured.values():
         assert times["MatMul"] > 0
-        assert list(times.values()) == sorted(times.values(), reverse=True)
     script("report").main(["--results", str(tmp_path), "--markdown"])
     assert "### tiny, fp32: milliseconds of a run by operator, 1 thread" in capsys.readouterr().out
