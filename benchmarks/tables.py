@@ -89,7 +89,7 @@ def _operator_tables(model: str, measured: Measured) -> Iterator[Table]:
 
 
 def _of_both(each: Measured, name: str) -> float:
-    return max(each["stock"].get(name, 0.0), each["bundle"].get(name, 0.0))
+    return float(max(each["stock"].get(name, 0.0), each["bundle"].get(name, 0.0)))
 
 
 def _load_tables(model: str, measured: Measured) -> Iterator[Table]:
