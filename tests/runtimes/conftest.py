@@ -51,6 +51,11 @@ def build(preset: str, *targets: str) -> Path:
     return BUILD / preset
 
 
+def build_sanitized() -> Path:
+    """The folder of a build with both sanitizers for memory: by Clang, which has the fuzz targets, or else by g++."""
+    return build("fuzz") if shutil.which("clang++") else build("asan", "session_test")
+
+
 @pytest.fixture(scope="session")
 def programs() -> Path:
     """The folder of a release build."""

@@ -16,7 +16,7 @@ import pytest
 from bitfit_export.bundle import decode_row, encode_row
 from bitfit_export.errors import RowFault
 from bitfit_export.runtime import BiasSession
-from tests.runtimes.conftest import Driver, GetBundle, build, run
+from tests.runtimes.conftest import Driver, GetBundle, build, build_sanitized, run
 
 if TYPE_CHECKING:
     from bitfit_export.base_models import BaseModel
@@ -542,7 +542,7 @@ class TestThreads:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["table", "static", "overridable"])
 def test_under_address_sanitizer(get_bundle: GetBundle, batch: dict[str, Any], kind: str) -> None:
-    driver = Driver(build("asan", "session_test") / "tests" / "session_test", get_bundle(kind))
+    driver = Driver(build_sanitized() / "tests" / "session_test", get_bundle(kind))
     for task in SENTENCE_TASKS + TOKEN_TASKS:
         assert "values" in driver("run", tasks=[task], **batch)
     assert driver("run", tasks=["nope"], **batch)["code"] == "input_error"
@@ -553,11 +553,6 @@ def test_under_address_sanitizer(get_bundle: GetBundle, batch: dict[str, Any], k
         assert driver("load", path=path, name=f"copy-{number}")["code"] == "ok"
         assert "values" in driver("run", tasks=[f"copy-{number}"], **batch)
     driver.close()
-
-
-@pytest.mark.slow
-def test_it_compiles_with_clang() -> None:
-    build("clang")
 
 
 def test_drive_needs_a_bundle(programs: Path, tmp_path: Path) -> None:

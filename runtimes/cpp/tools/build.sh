@@ -26,7 +26,7 @@ needs() {
 }
 
 case $preset in
-  clang | fuzz) compiler=clang++ package=clang ;;
+  fuzz) compiler=clang++ package=clang ;;
   aarch64) compiler=aarch64-linux-gnu-g++ package=g++-aarch64-linux-gnu machine=aarch64 ;;
 esac
 command -v "$compiler" > /dev/null || needs "the compiler $compiler; on Debian: apt-get install $package"
