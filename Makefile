@@ -14,7 +14,7 @@ demo: install ## compile the packaged model with five real tasks and run them
 	$(BIN)/python examples/demo.py
 
 test: install ## every test, the slow ones included; those of the C++ runtime build it, so they come one by one
-	$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/runtimes $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/runtimes $(PYTEST_ARGS)
 	$(BIN)/python -m pytest tests/runtimes $(PYTEST_ARGS)
 
 check: install ## what CI runs before the tests

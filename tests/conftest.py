@@ -6,6 +6,8 @@ neither run without them.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -150,27 +152,42 @@ def tiny_bundle(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def trace_once() -> Iterator[None]:
-    """Trace each base model once in a session: tracing takes seconds, and tests compile the same bases in many ways."""
+def trace_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trace equal base models once, in whichever process: it takes seconds, and tests compile the same in many ways."""
     try:
         from bitfit_export.compiler import trace
     except ImportError:
         yield
         return
-    traced: dict[int, tuple[object, bytes]] = {}
+    folder = tmp_path_factory.getbasetemp()
+    # Processes of pytest-xdist have folders of their own beside each other.
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     original = trace.trace_base_model
 
     def trace_base_model(base: BaseModel) -> onnx.ModelProto:
         import onnx
 
-        # The module is kept, so that no other one gets its id.
-        _, data = traced.setdefault(id(base.module), (base.module, b""))
-        if not data:
-            model = original(base)
-            traced[id(base.module)] = (base.module, model.SerializeToString())
-            return model
-        return onnx.load_from_string(data)
+        path = folder / f"traced-{digest_of(base)}.onnx"
+        if path.exists():
+            return onnx.load(path)
+        model = original(base)
+        complete = path.with_suffix(f".{os.getpid()}")
+        complete.write_bytes(model.SerializeToString())
+        complete.replace(path)
+        return model
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trace, "trace_base_model", trace_base_model)
         yield
+
+
+def digest_of(base: BaseModel) -> str:
+    """Of all that a trace depends on: the kind of model, its config and every tensor."""
+    import torch
+
+    module = base.module
+    digest = hashlib.sha256(f"{type(module)} {module.config.to_json_string()} {list(base.biases)}".encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitfit_export.base_models import BaseModel
+from bitfit_export.compiler import trace
 from bitfit_export.compiler.sites import find_bias_sites
-from bitfit_export.compiler.trace import trace_base_model
 from bitfit_export.errors import CompileError
 from tests.compiler.by_row import Biases, ByRow
 from tests.families import FAMILIES, tiny_base
@@ -94,7 +94,7 @@ def assert_rows_are_pytorchs(base: BaseModel, lifted: ByRow, feeds: dict[str, np
 
 
 def check_family(base: BaseModel) -> ByRow:
-    lifted = ByRow(trace_base_model(base), base.biases)
+    lifted = ByRow(trace.trace_base_model(base), base.biases)
     assert not lifted.constants & set(base.biases)
     tasks = [random_biases(base, seed) for seed in range(4)]
     shortest = 1 if base.modality == "text" else 5
@@ -174,7 +174,7 @@ def test_a_bias_that_meets_no_batch_is_refused_by_row_only(family: str, config: 
     import onnx_graphsurgeon as gs
 
     base = tiny_base(family, **config)
-    graph = gs.import_onnx(trace_base_model(base))
+    graph = gs.import_onnx(trace.trace_base_model(base))
     with pytest.raises(CompileError, match=reason.replace("16*", r"16\*")) as caught:
         find_bias_sites(graph, base.biases)
     assert "--layout packed" in str(caught.value)

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from bitfit_export.base_models import BaseModel
+from bitfit_export.compiler import trace
 from bitfit_export.compiler.fold import FoldPlan, fold_biases
 from bitfit_export.compiler.sites import BiasSite
-from bitfit_export.compiler.trace import trace_base_model
 from tests.families import tiny_base
 
 #: Differences in float64, where values are of order 1.
@@ -54,7 +54,7 @@ class Folded:
 
 
 def fold(base: BaseModel) -> Folded:
-    graph = gs.import_onnx(trace_base_model(base))
+    graph = gs.import_onnx(trace.trace_base_model(base))
     plan = fold_biases(graph, sites_of(graph, base))
     return Folded(base, plan, gs.export_onnx(graph))
 
@@ -208,13 +208,3 @@ def test_a_bert_without_a_pooler_folds_as_well() -> None:
     plan = fold(replace(folded("bert").base, module=module)).plan
     assert plan.kept == tuple(name for name in folded("bert").plan.kept if not name.startswith("pooler"))
     assert plan.output == folded("bert").plan.output
-
-
-@pytest.mark.slow
-def test_bert_base_has_half_the_tensors_and_65280_values() -> None:
-    base = tiny_base("bert", num_hidden_layers=12, hidden_size=8, intermediate_size=32, num_attention_heads=2)
-    plan = fold(base).plan
-    assert (len(base.biases), len(plan.kept)) == (98, 49)
-    # BERT-base is 96 times as wide.
-    assert sum(value.size * 96 for value in base.biases.values()) == 102_912
-    assert sum(base.biases[name].size * 96 for name in plan.kept) == 65_280

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -92,18 +91,14 @@ def make_bundle(
 ) -> MakeBundle:
     """The folder of a bundle of `kind_deltas` with one of `LAYOUTS`, compiled when it is first asked for."""
     pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
-    from bitfit_export.compiler import CompileOptions, compile_bundle, trace
+    from bitfit_export.compiler import CompileOptions, compile_bundle
 
     folders: dict[str, Path] = {}
-    traced = trace.trace_base_model(tiny_base)
 
     def make(name: str) -> Path:
         if name not in folders:
             folders[name] = tmp_path_factory.mktemp(name)
-            with pytest.MonkeyPatch.context() as patch:
-                # All of them start from one trace, which takes longer than everything after it.
-                patch.setattr(trace, "trace_base_model", lambda base: copy.deepcopy(traced))
-                compile_bundle(tiny_base, kind_deltas, folders[name], CompileOptions(**LAYOUTS[name]))
+            compile_bundle(tiny_base, kind_deltas, folders[name], CompileOptions(**LAYOUTS[name]))
         return folders[name]
 
     return make
