@@ -4,9 +4,11 @@
 #include "scheme.h"
 
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 namespace bitfit {
 namespace {
@@ -37,7 +39,7 @@ class WordPiece final : public Scheme {
   std::vector<std::pair<std::string, std::int64_t>> entries_;  // the maps' keys point into these
   Vocabulary whole_;                                           // every entry, for the start of a word
   Vocabulary continuing_;                                      // entries with the prefix ##, without it
-  std::size_t longest_ = 0;                                    // entry, in bytes
+  std::vector<std::size_t> sizes_;                             // of the maps' keys in bytes, each once, largest first
   std::size_t most_characters_ = 0;                            // of a word that is not unknown
   std::int64_t unknown_ = 0;
   std::int64_t largest_id_ = 0;
@@ -73,12 +75,15 @@ void WordPiece::read_vocabulary(const Record& model) {
       fail(StatusCode::bundle_error, text_of(model.where(), ": vocab[\"", token, "\"] is ", id, ", expected an id"));
     }
     whole_.emplace(token, id);
-    longest_ = std::max(longest_, token.size());
+    sizes_.push_back(token.size());
     largest_id_ = std::max(largest_id_, id);
     if (token.compare(0, prefix.size(), prefix) == 0) {
       continuing_.emplace(std::string_view(token).substr(prefix.size()), id);
+      sizes_.push_back(token.size() - prefix.size());
     }
   }
+  std::sort(sizes_.begin(), sizes_.end(), std::greater<>());
+  sizes_.erase(std::unique(sizes_.begin(), sizes_.end()), sizes_.end());
   const auto found = whole_.find(unknown);
   if (found == whole_.end()) {
     fail(StatusCode::bundle_error, text_of(model.where(), ": vocab lacks the unk_token \"", unknown, '"'));
@@ -128,7 +133,8 @@ std::vector<Stretch> WordPiece::split(Characters* text, bool) const {
 
 // The length in bytes of the longest entry that `rest` begins with; 0 where there is none.
 std::size_t WordPiece::match(const Vocabulary& vocabulary, std::string_view rest, std::int64_t* id) const {
-  for (std::size_t size = std::min(rest.size(), longest_); size > 0; --size) {
+  for (const std::size_t size : sizes_) {
+    if (size > rest.size() || size == 0) continue;
     const auto found = vocabulary.find(rest.substr(0, size));
     if (found == vocabulary.end()) continue;
     *id = found->second;
