@@ -75,7 +75,7 @@ def measure(bench: Workbench, precision: str, shapes: str, tasks: str, rounds: i
 
 def _figures(report: Reported) -> list[tuple[str, ...]]:
     """Names of figures, each with the keys that lead to it."""
-    names: list[tuple[str, ...]] = [("opening (ms)", "open_ms")]
+    names: list[tuple[str, ...]] = [("opening (ms)", "open_ms"), ("opening and a first answer (ms)", "first_answer_ms")]
     names += [("peak memory after an answer (MB)", "peak_memory_mb_after_first_answer")]
     for shape, times in report["runs"].items():
         names += [(f"{shape}, one task (ms)", "runs", shape, "one_task_ms")]

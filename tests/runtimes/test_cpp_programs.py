@@ -116,6 +116,15 @@ class TestBitfitRun:
         assert found.stderr.startswith("error: line 2 of - has 82 tokens, expected at most 64\nhint: ")
 
 
+def test_bitfit_bench_counts_its_own_memory_and_not_that_of_what_started_it(
+    programs: Path, get_bundle: GetBundle
+) -> None:
+    mine = np.ones(100_000_000)
+    options = ["--rounds", "1", "--shape", "1x4", "--tasks", "1"]
+    report = json.loads(run([programs / "bitfit_bench", get_bundle("table"), *options]).stdout)
+    assert 10 < report["peak_memory_mb_after_first_answer"] <= report["peak_memory_mb"] < mine.nbytes / 1e6
+
+
 def test_bitfit_bench(programs: Path, get_bundle: GetBundle) -> None:
     options = ["--rounds", "2", "--shape", "1x8", "--shape", "2x8", "--tasks", "1", "--tasks", "9"]
     report = json.loads(run([programs / "bitfit_bench", get_bundle("table"), *options]).stdout)

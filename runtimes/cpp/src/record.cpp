@@ -10,7 +10,29 @@ namespace {
 
 using nlohmann::json;
 
-// The parser keeps the last of two equal keys. Other readers keep the first, so neither counts here.
+// The parser keeps the last of two equal keys. Other readers keep the first, so neither counts here. An object with such
+// keys has fewer members than it had keys.
+class KeyCounts {
+ public:
+  bool operator()(int, json::parse_event_t event, json& value) {
+    if (event == json::parse_event_t::object_start) {
+      open_.push_back(0);
+    } else if (event == json::parse_event_t::object_end) {
+      if (open_.back() != value.size()) throw RepeatedKey();
+      open_.pop_back();
+    } else if (event == json::parse_event_t::key) {
+      ++open_.back();
+    }
+    return true;
+  }
+
+  struct RepeatedKey {};
+
+ private:
+  std::vector<std::size_t> open_;  // keys so far of each object around the place
+};
+
+// Names the repeated key.
 class UniqueKeys {
  public:
   bool operator()(int, json::parse_event_t event, json& value) {
@@ -30,6 +52,14 @@ class UniqueKeys {
  private:
   std::vector<std::unordered_set<std::string>> open_;
 };
+
+json parse_unique(std::string_view bytes) {
+  try {
+    return json::parse(bytes, KeyCounts());
+  } catch (const KeyCounts::RepeatedKey&) {
+    return json::parse(bytes, UniqueKeys());
+  }
+}
 
 bool is_integer(const json& value) {
   // An unsigned number that int64 can't hold would turn negative.
@@ -169,7 +199,7 @@ std::vector<Record::TextOrTexts> Record::texts_or_lists(const char* key) const {
 
 Document::Document(std::string_view bytes, std::string where) : where_(std::move(where)) {
   try {
-    value_ = std::make_unique<json>(json::parse(bytes, UniqueKeys()));
+    value_ = std::make_unique<json>(parse_unique(bytes));
   } catch (const json::parse_error& error) {
     // The parser's own message quotes bytes, which may be no text.
     fail(StatusCode::bundle_error, text_of(where_, " is no whole JSON file: it is wrong at byte ", error.byte),

@@ -70,6 +70,7 @@ void WordPiece::read_vocabulary(const Record& model) {
   most_characters_ = static_cast<std::size_t>(most);
   entries_ = model.named_integers("vocab");
   whole_.reserve(entries_.size());
+  continuing_.reserve(entries_.size());
   for (const auto& [token, id] : entries_) {
     if (id < 0 || id > INT32_MAX) {
       fail(StatusCode::bundle_error, text_of(model.where(), ": vocab[\"", token, "\"] is ", id, ", expected an id"));
