@@ -1,9 +1,9 @@
 """Where the time goes: what each kind of operator takes of a run, in a bundle and in a stock model.
 
-    python benchmarks/operators.py --model bert-base [--shape 1x128] [--precisions fp32,int8]
+    python benchmarks/operators.py --model bert-base [--shape 1x128] [--precisions fp32,int8] [--stock WAY]
 
 By ONNX Runtime's own profiler, on one thread: it measures around each kernel, which adds a little to small ones. The
-stock model is the one that speed.py finds the fastest. Writes results/benchmarks/operators-<model>.json.
+way of the stock model is one of those that speed.py names. Writes results/benchmarks/operators-<model>-<shape>.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from models import MODELS, Workbench, prepare
 from bitfit_export.cli.bench import parse_shapes
 from bitfit_export.stock import export_stock, random_ids
 
-_FASTEST = "torch, older exporter"
 _WARM_UP = 2
 
 
@@ -33,23 +32,24 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", choices=MODELS, default="bert-base")
     parser.add_argument("--shape", default="1x128", help="BATCHxSEQUENCE (%(default)s)")
     parser.add_argument("--precisions", default="fp32,int8", help="(%(default)s)")
+    parser.add_argument("--stock", default="torch, older exporter", help="(%(default)s)")
     parser.add_argument("--runs", type=int, default=10)
     arguments = parser.parse_args(words)
-    settings = {"shape": arguments.shape, "runs": arguments.runs, "stock": _FASTEST}
-    results = Results(arguments.results, f"operators-{arguments.model}", settings)
+    settings = {"shape": arguments.shape, "runs": arguments.runs, "stock": arguments.stock}
+    results = Results(arguments.results, f"operators-{arguments.model}-{arguments.shape}", settings)
     bench = prepare(arguments.model, arguments.scratch)
     for precision in arguments.precisions.split(","):
-        results.measured[precision] = measure(bench, precision, arguments.shape, arguments.runs)
+        results.measured[precision] = measure(bench, precision, arguments.shape, arguments.stock, arguments.runs)
         results.save()
         say(f"{bench.name} {precision}: {results.measured[precision]}")
     print(results.save())
 
 
-def measure(bench: Workbench, precision: str, shape: str, runs: int) -> dict[str, dict[str, float]]:
+def measure(bench: Workbench, precision: str, shape: str, way: str, runs: int) -> dict[str, dict[str, float]]:
     """Milliseconds of a run by operator, of the stock model and of a packed bundle."""
     ((batch, sequence),) = parse_shapes(shape)
     ids = random_ids(bench.base, batch, sequence)
-    stock = export_stock(bench.base, bench.deltas[bench.task], bench.stock_folder, precision).paths[_FASTEST]
+    stock = export_stock(bench.base, bench.deltas[bench.task], bench.stock_folder, precision).paths[way]
     bundle = bench.bundle(layout="packed", precision=precision)
     levels = ort.GraphOptimizationLevel
     return {

@@ -79,13 +79,15 @@ def _speed_tables(name: str, measured: Measured) -> Iterator[Table]:
             yield Table(title, ("batch x sequence", "fastest stock", *ours, *others), rows)
 
 
-def _operator_tables(model: str, measured: Measured) -> Iterator[Table]:
+def _operator_tables(name: str, measured: Measured) -> Iterator[Table]:
+    model, _, shape = name.rpartition("-")
     for precision, each in measured.items():
         names = sorted({*each["stock"], *each["bundle"]}, key=lambda name: -_of_both(each, name))
         shown = [name for name in names if _of_both(each, name) >= _SHOWN_MS]
         rows = [[name, *(_number(each[kind].get(name)) for kind in ("stock", "bundle"))] for name in shown]
         rows.append(["**all**", *(_number(sum(each[kind].values())) for kind in ("stock", "bundle"))])
-        yield Table(f"{model}, {precision}: milliseconds of a run by operator, 1 thread", ("", "stock", "bundle"), rows)
+        title = f"{model}, {precision}, {shape}, 1 thread: milliseconds of a run by operator"
+        yield Table(title, ("", "stock", "bundle"), rows)
 
 
 def _of_both(each: Measured, name: str) -> float:

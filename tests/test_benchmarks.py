@@ -177,4 +177,4 @@ def test_operators_says_what_each_operator_takes(
     for times in measured.values():
         assert times["MatMul"] > 0
     script("report").main(["--results", str(tmp_path), "--markdown"])
-    assert "### tiny, fp32: milliseconds of a run by operator, 1 thread" in capsys.readouterr().out
+    assert "### tiny, fp32, 1x4, 1 thread: milliseconds of a run by operator" in capsys.readouterr().out
