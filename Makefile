@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Python compiles what is imported when it is imported; to compile all that is installed takes as long as to install it.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 # Processes that run tests beside each other.
 WORKERS := 2
 # Installed once for each state of the two files that say what to install.
@@ -13,9 +15,8 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum |
 demo: install ## compile the packaged model with five real tasks and run them
 	$(BIN)/python examples/demo.py
 
-test: install ## every test, the slow ones included; those of the C++ runtime build it, so they come one by one
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/runtimes $(PYTEST_ARGS)
-	$(BIN)/python -m pytest tests/runtimes $(PYTEST_ARGS)
+test: install ## every test, the slow ones and those of the C++ runtime included
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: install ## what CI runs before the tests
 	$(BIN)/ruff check .
@@ -29,9 +30,8 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[export,train,plot,demo,dev]'
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[export,train,plot,demo,dev]'
 	rm -f $(VENV)/.installed-*
 	touch $@
 

@@ -19,7 +19,10 @@ def test_ray_gives_what_the_local_engine_gives(laboratory: Laboratory) -> None:
     failures = run_trials_on_ray(laboratory, [bad, *trials], diary, RayOptions(cpus_per_trial=0.5))
     assert [failure.trial for failure in failures] == [bad]
     assert "--max-length is 500" in failures[0].reason
-    assert sorted(diary.events) == ["end size", "fail mood", "start 1/2 mood", "start 2/2 size"]
+    # Two start together, and either may be the first to say so.
+    mood_first = ["end size", "fail mood", "start 1/2 mood", "start 2/2 size"]
+    size_first = ["end size", "fail mood", "start 1/2 size", "start 2/2 mood"]
+    assert sorted(diary.events) in (mood_first, size_first)
     alone = Laboratory(LaboratoryOptions(**vars(laboratory.options) | {"output": laboratory.store.folder / "alone"}))
     run_trials(alone, trials, Diary())
     assert [laboratory.load(each) for each in trials] == [alone.load(each) for each in trials]

@@ -42,7 +42,7 @@ def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedPr
 
 @functools.cache
 def build(preset: str, *targets: str) -> Path:
-    """Build all or some targets with a preset of CMakePresets.json; gives the build folder."""
+    """Build all or some targets with a preset of CMakePresets.json; gives the build folder. Processes wait in turn."""
     command = [CPP / "tools" / "build.sh", preset, *targets]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHON": sys.executable})
     if done.returncode == 3:

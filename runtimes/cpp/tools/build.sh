@@ -32,6 +32,13 @@ esac
 command -v "$compiler" > /dev/null || needs "the compiler $compiler; on Debian: apt-get install $package"
 command -v cmake > /dev/null || needs "cmake 3.21 or later; pip install cmake"
 
+# Where a machine has flock, a second process waits here for the first.
+mkdir -p build/cpp
+if command -v flock > /dev/null; then
+  exec 9> build/cpp/.lock
+  flock 9
+fi
+
 libraries=build/libraries${machine:+-$machine}
 has_json() { echo '#include <nlohmann/json.hpp>' | "$compiler" -E -x c++ - > /dev/null 2>&1; }
 has_onnxruntime() { [ -n "${ONNXRUNTIME_ROOT:-}" ] || pkg-config --exists libonnxruntime 2> /dev/null; }
