@@ -51,9 +51,14 @@ def build(preset: str, *targets: str) -> Path:
     return BUILD / preset
 
 
+def build_by_clang() -> Path:
+    """The folder of what runs with Clang's sanitizers: the fuzz targets, and the sessions that tests drive."""
+    return build("fuzz", "row_fuzzer", "manifest_fuzzer", "tokenizer_fuzzer", "session_test")
+
+
 def build_sanitized() -> Path:
-    """The folder of a build with both sanitizers for memory: by Clang, which has the fuzz targets, or else by g++."""
-    return build("fuzz") if shutil.which("clang++") else build("asan", "session_test")
+    """The folder of a build with both sanitizers for memory: by Clang where it is installed, or else by g++."""
+    return build_by_clang() if shutil.which("clang++") else build("asan", "session_test")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from bitfit_export.bundle import decode_row
 from bitfit_export.runtime import BiasSession
-from tests.runtimes.conftest import CMAKE, CPP, GetBundle, build, run
+from tests.runtimes.conftest import CMAKE, CPP, GetBundle, build, build_by_clang, run
 
 ROWS = Path(__file__).parents[1] / "golden" / "rows"
 EXAMPLE = CPP / "example"
@@ -299,6 +300,17 @@ class TestArm:
 
 
 @pytest.mark.slow
+def test_clang_takes_what_it_does_not_build() -> None:
+    """The programs and tests that only g++ makes files of, with the same warnings as errors."""
+    folder, checked = build_by_clang(), []
+    for unit in json.loads((folder / "compile_commands.json").read_text(encoding="utf-8")):
+        if not (folder / unit["output"]).exists():
+            run([*shlex.split(unit["command"]), "-fsyntax-only"], cwd=unit["directory"])
+            checked.append(unit["output"].split(".dir")[0].split("/")[-1])
+    assert {"bitfit_run", "bitfit_bench", "bias_row_test", "c_test"} <= set(checked)
+
+
+@pytest.mark.slow
 class TestFuzzing:
     """A fixed number of executions from real files as seeds; a crash, a leak or a sanitizer's report fails."""
 
@@ -308,7 +320,7 @@ class TestFuzzing:
         for number, data in enumerate(seeds):
             (corpus / f"seed-{number}").write_bytes(data)
         options = [f"-runs={runs}", "-seed=1", "-max_len=8192", "-timeout=120", f"-artifact_prefix={tmp_path}/"]
-        done = run([build("fuzz") / "fuzz" / f"{name}_fuzzer", corpus, *options])
+        done = run([build_by_clang() / "fuzz" / f"{name}_fuzzer", corpus, *options])
         assert f"Done {runs} runs" in done.stderr
 
     def test_rows(self, tmp_path: Path) -> None:
@@ -345,13 +357,20 @@ def tokenizer_seeds() -> list[bytes]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif("BITFIT_DATA" not in os.environ, reason="needs BITFIT_DATA")
-def test_dev_rows_of_the_shipped_tasks(programs: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_dev_rows_of_the_shipped_tasks(
+    programs: Path, minilm_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """From text, one task after the other and then mixed: the labels of Python, and its scores."""
+    pytest.importorskip("torch", reason="needs bitfit-export[export]")
+    from bitfit_export.base_models import load_base_model
+    from bitfit_export.compiler import compile_bundle
+    from bitfit_export.delta_store import find_deltas, load_deltas
+
     rows = request.config.getoption("--dev-rows") or None
     folder = tmp_path / "bundle"
+    folder.mkdir()
     tasks = "sst2,mrpc,cola,stsb,rte"
-    command = [sys.executable, "-c", "import sys; from bitfit_export.cli import main; sys.exit(main())", "export"]
-    run([*command, "--model", "minilm-l6", "--tasks", tasks, "--output", folder])
+    compile_bundle(load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", tasks)), folder)
     lines = []
     for task in tasks.split(","):
         with gzip.open(Path(os.environ["BITFIT_DATA"]) / task / "dev.jsonl.gz", "rt", encoding="utf-8") as stream:
