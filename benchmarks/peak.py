@@ -32,6 +32,7 @@ _SOURCE = Path(__file__).with_name("peak.cpp")
 #: The products of one layer of BERT-base: inputs, outputs, and how many there are.
 SHAPES = ((768, 768, 4), (768, 3072, 1), (3072, 768, 1))
 _LAYERS = 12
+_PEAK_RUNS = 10
 _OPSET = 20
 
 
@@ -84,8 +85,10 @@ def measure_peak() -> dict[str, float]:
         built = subprocess.run(command, capture_output=True, text=True)
         if built.returncode:
             sys.exit(built.stderr)
-        found = subprocess.run([program], capture_output=True, text=True, check=True)
-    return {str(name): float(value) for name, value in json.loads(found.stdout).items()}
+        # A core that another process of the host shares does less, and for longer than one run.
+        runs = [subprocess.run([program], capture_output=True, text=True, check=True) for _ in range(_PEAK_RUNS)]
+    found: list[dict[str, float]] = [json.loads(run.stdout) for run in runs]
+    return {name: max(each[name] for each in found) for name in found[0]}
 
 
 def make_products(rows: int, inputs: int, outputs: int) -> dict[str, Callable[[], object]]:

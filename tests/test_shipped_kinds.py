@@ -1,6 +1,6 @@
 """Shipped tasks of every kind in one bundle: sentences, words of a sentence, spans of a context, in one batch.
 
-`--dev-rows 0` takes the whole dev sets: an hour on two cores, most of it for the spans.
+`--dev-rows 0` takes the whole dev sets: more than half an hour on one core, most of it for the spans.
 """
 
 from __future__ import annotations
