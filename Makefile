@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles what is imported when it is imported; to compile all that is installed takes as long as to install it.
+# Python compiles what is imported when it is imported; most of what is installed never is.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 # Processes that run tests beside each other.
 WORKERS := 2

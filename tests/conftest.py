@@ -151,6 +151,17 @@ def tiny_bundle(
     return folder
 
 
+def compile_shipped(tasks: Sequence[str], folder: Path) -> tuple[BaseModel, dict[str, TaskDelta]]:
+    """Compile tasks that ship for `minilm-l6` into `folder`; gives the base model and the deltas."""
+    from bitfit_export.base_models import load_base_model
+    from bitfit_export.compiler import compile_bundle
+    from bitfit_export.delta_store import find_deltas, load_deltas
+
+    base, deltas = load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", ",".join(tasks)))
+    compile_bundle(base, deltas, folder)
+    return base, deltas
+
+
 @pytest.fixture(scope="session", autouse=True)
 def trace_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Trace equal base models once, in whichever process: it takes seconds, and tests compile the same in many ways."""

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitfit_export.base_models import BaseModel, load_base_model
-from bitfit_export.compiler import compile_bundle
+from bitfit_export.base_models import BaseModel
 from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
-from bitfit_export.delta_store import find_deltas, load_deltas
 from bitfit_export.runtime import BiasSession
 from bitfit_export.task_model import merged_model, pad_features, predict_features
 from bitfit_export.training.data import TaskData, load_task_data
 from bitfit_export.training.features import EncodedRows, encode_rows
 from bitfit_export.verify import FP32_TOLERANCE
+from tests.conftest import compile_shipped
 
 TASKS = ("sst2", "mrpc", "stsb", "ewt", "squad")
 pytestmark = [pytest.mark.slow, pytest.mark.data]
@@ -69,10 +68,8 @@ def dev_rows(task: str, rows: int) -> TaskData:
 def shipped(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path, request: pytest.FixtureRequest) -> Shipped:
     if "BITFIT_DATA" not in os.environ:
         pytest.skip("BITFIT_DATA does not name a folder with the GLUE data")
-    base = load_base_model("minilm-l6")
-    deltas = load_deltas(find_deltas("minilm-l6", ",".join(TASKS)))
     folder = tmp_path_factory.mktemp("kinds")
-    compile_bundle(base, deltas, folder)
+    base, deltas = compile_shipped(TASKS, folder)
     encoded: dict[str, EncodedRows] = {}
     expected = {}
     for task, delta in deltas.items():

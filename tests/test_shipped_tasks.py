@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitfit_export.base_models import BaseModel, load_base_model
-from bitfit_export.compiler import compile_bundle
+from bitfit_export.base_models import BaseModel
 from bitfit_export.delta import TaskDelta
-from bitfit_export.delta_store import find_deltas, load_deltas
+from bitfit_export.delta_store import find_deltas
 from bitfit_export.runtime import BiasSession
 from bitfit_export.task_model import merged_model, predict_logits
 from bitfit_export.training import metrics
 from bitfit_export.training.data import TaskData, load_task_data
 from bitfit_export.verify import FP32_TOLERANCE
+from tests.conftest import compile_shipped
 
 TASKS = ("sst2", "mrpc", "cola", "stsb", "rte")
 pytestmark = [pytest.mark.slow, pytest.mark.data]
@@ -39,10 +39,8 @@ class Shipped:
 def shipped(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Shipped:
     if "BITFIT_DATA" not in os.environ:
         pytest.skip("BITFIT_DATA does not name a folder with the GLUE data")
-    base = load_base_model("minilm-l6")
-    deltas = load_deltas(find_deltas("minilm-l6", ",".join(TASKS)))
     folder = tmp_path_factory.mktemp("shipped")
-    compile_bundle(base, deltas, folder)
+    base, deltas = compile_shipped(TASKS, folder)
     data = {task: load_task_data(task, data=Path(os.environ["BITFIT_DATA"])) for task in TASKS}
     expected = {
         task: predict_logits(

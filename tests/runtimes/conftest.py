@@ -28,6 +28,8 @@ CPP = ROOT / "runtimes" / "cpp"
 BUILD = ROOT / "build" / "cpp"
 #: Beside this interpreter where the package `cmake` is installed, as `build.sh` looks for it.
 CMAKE = Path(shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "cmake")
+#: What runs with Clang's sanitizers: the fuzz targets, and the sessions that tests drive.
+CLANG_TARGETS = ("row_fuzzer", "manifest_fuzzer", "tokenizer_fuzzer", "session_test")
 
 Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 GetBundle: TypeAlias = Callable[[str], Path]
@@ -52,8 +54,8 @@ def build(preset: str, *targets: str) -> Path:
 
 
 def build_by_clang() -> Path:
-    """The folder of what runs with Clang's sanitizers: the fuzz targets, and the sessions that tests drive."""
-    return build("fuzz", "row_fuzzer", "manifest_fuzzer", "tokenizer_fuzzer", "session_test")
+    """The folder of what runs with Clang's sanitizers."""
+    return build("fuzz", *CLANG_TARGETS)
 
 
 def build_sanitized() -> Path:
