@@ -11,12 +11,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pytest
 
+from bitfit_export.bundle import decode_row, encode_row
 from tests.conftest import MakeDelta
 
 if TYPE_CHECKING:
@@ -31,8 +34,18 @@ CMAKE = Path(shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.paths
 #: What runs with Clang's sanitizers: the fuzz targets, and the sessions that tests drive.
 CLANG_TARGETS = ("row_fuzzer", "manifest_fuzzer", "tokenizer_fuzzer", "session_test")
 
+#: The kinds of bundles that `get_bundle` makes, those that run one task at a time, and the tasks in each.
+LAYOUTS = ["table", "fp16 rows", "packed", "static", "named", "overridable"]
+ONE_AT_A_TIME = ["packed", "static", "named", "overridable"]
+SENTENCE_TASKS = ["two_way", "three_way", "topics", "score"]
+TOKEN_TASKS = ["tags", "answers"]
+
+TEXTS = ["A warm, funny film.", "no", "Two hours that nobody will give back: " + "long " * 30, "naïve 日本 [SEP]"]
+QUESTION, CONTEXT = "Who lives here?", "Ada Lovelace lives here, in a small house. " * 12
+
 Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 GetBundle: TypeAlias = Callable[[str], Path]
+OpenBundle: TypeAlias = Callable[[str | Path], "Driver"]
 
 
 def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -133,3 +146,44 @@ def get_bundle(
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def open_session(programs: Path, get_bundle: GetBundle) -> Iterator[OpenBundle]:
+    """Open a C++ session on a bundle, given by its kind or its folder."""
+    opened: list[Driver] = []
+
+    def start(bundle: str | Path) -> Driver:
+        folder = get_bundle(bundle) if isinstance(bundle, str) else bundle
+        opened.append(Driver(programs / "tests" / "session_test", folder))
+        return opened[-1]
+
+    yield start
+    for driver in opened:
+        driver.close()
+
+
+@pytest.fixture
+def batch() -> dict[str, Any]:
+    """Rows of 7, 4 and 1 tokens, with both token types."""
+    random = np.random.default_rng(0)
+    mask = (np.arange(7) < np.array([[7], [4], [1]])).astype(np.int64)
+    return {
+        "input_ids": random.integers(0, 30522, (3, 7)).tolist(),
+        "attention_mask": mask.tolist(),
+        "token_type_ids": random.integers(0, 2, (3, 7)).tolist(),
+    }
+
+
+def logits_of(answer: dict[str, Any]) -> np.ndarray:
+    """[rows, labels] or [rows, tokens, labels]; null stands for -infinity."""
+    assert "values" in answer, answer
+    shape = [answer["rows"], answer["tokens"], answer["labels"]]
+    values = [-np.inf if value is None else value for value in answer["values"]]
+    return np.array(values, np.float32).reshape([each for at, each in enumerate(shape) if at != 1 or each])
+
+
+def changed_row(bundle: Path, task: str, path: Path, **changes: Any) -> Path:
+    """A row of the bundle with other values or fields."""
+    path.write_bytes(encode_row(replace(decode_row((bundle / "tasks" / f"{task}.bias").read_bytes()), **changes)))
+    return path
