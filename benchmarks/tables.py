@@ -55,6 +55,9 @@ def detail_tables(results: Measured) -> Iterator[Table]:
         yield _figures("Compiling", results["compile_models"])
     if "training_step" in results:
         yield _figures("A training step", results["training_step"])
+    for model, measured in results.get("step_profile", {}).items():
+        for unit, methods in measured.items():
+            yield _step_profile(f"{model}: {unit} of a training step", methods)
     if "accuracy" in results:
         yield _accuracy(results["accuracy"])
     for rows, measured in results.get("peak", {}).items():
@@ -113,6 +116,16 @@ def _figures(title: str, measured: Mapping[str, Mapping[str, float]]) -> Table:
     keys = dict.fromkeys(key for figures in measured.values() for key in figures)
     rows = [[key, *(_number(figures.get(key)) for figures in measured.values())] for key in keys]
     return Table(title, ("", *measured), rows)
+
+
+def _step_profile(title: str, methods: Mapping[str, Mapping[str, float]]) -> Table:
+    names = {name: max(each.get(name, 0.0) for each in methods.values()) for each in methods.values() for name in each}
+    rows = [
+        [name, *(_number(each.get(name)) for each in methods.values())]
+        for name in sorted(names, key=lambda name: -names[name])
+    ]
+    rows.append(["**all**", *(_number(sum(each.values())) for each in methods.values())])
+    return Table(title, ("", *methods), rows)
 
 
 def _accuracy(measured: Measured) -> Table:

@@ -17,6 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import memory
@@ -98,24 +99,51 @@ def measure_steps(arguments: argparse.Namespace) -> dict[str, float]:
     return {"seconds": statistics.median(seconds[_WARM_UP:]), "growth (MB)": (memory.peak() - before) / 1e6}
 
 
-def _own_steps(base: BaseModel, arguments: argparse.Namespace) -> Callable[[], Iterator[float]]:
-    model = TaskModel(copy.deepcopy(base.module), "pooler", 2, autocast=arguments.bf16)
-    method = create_method(TrainingSettings(method=arguments.method))
-    method.prepare(model)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+@dataclass(frozen=True)
+class Step:
+    """A training step as bitfit-train's: forward, backward, clipped gradients, AdamW."""
+
+    model: TaskModel
+    optimiser: torch.optim.Optimizer
+    ids: torch.Tensor
+    labels: torch.Tensor
+
+    def loss(self) -> torch.Tensor:
+        """The forward pass."""
+        loss: torch.Tensor = self.model(self.ids, torch.ones_like(self.ids), labels=self.labels)["loss"]
+        return loss
+
+    def update(self) -> None:
+        """What comes after the backward pass."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        self.optimiser.step()
+        self.model.zero_grad()
+
+    def run(self) -> None:
+        """All of it."""
+        torch.autograd.backward(self.loss())
+        self.update()
+
+
+def prepare_step(base: BaseModel, method: str, batch: int, sequence: int, *, bf16: bool = False) -> Step:
+    """A step of this method on random ids [batch, sequence], with two labels."""
+    model = TaskModel(copy.deepcopy(base.module), "pooler", 2, autocast=bf16)
+    chosen = create_method(TrainingSettings(method=method))
+    chosen.prepare(model)
     # As the trainer chooses: over a whole model the fused step is the faster one.
-    optimiser = torch.optim.AdamW(method.parameter_groups(model), weight_decay=0.0, fused=method.dense)
-    ids = torch.randint(0, base.module.config.vocab_size, (arguments.batch, arguments.sequence))
-    labels = torch.randint(0, 2, (arguments.batch,))
-    model.train()
+    optimiser = torch.optim.AdamW(chosen.parameter_groups(model), weight_decay=0.0, fused=chosen.dense)
+    ids = torch.randint(0, base.module.config.vocab_size, (batch, sequence))
+    return Step(model.train(), optimiser, ids, torch.randint(0, 2, (batch,)))
+
+
+def _own_steps(base: BaseModel, arguments: argparse.Namespace) -> Callable[[], Iterator[float]]:
+    step = prepare_step(base, arguments.method, arguments.batch, arguments.sequence, bf16=arguments.bf16)
 
     def steps() -> Iterator[float]:
         for _ in range(_WARM_UP + arguments.steps):
             started = time.perf_counter()
-            model(ids, torch.ones_like(ids), labels=labels)["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimiser.step()
-            model.zero_grad()
+            step.run()
             yield time.perf_counter() - started
 
     return steps

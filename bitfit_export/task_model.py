@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from bitfit_export.base_models import BaseModel
 from bitfit_export.delta import TOKENS, TaskDelta
+from bitfit_export.dropout import SeededDropout
 from bitfit_export.errors import BaseModelError
 
 __all__ = [
@@ -174,7 +176,8 @@ class TaskModel(nn.Module):
         }
         inputs = {name: value for name, value in given.items() if value is not None}
         device = next(iter(inputs.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.autocast and self.training):
+        cheap_dropout = SeededDropout() if self.training else contextlib.nullcontext()
+        with cheap_dropout, torch.autocast(device, torch.bfloat16, enabled=self.autocast and self.training):
             output = self.base(**inputs)
             pooled = pool(
                 self.pooling, output.last_hidden_state, getattr(output, "pooler_output", None), attention_mask

@@ -178,3 +178,21 @@ def test_operators_says_what_each_operator_takes(
         assert times["MatMul"] > 0
     script("report").main(["--results", str(tmp_path), "--markdown"])
     assert "### tiny, fp32, 1x4, 1 thread: milliseconds of a run by operator" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_step_profile_says_what_a_step_does_and_keeps_for_frozen_weights(
+    script: Callable[[str], ModuleType], minilm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "tiny", "--batch", "2", "--sequence", "8", "--steps", "1"]
+    script("step_profile").main([*words, "--results", str(tmp_path), "--scratch", str(tmp_path / "scratch")])
+    measured = json.loads(Path(capsys.readouterr().out.strip()).read_text())["measured"]["tiny"]
+    kept, times = measured["kept (MB)"], measured["milliseconds"]
+    assert all("backward: mm" in times[method] and "forward: addmm" in times[method] for method in ("bitfit", "full"))
+    # Two layers: the inputs [16, 32] of q, k, v (one tensor), of the two dense layers, and [16, 64] of the second
+    # feed-forward product, float32. The pooler reads the first tokens of the last layer's output [16, 32].
+    linear_inputs = 2 * (3 * 16 * 32 + 16 * 64) * 4 / 1e6
+    assert kept["full"]["Addmm"] - kept["bitfit"]["Addmm"] == pytest.approx(linear_inputs + 16 * 32 * 4 / 1e6)
+    assert kept["full"]["Gelu"] == kept["bitfit"]["Gelu"] == pytest.approx(2 * 16 * 64 * 4 / 1e6)
+    script("report").main(["--results", str(tmp_path), "--markdown"])
+    assert "### tiny: kept (MB) of a training step" in capsys.readouterr().out

@@ -29,7 +29,7 @@ def mean_changes(delta: TaskDelta) -> dict[str, float]:
 def test_in_every_shipped_glue_task_the_query_and_the_middle_biases_change_most(task: str) -> None:
     """Their key biases do change: steps in bfloat16 round so coarsely that Adam takes the rounding for a gradient."""
     changes = mean_changes(TaskDelta.load(SHIPPED / "minilm-l6" / task))
-    assert sorted(changes, key=changes.__getitem__)[-2:] == ["b_m2", "b_q"]
+    assert set(sorted(changes, key=changes.__getitem__)[-2:]) == {"b_q", "b_m2"}
 
 
 @pytest.mark.parametrize("task", ["ewt", "squad"])
@@ -50,4 +50,4 @@ def test_in_a_real_training_key_biases_do_not_change(tmp_path: Path) -> None:
     changes = mean_changes(result.delta)
     key = changes.pop("b_k")
     assert key < 0.01 * min(changes.values())
-    assert sorted(changes, key=changes.__getitem__)[-2:] == ["b_m2", "b_q"]
+    assert set(sorted(changes, key=changes.__getitem__)[-2:]) == {"b_q", "b_m2"}
