@@ -10,14 +10,13 @@ in turn, in one process. Writes results/benchmarks/step_profile.json.
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from common import Results, make_parser, say
-from models import MODELS, prepare
-from training_step import Step, prepare_step
+from common import Results, say
+from models import prepare
+from training_step import STEP_SETTINGS, Step, make_step_parser, prepare_step
 
 METHODS = ("bitfit", "full")
 #: What takes a smaller share of both methods' steps is added up.
@@ -25,19 +24,15 @@ _SHOWN = 0.01
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--model", choices=MODELS, default="bert-base")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--sequence", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=3, help="of each method (%(default)s)")
+    parser = make_step_parser(__doc__)
     arguments = parser.parse_args(words)
-    settings = {name: getattr(arguments, name) for name in ("threads", "batch", "sequence", "steps")}
+    settings = {name: getattr(arguments, name) for name in STEP_SETTINGS}
     results = Results(arguments.results, "step_profile", settings)
     if arguments.model not in results.measured:
         results.measured[arguments.model] = measure(arguments)
         for what, methods in results.measured[arguments.model].items():
-            say(f"{what}: { ({method: round(sum(each.values())) for method, each in methods.items()}) }")
+            sums = {method: round(sum(each.values())) for method, each in methods.items()}
+            say(f"{what}: {sums}")
     print(results.save())
 
 

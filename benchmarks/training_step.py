@@ -33,16 +33,13 @@ from bitfit_export.training.methods import create_method
 from bitfit_export.training.settings import TrainingSettings
 
 METHODS = ("bitfit", "full", "stock")
+#: What decides how long a step takes: options of the scripts that measure one.
+STEP_SETTINGS = ("threads", "batch", "sequence", "steps")
 _WARM_UP = 1
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--model", choices=MODELS, default="bert-base")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--sequence", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=3, help="in each process (%(default)s)")
+    parser = make_step_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bf16", action="store_true", help="as bitfit-train --bf16")
     parser.add_argument("--method", choices=METHODS, help="measure this method in this process, and print it")
@@ -50,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.method is not None:
         print(json.dumps(measure_steps(arguments)))
         return
-    settings = {name: getattr(arguments, name) for name in ("threads", "batch", "sequence", "steps", "rounds")}
+    settings = {name: getattr(arguments, name) for name in (*STEP_SETTINGS, "rounds")}
     results = Results(arguments.results, "training_step", settings)
     name = arguments.model + (", bf16" if arguments.bf16 else "")
     if name not in results.measured:
@@ -59,11 +56,22 @@ def main(words: Sequence[str] | None = None) -> None:
     print(results.save())
 
 
+def make_step_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of every script that measures training steps."""
+    parser = make_parser(description)
+    parser.add_argument("--model", choices=MODELS, default="bert-base")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--sequence", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=3, help="of each method (%(default)s)")
+    return parser
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Both methods in turn, each in fresh processes."""
     prepare(arguments.model, arguments.scratch)
     words = ["--model", arguments.model, "--scratch", str(arguments.scratch), *(["--bf16"] if arguments.bf16 else [])]
-    for name in ("threads", "batch", "sequence", "steps"):
+    for name in STEP_SETTINGS:
         words += [f"--{name}", str(getattr(arguments, name))]
     found: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
     for _ in range(arguments.rounds):

@@ -73,7 +73,8 @@ def _attention(
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **others
         )
-    scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.transpose(-1, -2))
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.matmul(query * factor, key.transpose(-1, -2))
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         # Not -inf, so that a query without any key gets numbers.
         scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
