@@ -75,11 +75,11 @@ def _attention(
         )
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     scores = torch.matmul(query * factor, key.transpose(-1, -2))
+    # The lowest number, not -inf, so that a query without any key gets numbers.
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        # Not -inf, so that a query without any key gets numbers.
         scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
     elif attn_mask is not None:
-        scores = scores + attn_mask
+        scores = scores + attn_mask.clamp_min(torch.finfo(attn_mask.dtype).min)
     weights = scores.softmax(-1).to(value.dtype)
     attended: torch.Tensor = _DropoutProduct.apply(weights, value, dropout_p, _new_seed())  # type: ignore[no-untyped-call]
     return attended

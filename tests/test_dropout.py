@@ -124,13 +124,25 @@ def test_attention_drops_weights_and_its_gradients_know_which() -> None:
         torch.testing.assert_close(one, two)
 
 
-def test_a_query_without_any_key_gets_numbers() -> None:
+@pytest.mark.parametrize("nothing", [torch.zeros(6, 6, dtype=torch.bool), torch.full((6, 6), -torch.inf)])
+def test_a_query_without_any_key_gets_numbers(nothing: torch.Tensor) -> None:
     inputs = attention_inputs()
     with SeededDropout():
-        found = functional.scaled_dot_product_attention(
-            *inputs, attn_mask=torch.zeros(6, 6, dtype=torch.bool), dropout_p=0.1
-        )
+        found = functional.scaled_dot_product_attention(*inputs, attn_mask=nothing, dropout_p=0.1)
     assert found.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(found.sum(), inputs))
+
+
+def test_a_mask_that_adds_minus_infinity_hides_a_key() -> None:
+    inputs = attention_inputs()
+    torch.manual_seed(6)
+    with SeededDropout():
+        expected = functional.scaled_dot_product_attention(*inputs, attn_mask=torch.arange(6) < 4, dropout_p=0.1)
+    torch.manual_seed(6)
+    with SeededDropout():
+        hidden = torch.where(torch.arange(6) < 4, 0.0, -torch.inf)
+        found = functional.scaled_dot_product_attention(*inputs, attn_mask=hidden, dropout_p=0.1)
+    torch.testing.assert_close(found, expected)
 
 
 def test_causal_attention_is_left_to_pytorch() -> None:
