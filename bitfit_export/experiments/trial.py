@@ -86,9 +86,11 @@ class Trial:
 
     def _unusual(self) -> dict[str, Any]:
         usual = asdict(TrainingSettings())
-        settings = {name: value for name, value in asdict(self.settings).items() if value != usual[name]}
-        values = settings | {"validation_rows": self.validation_rows, "scored_train_rows": self.scored_train_rows}
-        return {name: value for name, value in values.items() if value and name not in _SHOWN}
+        settings = asdict(self.settings).items()
+        rows = {"validation_rows": self.validation_rows, "scored_train_rows": self.scored_train_rows}
+        return {name: value for name, value in settings if value != usual[name] and name not in _SHOWN} | {
+            name: value for name, value in rows.items() if value
+        }
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -31,6 +31,8 @@ def test_a_name_is_the_same_tomorrow() -> None:
     [
         Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=4, seed=2)),
         Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, bf16=True)),
+        Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, stride=0)),
+        Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, l0_penalty=0.0)),
         Trial("mrpc", SETTINGS, validation_rows=10),
         Trial("mrpc", SETTINGS, scored_train_rows=10),
     ],
