@@ -21,10 +21,10 @@ from bitfit_export.cli.series import (
     add_settings_arguments,
     given_settings,
     laboratory_options,
+    names,
     numbers,
     seeds,
     train_series,
-    words,
 )
 from bitfit_export.errors import UsageError
 from bitfit_export.experiments import Laboratory, Trial, TrialResult
@@ -81,9 +81,9 @@ def _series(options: argparse.Namespace, series: Series) -> Series:
     if options.train_rows is not None and (series.sizes or series.shares):
         sizes = numbers("--train-rows", options.train_rows, int)
     return series.narrowed(
-        tasks=words(options.tasks),
+        tasks=None if options.tasks is None else names("--tasks", options.tasks),
         seeds=None if options.seeds is None else seeds(options.seeds),
-        methods=words(options.methods),
+        methods=None if options.methods is None else names("--methods", options.methods),
         sizes=sizes,
     )
 

@@ -26,6 +26,7 @@ __all__ = [
     "add_settings_arguments",
     "given_settings",
     "laboratory_options",
+    "names",
     "numbers",
     "seeds",
     "train_series",
@@ -99,6 +100,14 @@ def laboratory_options(options: argparse.Namespace, output: Path) -> LaboratoryO
 def words(text: str | None) -> tuple[str, ...] | None:
     """Words with commas between them."""
     return None if text is None else tuple(filter(None, (word.strip() for word in text.split(","))))
+
+
+def names(option: str, text: str) -> tuple[str, ...]:
+    """Words with commas between them; UsageError where there is none."""
+    found = words(text)
+    if not found:
+        raise UsageError(f"{option} names nothing")
+    return found
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:

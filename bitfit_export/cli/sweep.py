@@ -22,13 +22,12 @@ from bitfit_export.cli.series import (
     add_settings_arguments,
     given_settings,
     laboratory_options,
+    names,
     numbers,
     seeds,
     train_series,
-    words,
 )
 from bitfit_export.cli.tables import print_table
-from bitfit_export.errors import UsageError
 from bitfit_export.experiments import Laboratory, TaskSummary, Trial, summarise
 from bitfit_export.experiments.trial import parse_method
 from bitfit_export.files import canonical_json, write_bytes
@@ -67,9 +66,7 @@ def run(options: argparse.Namespace) -> int:
 def _trials(options: argparse.Namespace) -> list[Trial]:
     """Every combination; first all of one seed, so that there is something to see early."""
     given = given_settings(options)
-    tasks, methods = words(options.tasks), words(options.methods)
-    if not tasks or not methods:
-        raise UsageError("--tasks or --methods names nothing, expected --tasks rte,mrpc")
+    tasks, methods = names("--tasks", options.tasks), names("--methods", options.methods)
     return [
         Trial(
             task,

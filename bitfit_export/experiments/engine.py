@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bitfit_export.bias_terms import select_bias_terms
 from bitfit_export.errors import BitfitError, first_line
 from bitfit_export.experiments.laboratory import Laboratory
 from bitfit_export.experiments.trial import Trial, TrialResult
@@ -52,11 +53,13 @@ def pending_trials(laboratory: Laboratory, trials: Sequence[Trial]) -> list[Tria
 
 
 def check_trials(laboratory: Laboratory, trials: Sequence[Trial]) -> None:
-    """Read every task's data before anything is trained, so that what is wrong with them shows at once.
+    """Read every task's data and bias terms before anything is trained, so that what is wrong with them shows at once.
 
     Raises:
-        BitfitError: a task's data can't be had or can't be used.
+        BitfitError: a task's data can't be had or can't be used, or the base model has no such bias terms.
     """
+    for terms in {trial.settings.bias_terms for trial in trials}:
+        select_bias_terms(laboratory.base.biases, terms)
     for trial in {trial.task: trial for trial in reversed(trials)}.values():
         laboratory.data_of(trial)
 

@@ -20,6 +20,7 @@ from bitfit_export.errors import DataError, MissingExtraError
 __all__ = ["HUB_DATASET", "Splits", "Table", "read_files", "read_folder", "read_hub"]
 
 HUB_DATASET = "nyu-mll/glue"
+_TRAIN = ("train",)
 #: A task that is judged on several validation sets: the first one chooses the best epoch, the others are reported too.
 _VALIDATION_SETS = {"mnli": ("matched", "mismatched")}
 
@@ -64,10 +65,10 @@ def read_folder(data: Path, task: str) -> Splits:
     """
     if not data.is_dir():
         raise DataError(f"{data} is not a folder; expected one that holds train.* and validation.* or dev.*")
-    folder = data
-    if task == Path(task).name and (data / task).is_dir() and _candidates(data / task, ("train",)):
-        folder = data / task
-    train = _one_file(folder, ("train",))
+    folder, own = data, data / task
+    if task == Path(task).name and own.is_dir() and (_candidates(own, _TRAIN) or not _candidates(data, _TRAIN)):
+        folder = own
+    train = _one_file(folder, _TRAIN, "" if folder == own else f", or a folder {task} that has one")
     first, *others = _VALIDATION_SETS.get(task, ("",))
     if first and _candidates(folder, _validation_stems(first)):
         validation = _one_file(folder, _validation_stems(first))
@@ -120,13 +121,13 @@ def _candidates(folder: Path, stems: tuple[str, ...]) -> list[Path]:
     return [path for path in wanted if path.is_file()]
 
 
-def _one_file(folder: Path, stems: tuple[str, ...]) -> Path:
+def _one_file(folder: Path, stems: tuple[str, ...], otherwise: str = "") -> Path:
     found = _candidates(folder, stems)
     if len(found) == 1:
         return found[0]
     names = [path.name for path in found] or sorted(path.name for path in folder.iterdir())[:8] or ["nothing"]
     raise DataError(
-        f"{folder} holds {', '.join(names)}; expected one file {' or '.join(f'{stem}.*' for stem in stems)}",
+        f"{folder} holds {', '.join(names)}; expected one file {' or '.join(f'{stem}.*' for stem in stems)}{otherwise}",
         hint=f"suffixes: {', '.join(_READERS)}",
     )
 

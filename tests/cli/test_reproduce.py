@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bitfit_export.experiments import Trial
+from bitfit_export.training import TrainingSettings
 from tests.cli.conftest import Bitfit
 from tests.experiments.conftest import write_task
 
@@ -46,13 +48,19 @@ def test_a_sweep_says_which_learning_rate_is_the_best(
     assert "trial" not in again.err
 
 
-def test_a_failed_trial_shows_in_the_exit_status(bitfit: Bitfit, model_folder: str, tasks: Path) -> None:
+def test_a_failed_trial_shows_in_the_exit_status(
+    bitfit: Bitfit, model_folder: str, tasks: Path, workplace: Path
+) -> None:
     words = ["--model", model_folder, "--tasks", "mood", "--data", tasks, "--learning-rates", "1e-2", *QUICK]
-    done = bitfit("sweep", *words, "--methods", "frozen,b_z")
+    trial = Trial("mood", TrainingSettings(pooling="mean", max_length=16, epochs=1, learning_rate=1e-2))
+    in_the_way = workplace / "sweeps" / "tiny-bert" / "work" / trial.name
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.touch()
+    done = bitfit("sweep", *words, "--methods", "frozen,bitfit")
     assert done.status == 1
     assert "1 trials failed" in done.err
-    assert "--bias-terms b_z selects none" in done.err
-    assert [row.split()[:2] for row in done.out.splitlines()[2:]] == [["mood", "frozen"], ["mood", "b_z"]]
+    assert f"{trial.name} can't be made: File exists" in done.err
+    assert [row.split()[:2] for row in done.out.splitlines()[2:]] == [["mood", "frozen"], ["mood", "bitfit"]]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,9 @@ def test_a_failed_trial_shows_in_the_exit_status(bitfit: Bitfit, model_folder: s
         (["--learning-rates", "3"], "--learning-rate is 3.0"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--tasks", "a task"], "can't be a task's name"),
-        (["--tasks", "smell"], "expected one file"),
+        (["--tasks", "smell"], "expected one file train.*, or a folder smell"),
+        (["--tasks", ","], "--tasks names nothing"),
+        (["--methods", "bitfit,b_z"], "--bias-terms b_z selects none"),
         (["--threads", "0"], "--threads is 0"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainerCallback
 
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import DataError
+from bitfit_export.errors import DataError, UsageError
 from bitfit_export.experiments import Failure, Laboratory, LaboratoryOptions, Trial, TrialResult, Watcher, run_trials
 from bitfit_export.experiments.engine import pending_trials
 from bitfit_export.training import TrainingSettings
@@ -117,8 +117,15 @@ def test_a_trial_that_was_killed_goes_on_after_its_last_epoch(laboratory: Labora
 
 def test_data_that_cannot_be_read_end_the_series_before_it_starts(laboratory: Laboratory) -> None:
     diary = Diary()
-    with pytest.raises(DataError, match="expected one file"):
+    with pytest.raises(DataError, match="or a folder smell"):
         run_trials(laboratory, [trial(), trial("smell")], diary)
+    assert diary.events == []
+
+
+def test_bias_terms_that_the_model_lacks_end_the_series_before_it_starts(laboratory: Laboratory) -> None:
+    diary = Diary()
+    with pytest.raises(UsageError, match="b_z selects none"):
+        run_trials(laboratory, [trial(), trial(bias_terms=("b_z",))], diary)
     assert diary.events == []
 
 

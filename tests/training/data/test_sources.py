@@ -22,6 +22,13 @@ def test_folder_without_a_training_file(tmp_path: Path) -> None:
     fails(r"holds train.txt; expected one file train\.\*", "rte", tmp_path)
 
 
+def test_a_task_s_own_folder_without_a_training_file(tmp_path: Path) -> None:
+    write_folder(tmp_path / "rte")
+    (tmp_path / "rte" / "train.jsonl").unlink()
+    fails(r"rte holds dev.jsonl; expected one file train\.\*\n", "rte", tmp_path)
+    fails(r"holds rte; expected one file train\.\*, or a folder mrpc that has one", "mrpc", tmp_path)
+
+
 def test_folder_without_a_validation_file(tmp_path: Path) -> None:
     (write_folder(tmp_path) / "dev.jsonl").unlink()
     fails(r"holds train.jsonl; expected one file validation\.\* or dev\.\*", "rte", tmp_path)
