@@ -30,6 +30,7 @@ __all__ = [
     "BaseModel",
     "ModelSource",
     "load_base_model",
+    "model_argument",
     "quiet_hub",
     "resolve_model",
     "state_digest",
@@ -165,6 +166,11 @@ def resolve_model(model: str) -> ModelSource:
             hint=f"use {', '.join(ALIASES)}, a Hub id such as google-bert/bert-base-cased, or a local folder",
         )
     return ModelSource(short or name.replace("/", "--"), name, str(_packaged_folder(name) or name))
+
+
+def model_argument(short_name: str) -> str:
+    """What `--model` takes for the model of a short name: the alias, or the Hub id, which has no `--` of its own."""
+    return short_name.replace("--", "/")
 
 
 def _packaged_folder(name: str) -> Path | None:

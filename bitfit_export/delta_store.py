@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitfit_export.base_models import model_argument
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.errors import UsageError
@@ -113,8 +114,8 @@ def _search(model: str, task: str, folder: Path | None) -> Path:
     for place in places:
         if (place / CONFIG_FILE).is_file():
             return place
-    shown = ", ".join(str(place.parent) for place in places[:-1])
+    shown, name = ", ".join(str(place.parent) for place in places[:-1]), model_argument(model)
     raise UsageError(
-        f"no delta for the task {task} on {model}: looked in {shown}, and among those that the package ships",
-        hint=f"train one: bitfit-train --model {model} --task {task}",
+        f"no delta for the task {task} on {name}: looked in {shown}, and among those that the package ships",
+        hint=f"train one: bitfit-train --model {name} --task {task}",
     )

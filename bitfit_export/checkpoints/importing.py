@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_models import BaseModel, model_argument
 from bitfit_export.checkpoints.answers import check_same_logits
 from bitfit_export.checkpoints.difference import BIAS_TERM, check_only_biases, compare_with_base
 from bitfit_export.checkpoints.heads import head_names, labels_of, problem_type_of, split_state, wiring
@@ -79,18 +79,18 @@ def render_import_card(delta: TaskDelta, model: str) -> str:
     """The model card of a delta that was trained elsewhere: what it is, and nothing about a training.
 
     Args:
-        model: the base model's name on the command line.
+        model: the base model's short name.
     """
     config = delta.config
     values = sum(value.size for value in delta.biases.values())
     return (
         f"---\nbase_model: {config.base_model}\nbase_model_relation: adapter\nlibrary_name: bitfit-export\n"
         "tags:\n- bitfit\n---\n\n"
-        f"# {config.task} on {model}\n\n"
+        f"# {config.task} on {model_argument(model)}\n\n"
         f"A BitFit task delta that was made from a `{config.training['architecture']}`: the changes of "
         f"{len(config.bias_terms)} bias terms ({values:,} values) of `{config.base_model}`, and its head. All other "
         "weights are the base model's, to the bit. How it was trained and how well it does is not recorded here.\n\n"
-        f"## Use\n\n```\nbitfit-export --model {model} --tasks {config.task}\n```\n"
+        f"## Use\n\n```\nbitfit-export --model {model_argument(model)} --tasks {config.task}\n```\n"
     )
 
 

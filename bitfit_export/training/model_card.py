@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bitfit_export.base_models import model_argument
 from bitfit_export.delta import DeltaConfig, TaskDelta
 
 __all__ = ["ComparedRun", "render_card"]
@@ -26,14 +27,14 @@ def render_card(delta: TaskDelta, model: str, runs: Sequence[ComparedRun] = (), 
     """The card's Markdown.
 
     Args:
-        model: the base model's name on the command line.
+        model: the base model's short name.
         runs: other trainings to stand beside this one.
         notes: paragraphs for what a reader should know besides.
     """
     config = delta.config
     parts = [
         _front_matter(config),
-        f"# {config.task} on {model}\n",
+        f"# {config.task} on {model_argument(model)}\n",
         f"A BitFit task delta: the changes of {len(config.bias_terms)} bias terms "
         f"({sum(value.size for value in delta.biases.values()):,} values) of `{config.base_model}`, and a head that "
         f"reads its {_POOLING_TEXT[config.pooling]}. All other weights are the base model's.\n",
@@ -42,7 +43,7 @@ def render_card(delta: TaskDelta, model: str, runs: Sequence[ComparedRun] = (), 
         notes,
         _settings(config),
         "## Use\n\n"
-        f"```\nbitfit-export --model {model} --tasks {config.task}\n"
+        f"```\nbitfit-export --model {model_argument(model)} --tasks {config.task}\n"
         f"bitfit run bundles/{model} --task {config.task} --text ...\n```\n",
     ]
     return "\n".join(part for part in parts if part)

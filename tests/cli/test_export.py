@@ -83,10 +83,11 @@ def test_tasks_that_cannot_be_are_refused(
     assert list(workplace.iterdir()) == []
 
 
-def test_a_missing_delta_hints_at_the_command_that_makes_it(bitfit: Bitfit, workplace: Path) -> None:
-    done = bitfit("export", "--model", "bert-base", "--tasks", "rte,sst2")
+@pytest.mark.parametrize("model", ["bert-base", "google/electra-small-discriminator"])
+def test_a_missing_delta_hints_at_the_command_that_makes_it(bitfit: Bitfit, workplace: Path, model: str) -> None:
+    done = bitfit("export", "--model", model, "--tasks", "rte,sst2")
     assert done.status == 2
-    assert done.err.splitlines()[-1] == "hint: train one: bitfit-train --model bert-base --task rte"
+    assert done.err.splitlines()[-1] == f"hint: train one: bitfit-train --model {model} --task rte"
     assert len(done.err.splitlines()) == 2
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_models import BaseModel, resolve_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.training.model_card import ComparedRun, render_card
 from tests.conftest import MakeDelta
@@ -31,6 +31,13 @@ def test_a_card_has_what_a_reader_needs(tiny_deltas: dict[str, TaskDelta]) -> No
         "bitfit-export --model tiny --tasks two_way",
     ):
         assert text in card
+
+
+def test_a_card_s_commands_name_a_hub_model_as_the_command_line_does(tiny_deltas: dict[str, TaskDelta]) -> None:
+    card = render_card(tiny_deltas["two_way"], resolve_model("google/electra-small").short_name)
+    assert "# two_way on google/electra-small\n" in card
+    assert "bitfit-export --model google/electra-small --tasks two_way\n" in card
+    assert "bitfit run bundles/google--electra-small --task two_way" in card
 
 
 @pytest.mark.parametrize(
