@@ -115,9 +115,12 @@ class TaskDelta:
                 hint=f"pass --model {self.config.base_model}, or train the task on {name} with bitfit-train",
             )
         for term, delta in self.biases.items():
-            if term not in biases or biases[term].shape != delta.shape:
-                found = "absent" if term not in biases else f"of shape {biases[term].shape}"
-                raise DeltaError(f"the delta {self.config.task} changes {term} {delta.shape}, in {name} it is {found}")
+            change = f"the delta {self.config.task} changes {term} {delta.shape}, in {name} it is"
+            if term not in biases:
+                # The weights are the same, so training must have added the term.
+                raise DeltaError(f"{change} absent", hint="--add-biases gives it biases that start at zero")
+            if biases[term].shape != delta.shape:
+                raise DeltaError(f"{change} of shape {biases[term].shape}")
 
     def merge(self, biases: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The task's own bias values b_0 + (b_F - b_0), float32, for every bias term of the base."""
