@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -29,6 +29,22 @@ MAX_POSITIONS = 64
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--dev-rows", type=int, default=60, help="dev rows of a shipped task to compare; 0 is all")
+
+
+def real_data(*tasks: str) -> Path:
+    """The folder that `BITFIT_DATA` names; where it has not all of the tasks, the test is skipped."""
+    folder = Path(os.environ.get("BITFIT_DATA", "."))
+    lacking = [task for task in tasks if "BITFIT_DATA" not in os.environ or not (folder / task).is_dir()]
+    if lacking:
+        pytest.skip(f"BITFIT_DATA does not name a folder with {', '.join(f'{task}/' for task in lacking)}")
+    return folder
+
+
+def real_rows(task: str) -> list[Mapping[str, Any]]:
+    """The rows of a task's dev set in `BITFIT_DATA`, as they are there."""
+    from bitfit_export.training.tables import read_folder
+
+    return [row for _, row in read_folder(real_data(task), task).validation.rows]
 
 
 @pytest.fixture(scope="session")

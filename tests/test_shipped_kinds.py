@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from bitfit_export.task_model import merged_model, pad_features, predict_feature
 from bitfit_export.training.data import TaskData, load_task_data
 from bitfit_export.training.features import EncodedRows, encode_rows
 from bitfit_export.verify import FP32_TOLERANCE
-from tests.conftest import compile_shipped
+from tests.conftest import compile_shipped, real_data
 
 TASKS = ("sst2", "mrpc", "stsb", "ewt", "squad")
 pytestmark = [pytest.mark.slow, pytest.mark.data]
@@ -61,13 +60,12 @@ class Shipped:
 def dev_rows(task: str, rows: int) -> TaskData:
     """A task's data with so many dev rows; 0 is all. All rows of a task of words are quick enough."""
     some = {"validation_rows": rows} if rows and task != "ewt" else {}
-    return load_task_data(task, data=Path(os.environ["BITFIT_DATA"]), **some)
+    return load_task_data(task, data=real_data(task), **some)
 
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path, request: pytest.FixtureRequest) -> Shipped:
-    if "BITFIT_DATA" not in os.environ:
-        pytest.skip("BITFIT_DATA does not name a folder with the GLUE data")
+    real_data(*TASKS)
     folder = tmp_path_factory.mktemp("kinds")
     base, deltas = compile_shipped(TASKS, folder)
     encoded: dict[str, EncodedRows] = {}

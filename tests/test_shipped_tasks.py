@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from bitfit_export.task_model import merged_model, predict_logits
 from bitfit_export.training import metrics
 from bitfit_export.training.data import TaskData, load_task_data
 from bitfit_export.verify import FP32_TOLERANCE
-from tests.conftest import compile_shipped
+from tests.conftest import compile_shipped, real_data
 
 TASKS = ("sst2", "mrpc", "cola", "stsb", "rte")
 pytestmark = [pytest.mark.slow, pytest.mark.data]
@@ -37,11 +36,10 @@ class Shipped:
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Shipped:
-    if "BITFIT_DATA" not in os.environ:
-        pytest.skip("BITFIT_DATA does not name a folder with the GLUE data")
+    data_folder = real_data(*TASKS)
     folder = tmp_path_factory.mktemp("shipped")
     base, deltas = compile_shipped(TASKS, folder)
-    data = {task: load_task_data(task, data=Path(os.environ["BITFIT_DATA"])) for task in TASKS}
+    data = {task: load_task_data(task, data=data_folder) for task in TASKS}
     expected = {
         task: predict_logits(
             merged_model(base, deltas[task]),

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +16,7 @@ from hypothesis import strategies as st
 
 from bitfit_export.errors import BundleError, InputError, UsageError
 from bitfit_export.runtime.tokenizer import Text, TextEncoder
+from tests.conftest import real_rows
 
 MAX_POSITIONS = 512
 KEYS = ("input_ids", "attention_mask", "token_type_ids")
@@ -154,12 +152,9 @@ def test_byte_level_tokenizer_equals_transformers(tmp_path: Path) -> None:
 @pytest.mark.data
 @pytest.mark.parametrize("task", ["sst2", "cola", "rte", "mrpc", "stsb"])
 def test_real_data_equals_transformers(encoder: TextEncoder, reference: Any, task: str) -> None:
-    folder = os.environ.get("BITFIT_DATA")
-    if not folder:
-        pytest.skip("BITFIT_DATA does not name a folder with the GLUE data")
-    with gzip.open(Path(folder) / task / "dev.jsonl.gz", "rt", encoding="utf-8") as stream:
-        rows = [json.loads(line) for line in stream]
-    texts: list[Text] = [row["sentence"] if "sentence" in row else (row["sentence1"], row["sentence2"]) for row in rows]
+    texts: list[Text] = [
+        row["sentence"] if "sentence" in row else (row["sentence1"], row["sentence2"]) for row in real_rows(task)
+    ]
     assert_equal(encoder.encode(texts), encode_with(reference, texts))
     for length in (16, 128):
         expected = encode_with(reference, texts, truncation=True, max_length=length)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import os
@@ -20,7 +19,7 @@ import pytest
 
 from bitfit_export.bundle import decode_row
 from bitfit_export.runtime import BiasSession
-from tests.conftest import compile_shipped
+from tests.conftest import compile_shipped, real_data, real_rows
 from tests.runtimes.conftest import CLANG_TARGETS, CMAKE, CPP, GetBundle, build, build_by_clang, run
 
 ROWS = Path(__file__).parents[1] / "golden" / "rows"
@@ -363,7 +362,6 @@ def tokenizer_seeds() -> list[bytes]:
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif("BITFIT_DATA" not in os.environ, reason="needs BITFIT_DATA")
 def test_dev_rows_of_the_shipped_tasks(
     programs: Path, minilm_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -373,14 +371,13 @@ def test_dev_rows_of_the_shipped_tasks(
     folder = tmp_path / "bundle"
     folder.mkdir()
     tasks = ("sst2", "mrpc", "cola", "stsb", "rte")
+    real_data(*tasks)
     compile_shipped(tasks, folder)
     lines = []
     for task in tasks:
-        with gzip.open(Path(os.environ["BITFIT_DATA"]) / task / "dev.jsonl.gz", "rt", encoding="utf-8") as stream:
-            for line in itertools.islice(stream, rows):
-                row = json.loads(line)
-                texts = {name: row[name] for name in ("sentence", "sentence1", "sentence2") if name in row}
-                lines.append(json.dumps({"task": task, **texts}) + "\n")
+        for row in real_rows(task)[:rows]:
+            texts = {name: row[name] for name in ("sentence", "sentence1", "sentence2") if name in row}
+            lines.append(json.dumps({"task": task, **texts}) + "\n")
     assert len(lines) == (5 * rows if rows else 4100)
     path = tmp_path / "rows.jsonl"
     arguments = [folder, "--input", path, "--truncate", "--threads", "1"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import subprocess
@@ -18,6 +17,8 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, proce
 from tokenizers.models import BPE, WordPiece
 from tokenizers.trainers import BpeTrainer
 
+from bitfit_export.training.tables import read_folder
+from tests.conftest import real_data
 from tests.runtimes.conftest import CPP, run
 
 #: A string, a pair of strings, or a text as {"words": [...]}.
@@ -247,22 +248,17 @@ class TestTables:
 
 @pytest.fixture(scope="session")
 def real_texts() -> list[Text]:
-    if "BITFIT_DATA" not in os.environ:
-        pytest.skip("BITFIT_DATA does not name a folder with the GLUE data")
+    tasks = ("cola", "mrpc", "rte", "sst2", "stsb", "ewt", "squad")
+    folder = real_data(*tasks)
+    splits = {task: read_folder(folder, task) for task in tasks}
     found: list[Text] = []
-    folder = Path(os.environ["BITFIT_DATA"])
-    for path in sorted(folder.glob("*/*.jsonl.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            for line in stream:
-                row = json.loads(line)
-                texts = [row[name] for name in ("sentence", "sentence1", "sentence2", "text") if name in row]
-                texts = texts or [" ".join(row["tokens"])]
-                found.append(texts[0] if len(texts) == 1 else tuple(texts))
-    if (folder / "squad/dev.json.gz").exists():
-        with gzip.open(folder / "squad/dev.json.gz") as stream:
-            for article in json.load(stream)["data"]:
-                for paragraph in article["paragraphs"]:
-                    found += [(each["question"], paragraph["context"]) for each in paragraph["qas"][:1]]
+    for task in tasks[:-1]:
+        for _, row in (*splits[task].train.rows, *splits[task].validation.rows):
+            texts = [row[name] for name in ("sentence", "sentence1", "sentence2") if name in row]
+            texts = texts or [" ".join(row["tokens"])]
+            found.append(texts[0] if len(texts) == 1 else tuple(texts))
+    # One question for each context.
+    found += {row["context"]: (row["question"], row["context"]) for _, row in splits["squad"].validation.rows}.values()
     assert len(found) > 1000
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,3 @@ def byte_level() -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
     )
-
-
-def data_folder(name: str) -> Path:
-    """The folder of a data set in `BITFIT_DATA`; where there is none, the test is skipped."""
-    folder = Path(os.environ.get("BITFIT_DATA", ".")) / name
-    if "BITFIT_DATA" not in os.environ or not folder.is_dir():
-        pytest.skip(f"BITFIT_DATA does not name a folder with {name}/")
-    return folder

@@ -14,7 +14,7 @@ from bitfit_export.delta import TaskDelta
 from bitfit_export.delta_store import SHIPPED
 from bitfit_export.training import TrainingSettings, load_task_data, train_task
 from bitfit_export.training.data import Rows
-from tests.training.conftest import data_folder
+from tests.conftest import real_data
 
 
 def mean_changes(delta: TaskDelta) -> dict[str, float]:
@@ -42,7 +42,7 @@ def test_in_the_shipped_tasks_that_were_trained_in_float32_key_biases_do_not_cha
 @pytest.mark.data
 def test_in_a_real_training_key_biases_do_not_change(tmp_path: Path) -> None:
     """A key bias adds the same to all scores of a softmax row, so all of its gradient is rounding."""
-    data = load_task_data("rte", data=data_folder("rte").parent, train_rows=160)
+    data = load_task_data("rte", data=real_data("rte"), train_rows=160)
     few = Rows(data.validation.texts[:32], data.validation.labels[:32])
     settings = TrainingSettings(pooling="mean", learning_rate=1e-3, epochs=2, max_length=64)
     result = train_task(load_base_model("minilm-l6"), dataclasses.replace(data, validation=few), settings, tmp_path)

@@ -13,7 +13,7 @@ from bitfit_export.training.data import load_task_data
 from bitfit_export.training.rows import Rows
 from bitfit_export.training.spans import BEST_STARTS, MAX_ANSWER_TOKENS, EncodedSpans, Span, Window, best_spans
 from bitfit_export.training.tasks import TaskSpec
-from tests.training.conftest import data_folder
+from tests.conftest import real_data
 
 SPEC = TaskSpec("qa", "span", ("question", "context"), "answers", ("start", "end"), ("f1", "exact_match"))
 #: 60 words of one token each, and an answer of three words near the end, in the last window alone.
@@ -161,7 +161,7 @@ def test_windows_must_go_forward(wordpiece: Any, stride: int) -> None:
 def test_real_answers_are_found_again(wordpiece: Any) -> None:
     """SQuAD v1.1's dev set: with logits that peak at the labels only answers of more than 30 tokens, and those that
     annotators ended within a token, are not given."""
-    data = load_task_data("squad", data=data_folder("squad"))
+    data = load_task_data("squad", data=real_data("squad"))
     assert (len(data.train), len(data.validation)) == (87599, 10570)
     encoded = EncodedSpans(data.spec, data.validation, wordpiece, max_length=384, stride=128)
     labels = [feature["labels"] for feature in encoded.features]

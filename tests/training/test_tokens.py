@@ -11,7 +11,7 @@ from bitfit_export.training.data import load_task_data
 from bitfit_export.training.rows import Rows
 from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.tokens import EncodedWords, first_tokens
-from tests.training.conftest import data_folder
+from tests.conftest import real_data
 
 LABELS = ("ADJ", "NOUN", "PUNCT")
 SPEC = TaskSpec("pos", "token", ("tokens",), "tags", LABELS, ("accuracy",))
@@ -95,7 +95,7 @@ def test_a_word_that_has_no_token_is_an_error(wordpiece: Any) -> None:
 @pytest.mark.data
 def test_real_sentences_are_tokenised_as_transformers_does_it_and_none_of_their_words_is_lost(wordpiece: Any) -> None:
     """UD English EWT: its own statistics say 12,544 and 2,001 sentences, of 204,577 and 25,147 words."""
-    data = load_task_data("ewt", data=data_folder("ewt"))
+    data = load_task_data("ewt", data=real_data("ewt"))
     assert (len(data.train), len(data.validation)) == (12544, 2001)
     assert [sum(map(len, rows.texts)) for rows in (data.train, data.validation)] == [204577, 25147]
     assert len(data.spec.labels) == 17

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from bitfit_export.training.data import load_task_data
+from tests.conftest import real_data
 
 
 @pytest.mark.data
@@ -16,10 +14,7 @@ from bitfit_export.training.data import load_task_data
     [("rte", 2490, 277), ("mrpc", 3668, 408), ("stsb", 5749, 1500), ("cola", 8551, 1043), ("sst2", 67349, 872)],
 )
 def test_real_glue(task: str, train: int, validation: int) -> None:
-    folder = os.environ.get("BITFIT_DATA")
-    if not folder:
-        pytest.skip("BITFIT_DATA does not name a folder with the GLUE data")
-    data = load_task_data(task, data=Path(folder))
+    data = load_task_data(task, data=real_data(task))
     assert (len(data.train), len(data.validation)) == (train, validation)
     if task == "stsb":
         assert min(data.train.labels) == 0.0
