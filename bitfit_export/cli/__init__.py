@@ -1,4 +1,5 @@
-"""The command line: one file a command. Data goes to stdout, progress and tables to stderr.
+"""The command line: one file a command. Data goes to stdout, progress to stderr, and with it the tables of a command
+whose data is something else.
 
 Exit status: 0 done, 1 verification or a trial of a series failed, 2 bad input, 130 interrupted.
 """

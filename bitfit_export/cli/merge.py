@@ -1,6 +1,6 @@
 """Merge a task delta into its base model: a checkpoint that transformers loads, with the same logits.
 
-example: bitfit merge minilm-l6 deltas/minilm-l6/rte --output rte-model
+example: bitfit merge minilm-l6 deltas/minilm-l6/spam --output spam-model
 """
 
 from __future__ import annotations

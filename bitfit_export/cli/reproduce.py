@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--methods", help="with commas: bitfit, full, ... or bias terms such as b_q+b_m2")
     what.add_argument("--seeds", help="how many, from 0, or which, with commas")
     what.add_argument("--learning-rates", help="with commas; the best one is reported")
-    what.add_argument("--train-rows", help="so many training rows; of figure2 and data-size several, with commas")
+    what.add_argument("--train-rows", help="so many training rows; of figure2 several, with commas")
     what.add_argument("--validation-rows", type=int, help="validate on so many rows")
     what.add_argument("--report", action="store_true", help="train nothing: report what has been trained")
-    add_settings_arguments(parser)
+    add_settings_arguments(parser, "training, as bitfit-train has it (the protocol's)", defaults=False)
     add_engine_arguments(parser)
 
 
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _series(options: argparse.Namespace, series: Series) -> Series:
     sizes = None
-    if options.train_rows is not None and (series.sizes or series.shares):
+    if options.train_rows is not None and series.sizes:
         sizes = numbers("--train-rows", options.train_rows, int)
     return series.narrowed(
         tasks=None if options.tasks is None else names("--tasks", options.tasks),
@@ -94,6 +94,8 @@ def _overrides(options: argparse.Namespace, series: Series) -> dict[str, object]
         found["learning_rate"] = numbers("--learning-rates", options.learning_rates, float)
     if options.validation_rows is not None:
         found["validation_rows"] = options.validation_rows
+    if options.train_rows is not None and series.shares:
+        raise UsageError(f"--train-rows for {options.experiment}, which trains on shares of all rows")
     if options.train_rows is not None and not series.sizes:
         rows = numbers("--train-rows", options.train_rows, int)
         if len(rows) != 1:

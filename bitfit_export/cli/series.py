@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,18 +61,24 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--threads", type=int, help="CPU threads of a trial")
 
 
-def add_settings_arguments(parser: argparse.ArgumentParser, *, leave_out: Collection[str] = ()) -> None:
-    """An option for every field of `TrainingSettings` that the series does not vary itself."""
-    group = parser.add_argument_group("training, as bitfit-train has it")
+def add_settings_arguments(
+    parser: argparse.ArgumentParser, title: str = "training, as bitfit-train has it", *, defaults: bool = True
+) -> None:
+    """An option for every field of `TrainingSettings` that the series does not vary itself.
+
+    Args:
+        defaults: whether those of `TrainingSettings` hold where an option is left out; the help names them.
+    """
+    group = parser.add_argument_group(title)
     for field in fields(TrainingSettings):
-        if field.name in _SWEPT or field.name in leave_out:
+        if field.name in _SWEPT:
             continue
         option, default = f"--{field.name.replace('_', '-')}", field.default
         if isinstance(default, bool):
             group.add_argument(option, action="store_true", default=None)
         else:
             kind: Callable[[str], Any] = int if default is None else type(default)
-            group.add_argument(option, type=kind, help=None if default is None else f"({default})")
+            group.add_argument(option, type=kind, help=f"({default})" if defaults and default is not None else None)
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:

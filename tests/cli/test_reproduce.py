@@ -103,6 +103,13 @@ def test_table_3_has_a_row_for_each_method_and_says_what_is_missing(
     assert third == "| Frozen | - | not trained | not trained | - |"
 
 
+def test_data_size_is_about_shares_and_takes_no_number_of_rows(bitfit: Bitfit, model_folder: str, tasks: Path) -> None:
+    words = ["--model", model_folder, "--data", tasks, "--tasks", "mood", "--train-rows", "8"]
+    done = bitfit("reproduce", "data-size", *words)
+    assert done.status == 2
+    assert "--train-rows for data-size, which trains on shares" in done.err
+
+
 def test_figures_are_drawn(bitfit: Bitfit, model_folder: str, tasks: Path, workplace: Path) -> None:
     words = ["--model", model_folder, "--data", tasks, "--tasks", "mood", "--seeds", "1", *QUICK]
     assert bitfit("reproduce", "figure1", *words).status == 0

@@ -28,6 +28,8 @@ TOLERANCE = 1e-5
 COUNTS = {
     "bert": (18, 9),
     "roberta": (18, 9),
+    "xlm-roberta": (18, 9),
+    "camembert": (18, 9),
     "distilbert": (17, 8),
     "electra": (18, 8),
     "mpnet": (18, 9),

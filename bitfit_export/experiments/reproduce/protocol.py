@@ -111,7 +111,6 @@ class Series:
             rounds=rounds,
             methods=self.methods if methods is None else tuple(methods),
             sizes=self.sizes if sizes is None else tuple(sizes),
-            shares=self.shares if sizes is None else (),
         )
 
 
