@@ -146,6 +146,10 @@ class OutputError(BitfitError):
     """An output that can't be written, or is there already."""
 
 
+class BusyError(OutputError):
+    """A folder in which another process is at work."""
+
+
 class VerificationError(BitfitError):
     """A bundle whose answers differ from PyTorch's."""
 

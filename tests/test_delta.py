@@ -81,7 +81,7 @@ def test_a_bias_term_that_the_base_lacks_must_have_been_added(
     tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
 ) -> None:
     term, *others = tiny_deltas["two_way"].biases
-    with pytest.raises(DeltaError, match=rf"changes {term} .* it is absent\nhint: --add-biases"):
+    with pytest.raises(DeltaError, match=rf"changes {term} .* it is absent\nhint: it was trained with --add-biases"):
         tiny_deltas["two_way"].check_base("other", tiny_base.digest, {name: tiny_base.biases[name] for name in others})
 
 

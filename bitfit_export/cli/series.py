@@ -152,7 +152,8 @@ def train_series(
         print(f"{len(failures)} trials failed; the same command tries them again:", file=sys.stderr)
     for failure in failures:
         print(f"  {failure.trial.name}: {failure.reason}", file=sys.stderr)
-        print(f"  (traceback: {laboratory.store.failure_file(failure.trial)})", file=sys.stderr)
+        if not failure.busy:
+            print(f"  (traceback: {laboratory.store.failure_file(failure.trial)})", file=sys.stderr)
     return failures
 
 
@@ -170,7 +171,8 @@ class Report(Watcher):
         print(f"{trial.name}: {scores}; best epoch {result.best_epoch}", file=sys.stderr)
 
     def failed(self, failure: Failure) -> None:
-        print(f"{failure.trial.name} failed: {failure.reason}", file=sys.stderr)
+        what = "is left for later" if failure.busy else "failed"
+        print(f"{failure.trial.name} {what}: {failure.reason}", file=sys.stderr)
 
     def callbacks(self, metric: str) -> Sequence[TrainerCallback]:
         from bitfit_export.cli.progress import EpochReport

@@ -67,7 +67,7 @@ def _trials(options: argparse.Namespace) -> list[Trial]:
     """Every combination; first all of one seed, so that there is something to see early."""
     given = given_settings(options)
     tasks, methods = names("--tasks", options.tasks), names("--methods", options.methods)
-    return [
+    trials = (
         Trial(
             task,
             TrainingSettings(**given, method=method, bias_terms=terms, learning_rate=rate, seed=seed),
@@ -78,7 +78,8 @@ def _trials(options: argparse.Namespace) -> list[Trial]:
         for task in tasks
         for method, terms in map(parse_method, methods)
         for rate in _rates(options.learning_rates, method)
-    ]
+    )
+    return list(dict.fromkeys(trials))
 
 
 def _rates(text: str | None, method: str) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitfit_export.bias_terms import select_bias_terms
-from bitfit_export.errors import BitfitError, first_line
+from bitfit_export.errors import BitfitError, BusyError, first_line
 from bitfit_export.experiments.laboratory import Laboratory
 from bitfit_export.experiments.trial import Trial, TrialResult
 
@@ -24,10 +24,15 @@ __all__ = ["Failure", "Watcher", "attempt", "check_trials", "pending_trials", "r
 
 @dataclass(frozen=True)
 class Failure:
-    """A trial that gave no result, and why, in one line."""
+    """A trial that gave no result, and why, in one line.
+
+    Attributes:
+        busy: another process is training it, so nothing has failed.
+    """
 
     trial: Trial
     reason: str
+    busy: bool = False
 
 
 class Watcher:
@@ -48,8 +53,12 @@ class Watcher:
 
 
 def pending_trials(laboratory: Laboratory, trials: Sequence[Trial]) -> list[Trial]:
-    """The trials without a result, each once, in their order."""
-    return [trial for trial in dict.fromkeys(trials) if laboratory.load(trial) is None]
+    """The trials without a result, each once, in their order.
+
+    Raises:
+        DataError: a result that was trained on other rows, or on another base model.
+    """
+    return [trial for trial in dict.fromkeys(trials) if laboratory.finished(trial) is None]
 
 
 def check_trials(laboratory: Laboratory, trials: Sequence[Trial]) -> None:
@@ -65,12 +74,21 @@ def check_trials(laboratory: Laboratory, trials: Sequence[Trial]) -> None:
 
 
 def run_trials(laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher) -> list[Failure]:
-    """Train all trials that have no result yet, in their order; give those that failed."""
+    """Train all trials that have no result yet, in their order; give those that failed.
+
+    Those that another process is training come last; it may be done with them by then.
+    """
     pending = pending_trials(laboratory, trials)
     check_trials(laboratory, pending)
+    failures = _train(laboratory, pending, watcher)
+    busy = [failure.trial for failure in failures if failure.busy]
+    return [failure for failure in failures if not failure.busy] + _train(laboratory, busy, watcher)
+
+
+def _train(laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher) -> list[Failure]:
     failures: list[Failure] = []
-    for number, trial in enumerate(pending, start=1):
-        watcher.started(trial, number, len(pending))
+    for number, trial in enumerate(trials, start=1):
+        watcher.started(trial, number, len(trials))
         outcome = attempt(laboratory, trial, watcher)
         if isinstance(outcome, Failure):
             watcher.failed(outcome)
@@ -82,8 +100,11 @@ def run_trials(laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher
 
 def attempt(laboratory: Laboratory, trial: Trial, watcher: Watcher) -> TrialResult | Failure:
     """Train one trial; a failure, whatever it is, goes to the store with its traceback and is returned."""
+    laboratory.store.forget_failure(trial)
     try:
         return laboratory.run(trial, watcher.callbacks(laboratory.data_of(trial).spec.metrics[0]))
+    except BusyError as error:
+        return Failure(trial, first_line(error), busy=True)
     except Exception as error:
         # Also what no one expected, such as a GPU that is out of memory: the other trials must not fall with it.
         reason = first_line(error) if isinstance(error, BitfitError) else f"{type(error).__name__}: {first_line(error)}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bitfit_export.base_models import BaseModel, load_base_model
 from bitfit_export.change_plot import mean_absolute_change
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import BitfitError
+from bitfit_export.errors import BitfitError, DataError
 from bitfit_export.experiments.store import TrialStore
 from bitfit_export.experiments.trial import TRAIN_PREFIX, Trial, TrialResult
 from bitfit_export.training import TaskData, TrainingResult, load_task_data, train_task
@@ -64,6 +64,7 @@ class Laboratory:
         self.options = options
         self.store = TrialStore(options.output)
         self._load_data = functools.lru_cache(_KEPT_DATA)(self._read_data)
+        self._data_digest = functools.cache(lambda *rows: self._load_data(*rows).digest)
 
     @functools.cached_property
     def base(self) -> BaseModel:
@@ -72,7 +73,7 @@ class Laboratory:
 
     def data_of(self, trial: Trial) -> TaskData:
         """The rows of a trial."""
-        data = self._load_data(trial.task, trial.train_rows, trial.train_share, trial.validation_rows)
+        data = self._load_data(*_rows_of(trial))
         if not trial.scored_train_rows:
             return data
         scored = sample_rows(data.train, trial.scored_train_rows)
@@ -81,6 +82,26 @@ class Laboratory:
     def load(self, trial: Trial) -> TrialResult | None:
         """The result that the store has of a trial, once it is sure that it is this base model's."""
         return self.store.load(trial, self.base.digest)
+
+    def finished(self, trial: Trial) -> TrialResult | None:
+        """The stored result of a trial, once it is sure that training it now would give the same.
+
+        Raises:
+            DataError: it was trained on other rows, or without the biases that were added to the base model, or with.
+        """
+        result = self.load(trial)
+        if result is None:
+            return None
+        if result.record.get("data_digest") != self._data_digest(*_rows_of(trial)):
+            what = "on other rows than the data has now"
+        elif tuple(result.record.get("added_biases", ())) != self.base.added_biases:
+            what = f"{'without' if self.base.added_biases else 'with'} --add-biases"
+        else:
+            return result
+        raise DataError(
+            f"{self.store.result_file(trial)} was trained {what}",
+            hint="choose another --output, or remove the file and the trial is trained again",
+        )
 
     def run(self, trial: Trial, callbacks: Sequence[TrainerCallback] = ()) -> TrialResult:
         """Train a trial, or go on with one that was killed, and store what it gave.
@@ -95,7 +116,7 @@ class Laboratory:
         data, work_folder = self.data_of(trial), self.store.work_folder(trial)
         with claimed_work_folder(work_folder, self.base, data, trial.settings):
             # Another process may have ended this trial while this one was at an earlier one.
-            done = self.load(trial)
+            done = self.finished(trial)
             if done is not None:
                 self.store.forget_work(trial)
                 return done
@@ -144,6 +165,11 @@ class Laboratory:
             bias_changes={} if trained.delta is None else mean_absolute_change(trained.delta),
             record=trained.record,
         )
+
+
+def _rows_of(trial: Trial) -> tuple[str, int | None, float | None, int | None]:
+    """What decides which rows a trial has."""
+    return trial.task, trial.train_rows, trial.train_share, trial.validation_rows
 
 
 def _own_metrics(delta: TaskDelta) -> TaskDelta:

@@ -70,7 +70,7 @@ class TrialStore:
         path = self.result_file(result.trial)
         _make_folder(path.parent)
         write_bytes(path, canonical_json(result.as_json()))
-        self.failure_file(result.trial).unlink(missing_ok=True)
+        self.forget_failure(result.trial)
         self.forget_work(result.trial)
 
     def forget_work(self, trial: Trial) -> None:
@@ -82,6 +82,10 @@ class TrialStore:
         path = self.failure_file(trial)
         _make_folder(path.parent)
         write_bytes(path, account.encode())
+
+    def forget_failure(self, trial: Trial) -> None:
+        """Remove the account of an earlier failure, since the trial is tried anew."""
+        self.failure_file(trial).unlink(missing_ok=True)
 
     def failure(self, trial: Trial) -> str | None:
         """Why the trial failed when it was last tried, in one line; None where it did not."""

@@ -91,7 +91,7 @@ def train_task(
         for name, value in trained.model.state_dict().items()
         if not name.startswith("base.")
     }
-    record = _record(settings, data, trained)
+    record = _record(base, settings, data, trained)
     config = DeltaConfig(
         base_model=base.source.name,
         base_revision=base.revision,
@@ -153,13 +153,14 @@ def evaluate(
 _OF_METHOD = {"adapter_size": "adapters", "sparsity": "diff-pruning", "l0_penalty": "diff-pruning"}
 
 
-def _record(settings: TrainingSettings, data: TaskData, trained: TrainedModel) -> dict[str, Any]:
+def _record(base: BaseModel, settings: TrainingSettings, data: TaskData, trained: TrainedModel) -> dict[str, Any]:
     """What a reader needs to train the same delta again."""
     libraries = ("bitfit-export", "torch", "transformers", "datasets", "numpy")
     known = {**asdict(settings), "pooling": trained.model.pooling, "activation": trained.model.activation}
     own = {name: value for name, value in known.items() if _OF_METHOD.get(name, settings.method) == settings.method}
     return {
         **{name: value for name, value in own.items() if name != "method" and value is not None},
+        **({"added_biases": list(base.added_biases)} if base.added_biases else {}),
         "best_epoch": trained.best_epoch,
         "data_digest": data.digest,
         "train_rows": len(data.train.labels),

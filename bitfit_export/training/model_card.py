@@ -32,6 +32,7 @@ def render_card(delta: TaskDelta, model: str, runs: Sequence[ComparedRun] = (), 
         notes: paragraphs for what a reader should know besides.
     """
     config = delta.config
+    added = " --add-biases" if config.training.get("added_biases") else ""
     parts = [
         _front_matter(config),
         f"# {config.task} on {model_argument(model)}\n",
@@ -43,7 +44,7 @@ def render_card(delta: TaskDelta, model: str, runs: Sequence[ComparedRun] = (), 
         notes,
         _settings(config),
         "## Use\n\n"
-        f"```\nbitfit-export --model {model_argument(model)} --tasks {config.task}\n"
+        f"```\nbitfit-export --model {model_argument(model)}{added} --tasks {config.task}\n"
         f"bitfit run bundles/{model} --task {config.task} --text ...\n```\n",
     ]
     return "\n".join(part for part in parts if part)
@@ -106,6 +107,8 @@ def _settings(config: DeltaConfig) -> str:
     record = config.training
     plain = {name: value for name, value in record.items() if not isinstance(value, dict)}
     plain["bias_terms"] = ", ".join(record.get("bias_terms", ())) or "all"
+    if "added_biases" in record:
+        plain["added_biases"] = ", ".join(record["added_biases"])
     plain |= {"method": config.method, "pooling": config.pooling, "base_digest": config.base_digest}
     versions = ", ".join(f"{name} {value}" for name, value in record.get("versions", {}).items())
     lines = [f"| {name} | {value} |" for name, value in sorted(plain.items())]

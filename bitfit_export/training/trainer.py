@@ -6,7 +6,6 @@ import copy
 import functools
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +22,23 @@ from transformers.trainer_utils import EvalPrediction
 from bitfit_export.base_models import BaseModel
 from bitfit_export.bias_terms import is_bias_term
 from bitfit_export.delta import TOKEN_PROBLEMS, TOKENS
-from bitfit_export.errors import BitfitError, OutputError, UsageError
+from bitfit_export.errors import BitfitError, OutputError, UsageError, first_line
 from bitfit_export.task_model import TaskModel, default_head
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.features import EncodedRows, collate, encode_rows
 from bitfit_export.training.methods import Method, create_method
 from bitfit_export.training.processes import is_first_process, rows_a_process, together_on_cpu, wait_for_all
 from bitfit_export.training.settings import AUTO, LINEAR, TrainingSettings
+from bitfit_export.training.work_folder import (
+    checkpoint_folder,
+    last_checkpoint,
+    mark_complete,
+    remove_other_checkpoints,
+)
 
 __all__ = ["TrainedModel", "bias_differences", "choose_head", "train_model"]
 
 _TRAINED_FILE = "trained.safetensors"
-_COMPLETE_MARK = "complete"
 #: That of the AdamW in the paper's own code; torch's is 1e-8. Where all of a gradient is rounding, as a key bias's is,
 #: Adam's steps are as large as any once the rounding is larger than this.
 _ADAM_EPSILON = 1e-6
@@ -120,12 +124,13 @@ def train_model(
     method.prepare(model)
     frozen = _frozen_digest(model)
     trainer = _make_trainer(base, data, settings, model, method, work_folder, callbacks)
-    last = _last_checkpoint(work_folder)
+    last = last_checkpoint(work_folder)
     if last is not None:
-        history = _history(TrainerState.load_from_json(os.path.join(last, TRAINER_STATE_NAME)), spec.metrics[0])
+        history = _history(TrainerState.load_from_json(str(last / TRAINER_STATE_NAME)), spec.metrics[0])
         if _is_enough(history, spec.metrics[0], method, settings.patience):
             trainer.args.num_train_epochs = len(history)
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    trainer.load_best_epoch()
     if _frozen_digest(model) != frozen:
         raise BitfitError("training changed a parameter that should be frozen; nothing was written")
     bias_terms = tuple(
@@ -177,7 +182,7 @@ def _arguments(
 ) -> TrainingArguments:
     assert settings.learning_rate is not None
     steps = -(-rows // settings.batch_size) * settings.epochs
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work_folder),
         use_cpu=together_on_cpu(),
         num_train_epochs=settings.epochs,
@@ -194,8 +199,6 @@ def _arguments(
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
-        save_total_limit=1,
-        load_best_model_at_end=True,
         metric_for_best_model=metric,
         greater_is_better=True,
         seed=settings.seed,
@@ -205,6 +208,9 @@ def _arguments(
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
+    # Each of several GPUs of one process would be given a whole batch; several processes share a batch out.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 class _Epochs(TrainerCallback):
@@ -274,17 +280,18 @@ class _DeltaTrainer(Trainer):
         save_file(chosen, os.path.join(folder, _TRAINED_FILE))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        folder = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        work_folder, step = Path(self.args.output_dir), self.state.global_step
         try:
             super()._save_checkpoint(model, trial)
             wait_for_all()
             if is_first_process():
-                _mark_complete(folder)
+                mark_complete(work_folder, step)
+                remove_other_checkpoints(work_folder, {step, self.state.best_global_step})
             wait_for_all()
         except (OSError, SafetensorError, RuntimeError) as error:
             # torch reports a full disk as a RuntimeError.
             raise OutputError(
-                f"the checkpoint {folder} could not be written: {str(error).splitlines()[0]}",
+                f"the checkpoint {checkpoint_folder(work_folder, step)} could not be written: {first_line(error)}",
                 hint="free some space and give the same command again; it goes on after the last whole checkpoint",
             ) from error
 
@@ -295,24 +302,11 @@ class _DeltaTrainer(Trainer):
             for name, value in state.items():
                 parameters[name].copy_(value)
 
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-
-def _mark_complete(folder: str) -> None:
-    with open(os.path.join(folder, _COMPLETE_MARK), "wb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _last_checkpoint(work_folder: Path) -> str | None:
-    """The newest whole checkpoint; halves that a kill left behind are removed."""
-    whole: list[tuple[int, Path]] = []
-    for folder in work_folder.glob("checkpoint-*"):
-        if (folder / _COMPLETE_MARK).is_file():
-            whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
-        elif is_first_process():
-            shutil.rmtree(folder)
-    return str(max(whole)[1]) if whole else None
+    def load_best_epoch(self) -> None:
+        """Take the parameters of the best epoch: by its step, since the path in the state is another one once the work
+        folder has moved.
+        """
+        self._load_from_checkpoint(str(checkpoint_folder(Path(self.args.output_dir), self.state.best_global_step)))
 
 
 def _history(state: TrainerState, metric: str) -> list[dict[str, float]]:

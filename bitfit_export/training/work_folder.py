@@ -1,21 +1,35 @@
-"""The folder of one training run's checkpoints: one process at a time, and only the run that began them."""
+"""The folder of one training run's checkpoints: one process at a time, and only the run that began them.
+
+<folder>/lock                   held by the process that is at work
+<folder>/run.json               which run began the checkpoints
+<folder>/checkpoint-<step>/     what transformers' Trainer writes, and `complete` once all of it is there
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from bitfit_export.base_models import BaseModel
-from bitfit_export.errors import OutputError
+from bitfit_export.errors import BusyError, OutputError
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.training.data import TaskData
 from bitfit_export.training.processes import is_first_process, wait_for_all
 from bitfit_export.training.settings import TrainingSettings
 
-__all__ = ["claimed_work_folder"]
+__all__ = [
+    "checkpoint_folder",
+    "claimed_work_folder",
+    "last_checkpoint",
+    "mark_complete",
+    "remove_other_checkpoints",
+]
+
+_COMPLETE_MARK = "complete"
 
 
 @contextmanager
@@ -32,8 +46,9 @@ def claimed_work_folder(
         restart: forget an interrupted run instead of going on with it.
 
     Raises:
-        OutputError: the folder can't be made, another process is at work in it, or it holds an interrupted run with
-            other settings, another base model or other data.
+        OutputError: the folder can't be made, or it holds an interrupted run with other settings, another base model or
+            other data.
+        BusyError: another process is at work in it.
     """
     if not is_first_process():
         wait_for_all()
@@ -50,26 +65,67 @@ def claimed_work_folder(
     try:
         lock.acquire()
     except Timeout as error:
-        raise OutputError(
+        raise BusyError(
             f"another bitfit-train is at work in {folder}", hint="wait for it, or choose another --output"
         ) from error
     try:
-        _claim(folder, canonical_json(asdict(settings) | {"base": base.digest, "data": data.digest}), restart=restart)
+        _claim(folder, _identity(base, data, settings), restart=restart)
         wait_for_all()
         yield
     finally:
         lock.release()
 
 
+def _identity(base: BaseModel, data: TaskData, settings: TrainingSettings) -> bytes:
+    """What must be the same for a run to go on. Settings at their defaults are left out, so a release that adds one
+    goes on with the runs of the release before.
+    """
+    usual = asdict(TrainingSettings())
+    own = {name: value for name, value in asdict(settings).items() if value != usual[name]}
+    rows = {"data": data.digest, "task": asdict(data.spec)}
+    return canonical_json({"settings": own, "base": base.digest, "added_biases": base.added_biases, **rows})
+
+
 def _claim(folder: Path, identity: bytes, *, restart: bool) -> None:
     """Record whose checkpoints these are."""
     record = folder / "run.json"
     if restart:
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-    elif record.exists() and record.read_bytes() != identity:
+        remove_other_checkpoints(folder, ())
+    elif last_checkpoint(folder) is not None and record.exists() and record.read_bytes() != identity:
         raise OutputError(
             f"{folder} holds an interrupted run with other settings or data",
-            hint="repeat the earlier command to finish it, or pass --restart to forget it",
+            hint="repeat the earlier command to finish it; to forget it, remove the folder or pass --restart to "
+            "bitfit-train",
         )
     write_bytes(record, identity)
+
+
+def checkpoint_folder(work_folder: Path, step: int | None) -> Path:
+    """Where transformers' Trainer writes the checkpoint after so many steps."""
+    return work_folder / f"checkpoint-{step}"
+
+
+def mark_complete(work_folder: Path, step: int) -> None:
+    """Record that all of the checkpoint is on the disk."""
+    with open(checkpoint_folder(work_folder, step) / _COMPLETE_MARK, "wb") as stream:
+        os.fsync(stream.fileno())
+
+
+def remove_other_checkpoints(work_folder: Path, kept: Collection[int | None]) -> None:
+    """Remove every checkpoint but those of some steps; one that is half removed does not count as whole."""
+    names = {checkpoint_folder(work_folder, step).name for step in kept}
+    for folder in work_folder.glob("checkpoint-*"):
+        if folder.name not in names:
+            (folder / _COMPLETE_MARK).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+
+
+def last_checkpoint(work_folder: Path) -> Path | None:
+    """The newest whole checkpoint; halves that a kill left behind are removed."""
+    whole: list[tuple[int, Path]] = []
+    for folder in work_folder.glob("checkpoint-*"):
+        if (folder / _COMPLETE_MARK).is_file():
+            whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
+        elif is_first_process():
+            shutil.rmtree(folder)
+    return max(whole)[1] if whole else None

@@ -192,6 +192,7 @@ def test_an_interrupted_run_is_forgotten_when_asked(
     bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path
 ) -> None:
     (workplace / ".out.training/checkpoint-2").mkdir(parents=True)
+    (workplace / ".out.training/checkpoint-2/complete").touch()
     (workplace / ".out.training/run.json").write_text("other settings")
     words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--output", "out", "--epochs", 1, *QUICK]
     assert "other settings or data" in bitfit("train", *words).err

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from transformers import TrainerCallback
 
 from bitfit_export.delta import TaskDelta
@@ -133,6 +136,41 @@ def test_results_of_another_base_model_are_refused(laboratory: Laboratory) -> No
     run_trials(laboratory, [trial()], Watcher())
     with pytest.raises(DataError, match="was trained on"):
         laboratory.store.load(trial(), "0" * 64)
+
+
+def test_results_of_other_rows_are_refused(laboratory: Laboratory, data_folder: Path) -> None:
+    run_trials(laboratory, [trial()], Watcher())
+    (data_folder / "mood" / "dev.jsonl").write_text('{"sentence": "it is good", "label": 1}\n' * 4)
+    again, diary = Laboratory(laboratory.options), Diary()
+    with pytest.raises(DataError, match=r"mood-bitfit.*json was trained on other rows than the data has now"):
+        run_trials(again, [trial()], diary)
+    assert diary.events == []
+    assert again.load(trial()) is not None  # a report still has it
+
+
+def test_results_without_added_biases_are_refused_with_them(laboratory: Laboratory) -> None:
+    run_trials(laboratory, [trial()], Watcher())
+    laboratory.base = dataclasses.replace(laboratory.base, added_biases=("one.bias",))
+    with pytest.raises(DataError, match=r"was trained without --add-biases"):
+        run_trials(laboratory, [trial()], Watcher())
+
+
+def test_a_trial_that_another_process_is_at_comes_last(laboratory: Laboratory) -> None:
+    work_folder, diary = laboratory.store.work_folder(trial()), Diary()
+    work_folder.mkdir(parents=True)
+    with FileLock(work_folder / "lock"):
+        (failure,) = run_trials(laboratory, [trial(), trial("size")], diary)
+    assert failure.busy
+    assert diary.events == [
+        "start 1/2 mood",
+        "fail mood",
+        "start 2/2 size",
+        "end size",
+        "start 1/1 mood",
+        "fail mood",
+    ]
+    assert laboratory.store.failure(trial()) is None
+    assert run_trials(laboratory, [trial()], Watcher()) == []
 
 
 def test_a_file_that_is_no_result_is_refused(laboratory: Laboratory) -> None:

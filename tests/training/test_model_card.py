@@ -40,6 +40,14 @@ def test_a_card_s_commands_name_a_hub_model_as_the_command_line_does(tiny_deltas
     assert "bitfit run bundles/google--electra-small --task two_way" in card
 
 
+def test_a_card_s_command_adds_the_biases_that_were_trained(tiny_deltas: dict[str, TaskDelta]) -> None:
+    delta = tiny_deltas["two_way"]
+    config = dataclasses.replace(delta.config, training={"added_biases": ["one.bias", "two.bias"]})
+    card = render_card(dataclasses.replace(delta, config=config), "tiny")
+    assert "bitfit-export --model tiny --add-biases --tasks two_way\n" in card
+    assert "| added_biases | one.bias, two.bias |" in card
+
+
 @pytest.mark.parametrize(
     ("problem_type", "labels", "pipeline"),
     [

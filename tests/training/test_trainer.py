@@ -170,6 +170,21 @@ def test_a_killed_training_goes_on_to_the_same_delta(
     assert same(whole, delta_of(tiny_base, data, QUICK, tmp_path / "killed"))
 
 
+def test_the_best_epoch_is_found_where_the_work_folder_has_moved(
+    tiny_base: BaseModel, data: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So small a rate changes no prediction, so the first of three epochs is the best one."""
+    settings = dataclasses.replace(QUICK, learning_rate=1e-6)
+    monkeypatch.chdir(tmp_path)
+    result = train_task(tiny_base, data, settings, Path("work"))
+    assert (len(result.history), result.best_epoch) == (3, 1)
+    Path("work").rename("moved")
+    again = train_task(tiny_base, data, settings, Path("moved"))
+    assert result.delta is not None
+    assert again.delta is not None
+    assert same(result.delta, again.delta)
+
+
 def test_half_a_checkpoint_is_not_trusted(tiny_base: BaseModel, data: TaskData, tmp_path: Path) -> None:
     whole = delta_of(tiny_base, data, QUICK, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

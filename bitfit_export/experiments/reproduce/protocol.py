@@ -130,7 +130,7 @@ class Protocol:
             base: decides about learning rates that nothing says.
             overrides: settings that win over all others.
         """
-        return [
+        trials = (
             Trial(task, with_learning_rate(settings, task, base), **own)
             for each in series.rounds
             for seed in each.seeds
@@ -138,7 +138,8 @@ class Protocol:
             for task in each.tasks
             for method in series.methods
             for settings, own in self._of_rates(series, overrides or {}, task, method, seed, size)
-        ]
+        )
+        return list(dict.fromkeys(trials))
 
     def _of_rates(
         self, series: Series, overrides: Mapping[str, Any], task: str, method: str, seed: int, size: float | None

@@ -1,0 +1,104 @@
+"""A work folder belongs to one run; a checkpoint in it is whole or is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bitfit_export.base_models import BaseModel
+from bitfit_export.errors import OutputError
+from bitfit_export.training import TrainingSettings
+from bitfit_export.training.data import TaskData
+from bitfit_export.training.work_folder import (
+    checkpoint_folder,
+    claimed_work_folder,
+    last_checkpoint,
+    mark_complete,
+    remove_other_checkpoints,
+)
+from tests.training.test_trainer import make_data
+
+DATA = make_data()
+SETTINGS = TrainingSettings(epochs=3)
+
+
+def checkpoint(work_folder: Path, step: int, *, whole: bool = True) -> Path:
+    folder = checkpoint_folder(work_folder, step)
+    folder.mkdir()
+    (folder / "trained.safetensors").touch()
+    if whole:
+        mark_complete(work_folder, step)
+    return folder
+
+
+def begin(folder: Path, base: BaseModel, data: TaskData = DATA, settings: TrainingSettings = SETTINGS) -> None:
+    with claimed_work_folder(folder, base, data, settings):
+        pass
+
+
+def others(base: BaseModel) -> dict[str, tuple[BaseModel, TaskData, TrainingSettings]]:
+    more_labels = dataclasses.replace(DATA.spec, labels=(*DATA.spec.labels, "so-so"))
+    return {
+        "settings": (base, DATA, TrainingSettings(epochs=4)),
+        "rows": (base, dataclasses.replace(DATA, digest="e" * 64), SETTINGS),
+        "labels": (base, dataclasses.replace(DATA, spec=more_labels), SETTINGS),
+        "base": (dataclasses.replace(base, digest="e" * 64), DATA, SETTINGS),
+        "added biases": (dataclasses.replace(base, added_biases=("one.bias",)), DATA, SETTINGS),
+    }
+
+
+@pytest.mark.parametrize("what", ["settings", "rows", "labels", "base", "added biases"])
+def test_another_run_is_refused_once_there_is_a_checkpoint(tiny_base: BaseModel, tmp_path: Path, what: str) -> None:
+    begin(tmp_path, tiny_base)
+    checkpoint(tmp_path, 6)
+    with pytest.raises(OutputError, match="holds an interrupted run with other settings or data"):
+        begin(tmp_path, *others(tiny_base)[what])
+    begin(tmp_path, tiny_base)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
+
+
+@pytest.mark.parametrize("what", ["settings", "rows"])
+def test_a_run_that_left_no_checkpoint_is_in_nobodys_way(tiny_base: BaseModel, tmp_path: Path, what: str) -> None:
+    begin(tmp_path, tiny_base)
+    checkpoint(tmp_path, 6, whole=False)
+    begin(tmp_path, *others(tiny_base)[what])
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_restart_forgets_an_interrupted_run(tiny_base: BaseModel, tmp_path: Path) -> None:
+    begin(tmp_path, tiny_base)
+    checkpoint(tmp_path, 6)
+    with claimed_work_folder(tmp_path, *others(tiny_base)["rows"], restart=True):
+        assert last_checkpoint(tmp_path) is None
+
+
+def test_the_newest_whole_checkpoint_is_the_last_one(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    for step in (6, 12, 96):
+        checkpoint(tmp_path, step)
+    checkpoint(tmp_path, 102, whole=False)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-96"
+    assert not (tmp_path / "checkpoint-102").exists()
+
+
+def test_only_the_checkpoints_that_are_named_stay(tmp_path: Path) -> None:
+    for step in (6, 12, 18):
+        checkpoint(tmp_path, step)
+    remove_other_checkpoints(tmp_path, {6, 18, None})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-18", "checkpoint-6"]
+
+
+def test_a_checkpoint_that_is_half_removed_is_not_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    checkpoint(tmp_path, 6)
+    checkpoint(tmp_path, 12)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_other_checkpoints(tmp_path, {6})
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
