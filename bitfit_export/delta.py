@@ -193,6 +193,9 @@ def _read_config(path: Path) -> DeltaConfig:
         if not isinstance(values[name], list) or not all(isinstance(each, str) for each in values[name]):
             raise DeltaError(f"{path}: {name} is {values[name]!r}, expected a list of strings")
         values[name] = tuple(values[name])
+    for name in ("metrics", "training"):
+        if not isinstance(values.get(name, {}), dict):
+            raise DeltaError(f"{path}: {name} is {values[name]!r}, expected an object")
     return DeltaConfig(**values)
 
 

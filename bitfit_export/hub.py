@@ -21,7 +21,7 @@ __all__ = ["PREFIX", "check_push", "client", "pull_delta", "push_delta"]
 #: Before the name of a repository, where a folder could stand too.
 PREFIX = "hub:"
 _FILES = (TENSOR_FILE, CONFIG_FILE, CARD_FILE)
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _LOG_IN = "hf auth login stores a token; one that may write is made at https://huggingface.co/settings/tokens"
 
 
@@ -103,7 +103,19 @@ def pull_delta(address: str) -> Path:
 
 
 def _check_name(repository: str) -> None:
-    if not _REPOSITORY.fullmatch(repository):
+    """The form org/name, in letters that the Hub's own rule allows (no `--` or `..`, at most 96 characters)."""
+    valid = _REPOSITORY.fullmatch(repository) is not None
+    if valid:
+        try:
+            from huggingface_hub.errors import HFValidationError
+            from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+        except ImportError as error:
+            raise MissingExtraError("huggingface_hub", "export") from error
+        try:
+            validate_repo_id(repository)
+        except HFValidationError:
+            valid = False
+    if not valid:
         raise UsageError(f"{repository!r} can't be a repository on the Hub, expected the form org/name")
 
 

@@ -97,6 +97,8 @@ def test_a_bias_term_that_the_base_lacks_must_have_been_added(
         ({"labels": ["a", "b", "c"]}, r"expected \(3, 32\)"),
         ({"bias_terms": ["encoder.layer.0.output.dense.bias"]}, "disagree about"),
         ({"max_length": 0}, "max_length is 0"),
+        ({"metrics": None}, "metrics is None, expected an object"),
+        ({"training": []}, "training is .*, expected an object"),
         ({"base_digest": ""}, "non-empty strings"),
     ],
 )

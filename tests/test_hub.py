@@ -98,7 +98,23 @@ def test_a_task_from_the_hub_is_compiled(
     assert (tmp_path / "bundle/tasks/two_way.bias").is_file()
 
 
-@pytest.mark.parametrize("name", ["org", "org/", "/name", "a/b/c", "../x/y", "org/na me", "-x/y"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "org",
+        "org/",
+        "/name",
+        "a/b/c",
+        "../x/y",
+        "org/na me",
+        "-x/y",
+        "a/b--c",
+        "a/b..c",
+        "a/b.",
+        "a/é",
+        f"a/{'b' * 97}",
+    ],
+)
 def test_a_repository_has_a_name_of_one_form(folder_hub: FolderHub, delta_folder: Path, name: str) -> None:
     for ask in (lambda: hub.push_delta(delta_folder, name), lambda: hub.pull_delta(name), lambda: hub.check_push(name)):
         with pytest.raises(UsageError, match="expected the form org/name"):

@@ -19,7 +19,7 @@ from bitfit_export.experiments.engine import Failure, Watcher, attempt, check_tr
 from bitfit_export.experiments.laboratory import Laboratory, LaboratoryOptions
 from bitfit_export.experiments.trial import Trial
 
-__all__ = ["RayOptions", "run_trials_on_ray"]
+__all__ = ["RayOptions", "check_resources", "run_trials_on_ray"]
 
 _NO_REPORT = "its process ended without a report"
 #: Of Ray Tune's own records, below the output folder while a series runs.
@@ -38,6 +38,11 @@ class RayOptions:
     cpus_per_trial: float = 1
     gpus_per_trial: float = 0
 
+    def __post_init__(self) -> None:
+        for name, value in (("cpus", self.cpus_per_trial), ("gpus", self.gpus_per_trial)):
+            if value < 0:
+                raise UsageError(f"--{name}-per-trial is {value:g}, expected 0 or more")
+
 
 def run_trials_on_ray(
     laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher, ray_options: RayOptions
@@ -46,7 +51,7 @@ def run_trials_on_ray(
 
     Raises:
         MissingExtraError: Ray Tune is not installed.
-        UsageError: no cluster answers at the address.
+        UsageError: no cluster answers at the address, or this machine has less than a trial is to have.
     """
     pending = pending_trials(laboratory, trials)
     check_trials(laboratory, pending)
@@ -57,6 +62,8 @@ def run_trials_on_ray(
     by_name = {trial.name: trial for trial in pending}
     _connect(ray, ray_options)
     try:
+        if ray_options.address is None:
+            check_resources(ray.cluster_resources(), ray_options)
         tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_train_one, options=options, trials=by_name),
@@ -149,6 +156,20 @@ def _import_ray() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtraError(error.name or "ray", "ray") from error
     return ray, tune
+
+
+def check_resources(found: Mapping[str, float], options: RayOptions) -> None:
+    """Refuse a trial that needs more than Ray found here: it would wait for more to come, without a word.
+
+    A cluster of several machines may grow, so this is for one alone.
+
+    Raises:
+        UsageError: see above.
+    """
+    for name, wanted in (("cpu", options.cpus_per_trial), ("gpu", options.gpus_per_trial)):
+        there = found.get(name.upper(), 0)
+        if wanted > there:
+            raise UsageError(f"--{name}s-per-trial is {wanted:g}, and this machine has {there:g}")
 
 
 def _connect(ray: Any, options: RayOptions) -> None:

@@ -66,9 +66,12 @@ def best_score(results: Iterable[TrialResult], metric: str | None = None) -> Sco
 
     Args:
         metric: the metric to give; None for the task's first one. The rate is chosen by the first one in any case.
+            Results that lack it are left out.
     """
     rates: dict[float, list[TrialResult]] = {}
     for result in results:
+        if metric is not None and metric not in result.metrics:
+            continue
         rates.setdefault(result.trial.learning_rate, []).append(result)
     if not rates:
         return None

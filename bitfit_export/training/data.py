@@ -143,6 +143,8 @@ def _resolve_spec(task: str, options: TaskOptions, tables: Sequence[Table]) -> T
     columns = options.columns or (known.columns if known else _default_columns(problem_type, train, label_column))
     for table in tables:
         check_columns(table, columns, label_column, problem_type)
+    if options.labels is not None and problem_type == "span":
+        raise UsageError("labels given for a span task, which has none of its own")
     if options.labels is None and problem_type != "span":
         check_label_kinds(tables, label_column)
     if known:

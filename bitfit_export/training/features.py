@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from bitfit_export.errors import DataError
 from bitfit_export.task_model import IGNORED, pad_features
 from bitfit_export.training import metrics
 from bitfit_export.training.rows import Rows
@@ -45,7 +46,8 @@ def encode_rows(
         stride: tokens that two neighbouring windows of a span task's context share; by default a third of `max_length`.
 
     Raises:
-        UsageError: a stride that leaves no room for a question.
+        UsageError: a stride or a `max_length` that leaves no room for a question.
+        DataError: a text without any token, of a tokenizer that adds none.
     """
     if spec.problem_type == "token":
         return EncodedWords(spec, rows, tokenizer, max_length)
@@ -62,6 +64,12 @@ class EncodedSentences:
         self._labels = rows.labels
         columns = [list(column) for column in zip(*rows.texts, strict=True)]
         encoded = tokenizer(*columns, truncation=True, max_length=max_length)
+        if [] in encoded["input_ids"]:
+            number = encoded["input_ids"].index([]) + 1
+            raise DataError(
+                f"row {number} has no token: its text is empty, and this model's tokenizer adds no token of its own",
+                hint="leave rows without a text out",
+            )
         self.features: list[dict[str, Any]] = [
             {name: encoded[name][index] for name in encoded} | {"labels": label}
             for index, label in enumerate(rows.labels)

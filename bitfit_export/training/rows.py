@@ -10,7 +10,7 @@ import numpy as np
 
 from bitfit_export.errors import DataError
 from bitfit_export.training.tables import Table
-from bitfit_export.training.tasks import TaskSpec, is_integer, is_number, label_name
+from bitfit_export.training.tasks import GLUE_TASKS, TaskSpec, is_integer, is_number, label_name
 
 __all__ = ["Rows", "check_columns", "check_label_kinds", "convert", "label_values"]
 
@@ -75,6 +75,8 @@ def _check_label(table: Table, number: int, label: object, label_column: str) ->
         raise DataError(f"{table.at(number)} has no label; expected a value in {label_column!r}")
     if isinstance(label, bool) or not isinstance(label, int | float | str):
         raise DataError(f"{table.at(number)}: the label {label!r} is neither a number nor a name")
+    if isinstance(label, str):
+        _check_characters(table, number, label, "the label")
 
 
 def label_values(table: Table, label_column: str) -> Iterator[tuple[int, Any]]:
@@ -154,13 +156,16 @@ def _words(table: Table, number: int, row: Mapping[str, object], columns: tuple[
 def _text(table: Table, number: int, text: object, column: str) -> str:
     if not isinstance(text, str):
         raise DataError(f"{table.at(number)}: {column!r} is {text!r}; expected a string")
+    _check_characters(table, number, text, repr(column))
+    return text
+
+
+def _check_characters(table: Table, number: int, text: str, what: str) -> None:
+    """JSON can escape half of a surrogate pair, which no tokenizer takes and no file can hold."""
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair, which no tokenizer takes
-        raise DataError(
-            f"{table.at(number)}: {column!r} holds a lone surrogate at character {error.start + 1}"
-        ) from error
-    return text
+    except UnicodeEncodeError as error:
+        raise DataError(f"{table.at(number)}: {what} holds a lone surrogate at character {error.start + 1}") from error
 
 
 def _answers(table: Table, number: int, value: Any, context: str) -> list[tuple[int, str]]:
@@ -181,7 +186,7 @@ def _answers(table: Table, number: int, value: Any, context: str) -> list[tuple[
             hint="leave questions without an answer out; span tasks always answer",
         )
     for text, start, there in found:
-        if not text or there != text:
+        if not text or start < 0 or there != text:
             raise DataError(
                 f"{table.at(number)}: the answer {text!r} does not stand at character {start} of the context"
             )
@@ -216,7 +221,9 @@ def _label_finder(table: Table, spec: TaskSpec) -> Callable[[int, object], int]:
         if label_name(value) == "-1":
             hint = "-1 marks a row without a label, as in GLUE's test split: use the validation split"
         elif isinstance(value, float):
-            hint = "write label ids as whole numbers"
+            hint = "write label ids as whole numbers; --problem-type regression where they are no ids"
+        elif spec.name not in GLUE_TASKS:
+            hint = "--labels names all of them, those too that no training row has"
         raise DataError(f"{table.at(number)}: the label {value!r} is none of {spec.name}'s labels: {known}", hint=hint)
 
     return find

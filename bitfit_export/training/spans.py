@@ -117,7 +117,12 @@ def _windows(
     texts: Sequence[tuple[str, ...]], first_row: int, tokenizer: Any, max_length: int, stride: int
 ) -> Iterator[tuple[dict[str, Any], Window]]:
     """Each window of each text with what the model is fed for it."""
-    room = min(_MAX_QUESTION_TOKENS, max_length // 2 - tokenizer.num_special_tokens_to_add(pair=True))
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    room = min(_MAX_QUESTION_TOKENS, max_length // 2 - special)
+    if room < 1:
+        raise UsageError(
+            f"--max-length is {max_length}, expected at least {2 * (special + 1)} for question and context"
+        )
     encoded = tokenizer(
         _cut([question for question, _ in texts], tokenizer, room),
         [context for _, context in texts],

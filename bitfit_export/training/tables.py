@@ -21,6 +21,8 @@ __all__ = ["HUB_DATASET", "Splits", "Table", "read_files", "read_folder", "read_
 
 HUB_DATASET = "nyu-mll/glue"
 _TRAIN = ("train",)
+#: Characters of a CSV field: the largest C long of every platform, in place of 128 KiB.
+_MAX_FIELD = 2**31 - 1
 #: A task that is judged on several validation sets: the first one chooses the best epoch, the others are reported too.
 _VALIDATION_SETS = {"mnli": ("matched", "mismatched")}
 
@@ -188,6 +190,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    csv.field_size_limit(_MAX_FIELD)
     reader = csv.reader((line for _, line in _lines(path)), strict=True)
 
     def rows() -> Iterator[tuple[int, list[str]]]:

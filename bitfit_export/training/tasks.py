@@ -179,6 +179,8 @@ def _infer_labels(values: Sequence[object], where: str) -> tuple[str, ...]:
     if fractional is not None:
         raise DataError(f"{where} has the label {fractional!r}; expected names or whole numbers")
     names = {label_name(value) for value in values}
+    if not names:
+        raise DataError(f"{where} has no label at all; expected two or more")
     numeric = all(is_integer(name) for name in names)
     if numeric and min(map(int, names)) < 0:
         raise DataError(

@@ -128,12 +128,33 @@ def test_a_series_is_narrowed(protocol: Protocol) -> None:
         ('{"experiments": {"table9": {}}}', "table9"),
         ('{"experiments": {"table3": {"rounds": [{"tasks": ["cola"]}]}}}', "seeds"),
         ('{"experiments": []}', "form"),
+        ('{"settings": {"epochs": "8"}}', 'epochs "8", expected whole numbers'),
+        ('{"settings": {"max_length": null}}', "max_length null"),
+        ('{"settings": {"bf16": "false"}}', "expected true or false"),
+        ('{"settings": {"epochs": true}}', "epochs true"),
+        ('{"methods": {"full": {"learning_rate": "1e-3"}}}', 'learning_rate "1e-3", expected numbers'),
+        ('{"methods": {"full": {"learning_rate": []}}}', "learning_rate"),
+        ('{"methods": {"full": {"learning_rate": [1e-3, "2e-3"]}}}', "learning_rate"),
+        ('{"experiments": {"table3": {"methods": "bitfit"}}}', 'methods "bitfit", expected a list of text'),
+        ('{"experiments": {"table3": {"rounds": [{"tasks": "cola", "seeds": [0]}]}}}', "tasks"),
+        ('{"experiments": {"table3": {"sizes": [100]}}}', "sizes of an experiment that has none"),
+        ('{"experiments": {"figure2": {"shares": [0.1]}}}', "shares of an experiment that has none"),
+        ('{"experiments": {"figure2": {"sizes": [0]}}}', "sizes"),
+        ('{"experiments": {"data-size": {"shares": [10, 100]}}}', "shares above 0 up to 1"),
     ],
 )
 def test_a_file_that_is_no_protocol_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "protocol.json").write_text(text)
     with pytest.raises(UsageError, match=message):
         read_protocol(tmp_path / "protocol.json")
+
+
+def test_what_may_be_left_to_the_trainer_may_be_null(tmp_path: Path, tiny_base: BaseModel) -> None:
+    settings = {"learning_rate": None, "patience": None, "stride": None, "train_rows": None, "epochs": 2}
+    (tmp_path / "protocol.json").write_text(json.dumps({"settings": settings}))
+    protocol = read_protocol(tmp_path / "protocol.json")
+    (trial,) = protocol.trials(protocol.experiments["figure1"], tiny_base)
+    assert (trial.learning_rate, trial.settings.epochs) == (4e-4, 2)
 
 
 def test_a_protocol_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bitfit_export.errors import MissingExtraError
+from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.experiments import Laboratory, LaboratoryOptions, run_trials
-from bitfit_export.experiments.ray_engine import RayOptions, run_trials_on_ray
+from bitfit_export.experiments.ray_engine import RayOptions, check_resources, run_trials_on_ray
 
 from .test_engine import Diary, trial
 
@@ -34,3 +34,18 @@ def test_without_ray_the_extra_is_named(laboratory: Laboratory, monkeypatch: pyt
     with pytest.raises(MissingExtraError) as caught:
         run_trials_on_ray(laboratory, [trial()], Diary(), RayOptions())
     assert "bitfit-export[ray]" in str(caught.value)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"cpus_per_trial": -1}, "cpus"), ({"gpus_per_trial": -0.5}, "gpus")])
+def test_less_than_nothing_is_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=f"--{message}-per-trial is"):
+        RayOptions(**options)
+
+
+def test_a_trial_that_this_machine_has_no_room_for_is_refused() -> None:
+    found = {"CPU": 2.0}
+    check_resources(found, RayOptions(cpus_per_trial=2))
+    with pytest.raises(UsageError, match="--cpus-per-trial is 4, and this machine has 2"):
+        check_resources(found, RayOptions(cpus_per_trial=4))
+    with pytest.raises(UsageError, match=r"--gpus-per-trial is 0\.5, and this machine has 0"):
+        check_resources(found, RayOptions(gpus_per_trial=0.5))

@@ -10,7 +10,7 @@ import pytest
 from bitfit_export.experiments import Trial, TrialResult, summarise
 from bitfit_export.experiments.reproduce import Report, Round, Series
 from bitfit_export.experiments.reproduce.changes import mean_by_term, report_changes
-from bitfit_export.experiments.reproduce.context import Context
+from bitfit_export.experiments.reproduce.context import Context, method_title
 from bitfit_export.experiments.reproduce.sizes import report_shares, report_sizes
 from bitfit_export.experiments.reproduce.tables import report_gap, report_methods
 from bitfit_export.experiments.trial import parse_method
@@ -102,6 +102,12 @@ def test_mnli_has_two_columns() -> None:
     assert row == ["BitFit", "0.11%", "80.0", "70.0", "75.0"]
 
 
+def test_mnli_without_its_mismatched_genres_has_one_column() -> None:
+    trial = make_trial("mnli", "bitfit", 0)
+    context = Context("tiny", series(("bitfit",), ("mnli",), (0,)), [trial], [make_result(trial, 0.8)])
+    assert cells(report_methods(context))[0] == ["tiny", "% Param", "MNLI accuracy"]
+
+
 def test_a_gap_is_the_training_rows_less_the_validation_rows() -> None:
     trials = [make_trial("mrpc", "full", seed) for seed in (0, 1)]
     metrics = [{"f1": 0.8, "train_f1": 0.9}, {"f1": 0.7, "train_f1": 1.0}]
@@ -139,6 +145,14 @@ def test_changes_are_means_over_seeds_and_layers() -> None:
     assert mean_by_term(CHANGES)["b_q"] == pytest.approx(0.3)
 
 
+def test_changes_of_some_bias_terms_have_a_row_of_their_own() -> None:
+    trials = [make_trial("rte", method, 0) for method in ("bitfit", "b_q")]
+    results = [make_result(trials[1], 0.5, bias_changes=CHANGES)]
+    report = report_changes(Context("tiny", series(("bitfit", "b_q"), ("rte",), (0,)), trials, results))
+    assert [row[0] for row in cells(report)[2:]] == ["RTE, BitFit", "RTE, b_q"]
+    assert list(report.plots) == ["-rte-b_q"]
+
+
 def test_bias_terms_keep_the_models_order_in_a_file() -> None:
     result = make_result(make_trial("rte", "bitfit", 0), 0.5, bias_changes=CHANGES)
     again = TrialResult.from_json(json.loads(canonical_json(result.as_json())))
@@ -159,6 +173,22 @@ def test_squad_by_the_number_of_training_rows() -> None:
         ["SQuAD F1", "Full-FT", "not trained", "not trained"],
     ]
     assert report.plots[""]("png").startswith(b"\x89PNG")
+
+
+def test_another_task_by_the_number_of_training_rows_has_its_own_metric() -> None:
+    trial = make_trial("mrpc", "bitfit", 0, train_rows=500)
+    plan = series(("bitfit",), ("mrpc",), (0,), sizes=(500,))
+    report = report_sizes(Context("tiny", plan, [trial], [make_result(trial, 0.5)]))
+    assert cells(report)[2:] == [["MRPC F1", "BitFit", "50.0"]]
+
+
+def test_every_method_has_a_line_of_its_own_look() -> None:
+    methods = ("full", "bitfit", "b_q", "b_m2", "frozen", "rand-uniform", "adapters")
+    trials = [make_trial("squad", method, 0, train_rows=500) for method in methods]
+    results = [make_result(trial, 0.5, metrics={"f1": 0.5, "exact_match": 0.25}) for trial in trials]
+    plan = series(methods, ("squad",), (0,), sizes=(500,))
+    drawn = report_sizes(Context("tiny", plan, trials, results)).plots[""]("svg").decode()
+    assert all(f"<!-- {method_title(method)} -->" in drawn for method in methods)
 
 
 def test_without_a_result_there_is_nothing_to_draw() -> None:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from tokenizers.processors import TemplateProcessing
 
 from bitfit_export.base_models import BaseModel
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import UsageError
+from bitfit_export.errors import DataError, UsageError
 from bitfit_export.task_model import merged_model
 from bitfit_export.training import TrainingSettings, evaluate, train_task
 from bitfit_export.training.data import Rows, TaskData
+from bitfit_export.training.features import encode_rows
 from bitfit_export.training.tasks import OWN_METRICS, TaskSpec
 from bitfit_export.training.trainer import choose_head
 from tests.families import tiny_base as family_base
@@ -213,3 +216,14 @@ def test_other_families_learn_tokens_too(tmp_path: Path, family: str, problem_ty
     delta = delta_of(family_base(family), make_data(problem_type), dataclasses.replace(QUICK, epochs=1), tmp_path)
     assert delta.config.pooling == "tokens"
     assert all(np.abs(value).max() > 0 for name, value in delta.biases.items() if "k_lin" not in name)
+
+
+def test_a_text_without_any_token_is_refused(minilm_folder: Path) -> None:
+    """BERT's tokenizer adds [CLS] and [SEP]; one of a decoder adds nothing."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder)
+    spec = TaskSpec("own", "single_label", ("text",), "label", ("a", "b"), ("accuracy",))
+    rows = Rows([("good",), ("",)], [0, 1])
+    assert len(encode_rows(spec, rows, tokenizer, max_length=8).features[1]["input_ids"]) == 2
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    with pytest.raises(DataError, match="row 2 has no token"):
+        encode_rows(spec, rows, tokenizer, max_length=8)

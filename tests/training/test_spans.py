@@ -31,6 +31,13 @@ def encoded(wordpiece: Any) -> EncodedSpans:
     return EncodedSpans(SPEC, ROWS, wordpiece, max_length=32, stride=8)
 
 
+def test_a_window_without_room_for_a_question_is_refused(wordpiece: Any) -> None:
+    """[CLS] and two [SEP] are a window's own; half of it is for the context."""
+    with pytest.raises(UsageError, match="--max-length is 7, expected at least 8"):
+        EncodedSpans(SPEC, ROWS, wordpiece, max_length=7, stride=0)
+    assert EncodedSpans(SPEC, ROWS, wordpiece, max_length=8, stride=0).windows
+
+
 def test_a_long_context_is_read_in_windows_that_overlap(encoded: EncodedSpans, wordpiece: Any) -> None:
     assert [window.row for window in encoded.windows] == [0, 1, 1, 1]
     assert all(len(feature["input_ids"]) <= 32 for feature in encoded.features)

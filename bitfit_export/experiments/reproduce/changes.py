@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from bitfit_export.bias_terms import PAPER_NAMES, select_bias_terms
 from bitfit_export.change_plot import draw_grid, lay_out
 from bitfit_export.errors import UsageError
-from bitfit_export.experiments.reproduce.context import NOT_TRAINED, Context, task_title
+from bitfit_export.experiments.reproduce.context import NOT_TRAINED, Context, method_title, task_title
 from bitfit_export.experiments.reproduce.report import Report, markdown_table
 from bitfit_export.experiments.summary import best_score
 
@@ -25,21 +26,23 @@ def report_changes(context: Context) -> Report:
     rows: list[list[str]] = []
     data: dict[str, Any] = {}
     plots = {}
-    for task in context.series.tasks:
-        changes = _changes(context, task)
+    several = len(context.series.methods) > 1
+    for task, method in itertools.product(context.series.tasks, context.series.methods):
+        name = f"{task}-{method}" if several else task
+        title = f"{task_title(task)}, {method_title(method)}" if several else task_title(task)
+        changes = _changes(context, task, method)
         by_term = mean_by_term(changes)
-        rows.append([task_title(task), *(_cell(by_term.get(term)) for term in PAPER_NAMES)])
-        data[task] = {"changes": changes, "mean_by_term": by_term} if changes else {"status": NOT_TRAINED}
+        rows.append([title, *(_cell(by_term.get(term)) for term in PAPER_NAMES)])
+        data[name] = {"changes": changes, "mean_by_term": by_term} if changes else {"status": NOT_TRAINED}
         if changes:
-            title = f"{task_title(task)} on {context.model}"
-            plots[f"-{task}"] = functools.partial(draw_grid, lay_out(changes), title)
+            plots[f"-{name}"] = functools.partial(draw_grid, lay_out(changes), f"{title} on {context.model}")
     header = [f"change on {context.model}, x 1000", *PAPER_NAMES]
     return Report(markdown_table(header, rows), {"tasks": data}, plots)
 
 
-def _changes(context: Context, task: str) -> dict[str, float]:
+def _changes(context: Context, task: str, method: str) -> dict[str, float]:
     """Bias term -> change, the mean over seeds, at the best learning rate, in the model's order."""
-    results = context.results_of(task, "bitfit")
+    results = context.results_of(task, method)
     best = best_score(results)
     if best is None:
         return {}

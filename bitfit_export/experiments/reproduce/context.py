@@ -139,6 +139,10 @@ class Context:
         found = next((result.metric for result in self.results if result.trial.task == task), None)
         return found or (GLUE_TASKS[task].metrics[0] if task in GLUE_TASKS else None)
 
+    def metrics_of(self, task: str) -> set[str]:
+        """Every metric that some result of the task has; none where it has no result."""
+        return {metric for result in self.results if result.trial.task == task for metric in result.metrics}
+
     def share_trained(self, method: str) -> float | None:
         """The share of the base's parameters that a method trains; None where it has no result."""
         result = next((result for result in self.results if result.trial.method == method), None)

@@ -39,7 +39,18 @@ from bitfit_export.training.settings import MAX_EPOCHS, TrainingSettings
 __all__ = ["PAPER", "Protocol", "Round", "Series", "read_protocol"]
 
 _OF_TRIALS = ("train_rows", "validation_rows", "scored_train_rows")
-_SETTINGS = {each.name for each in fields(TrainingSettings)} - {"method", "bias_terms", "seed"} | set(_OF_TRIALS)
+#: Name of a setting -> its type.
+_SETTINGS: Mapping[str, type] = {
+    **{
+        each.name: int if each.default is None else type(each.default)
+        for each in fields(TrainingSettings)
+        if each.name not in ("method", "bias_terms", "seed")
+    },
+    "learning_rate": float,
+    **dict.fromkeys(_OF_TRIALS, int),
+}
+#: Settings that may be null.
+_OPTIONAL = ("learning_rate", "stride", "patience", "train_rows", "validation_rows")
 _GLUE = ("rte", "mrpc", "stsb", "cola", "sst2", "qnli", "qqp", "mnli")
 _SEEDS = tuple(range(5))
 _ROWS = (
@@ -213,7 +224,7 @@ def _protocol(root: Mapping[str, Any]) -> Protocol:
     _check_names("a protocol", root, ("settings", "tasks", "methods", "experiments"))
     _check_names("experiments", root.get("experiments", {}), PAPER.experiments)
     for part in (root.get("settings", {}), *root.get("tasks", {}).values(), *root.get("methods", {}).values()):
-        _check_names("settings", part, _SETTINGS)
+        _check_settings(part)
     series = {name: _series(value, PAPER.experiments[name]) for name, value in root.get("experiments", {}).items()}
     return Protocol(
         root.get("settings", {}), root.get("tasks", {}), root.get("methods", {}), {**PAPER.experiments, **series}
@@ -222,16 +233,50 @@ def _protocol(root: Mapping[str, Any]) -> Protocol:
 
 def _series(value: Mapping[str, Any], usual: Series) -> Series:
     _check_names("an experiment", value, [each.name for each in fields(Series)])
-    _check_names("settings", value.get("settings", {}), _SETTINGS)
-    rounds = [Round(tuple(each["tasks"]), tuple(each["seeds"])) for each in value.get("rounds", ())]
-    sized = "sizes" in value or "shares" in value
+    _check_settings(value.get("settings", {}))
+    for name in ("sizes", "shares"):
+        if name in value and not getattr(usual, name):
+            raise DataError(f"{name} of an experiment that has none")
+    rounds = [Round(_list("tasks", each, str), _list("seeds", each, int)) for each in value.get("rounds", ())]
+    sizes, shares = _list("sizes", value, int, usual.sizes), _list("shares", value, float, usual.shares)
+    if any(size < 1 for size in sizes) or not all(0 < share <= 1 for share in shares):
+        raise DataError(f"sizes {sizes} and shares {shares}, expected numbers of rows, and shares above 0 up to 1")
     return Series(
-        methods=tuple(value.get("methods", usual.methods)),
+        methods=_list("methods", value, str, usual.methods),
         rounds=tuple(rounds) or usual.rounds,
-        sizes=tuple(value.get("sizes", ())) if sized else usual.sizes,
-        shares=tuple(value.get("shares", ())) if sized else usual.shares,
+        sizes=sizes,
+        shares=shares,
         settings=value.get("settings", {}),
     )
+
+
+def _list(name: str, part: Mapping[str, Any], kind: type, usual: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
+    """A list of the protocol, with something in it."""
+    if usual is not None and name not in part:
+        return usual
+    found = part[name]
+    if not isinstance(found, list) or not found or not all(_is(kind, each) for each in found):
+        raise DataError(f"{name} {json.dumps(found)}, expected a list of {_KINDS[kind]}")
+    return tuple(found)
+
+
+def _check_settings(found: Mapping[str, Any]) -> None:
+    _check_names("settings", found, _SETTINGS)
+    for name, value in found.items():
+        kind, unset = _SETTINGS[name], value is None and name in _OPTIONAL
+        several = name == "learning_rate" and isinstance(value, list) and value
+        if not unset and not all(_is(kind, each) for each in (value if several else [value])):
+            raise DataError(f"settings with {name} {json.dumps(value)}, expected {_KINDS[kind]}")
+
+
+_KINDS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "text"}
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Whether a value from JSON is of a type; a whole number is a number, too, and true is neither."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def _check_names(what: str, found: Mapping[str, Any], known: Any) -> None:

@@ -5,6 +5,7 @@ against the share of training rows and against training time.
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["report_shares", "report_sizes"]
 
 _SPAN_METRICS = ("exact_match", "f1")
+_STYLES = ("-", "--", ":")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -50,8 +52,7 @@ def report_sizes(context: Context) -> Report:
     data: list[dict[str, Any]] = []
     panels: list[_Panel] = []
     for task in context.series.tasks:
-        metrics = _SPAN_METRICS if context.metric_of(task) in (None, *_SPAN_METRICS) else (context.metric_of(task),)
-        for metric in metrics:
+        for metric in _metrics(context, task):
             lines = []
             for method in context.series.methods:
                 cells = [context.cell(task, method, metric, size=size) for size in sizes]
@@ -63,6 +64,12 @@ def report_sizes(context: Context) -> Report:
             panels.append(_Panel(f"{title} on {context.model}", "training rows", lines, logarithmic=True))
     text = markdown_table(["", "training rows", *(f"{size:,}" for size in sizes)], rows)
     return Report(text, {"rows": data}, _plots({"": panels}))
+
+
+def _metrics(context: Context, task: str) -> Sequence[str | None]:
+    """Those of a span task, which a task of which nothing is known is taken for, or the task's first one."""
+    known, metric = context.metrics_of(task), context.metric_of(task)
+    return _SPAN_METRICS if known.issuperset(_SPAN_METRICS) or metric is None else (metric,)
 
 
 def report_shares(context: Context) -> Report:
@@ -134,9 +141,11 @@ def _figure(panels: Sequence[_Panel]) -> Figure:
 
 
 def _draw(axes: Axes, panel: _Panel) -> None:
-    for line, colour in zip(panel.lines, _COLOURS, strict=False):
+    looks = itertools.cycle(itertools.product(_STYLES, _COLOURS))
+    for line, (style, colour) in zip(panel.lines, looks, strict=False):
         percent = [100 * value for value in line.mean], [100 * value for value in line.std]
-        axes.errorbar(line.x, percent[0], yerr=percent[1], color=colour, marker="o", capsize=3, label=line.name)
+        look = f"o{style}"
+        axes.errorbar(line.x, percent[0], yerr=percent[1], fmt=look, color=colour, capsize=3, label=line.name)
     if panel.logarithmic:
         axes.set_xscale("log")
         places = sorted({place for line in panel.lines for place in line.x})

@@ -41,7 +41,9 @@ def _columns(context: Context) -> Iterator[tuple[str, str | None, str]]:
         yield task, metric, task_title(task) + shown
         if task in _SECOND_SETS and metric is not None:
             end, prefix = _SECOND_SETS[task]
-            yield task, prefix + metric, f"{task_title(task)}-{end}{shown}"
+            results = context.metrics_of(task)
+            if not results or prefix + metric in results:
+                yield task, prefix + metric, f"{task_title(task)}-{end}{shown}"
 
 
 def _average(cells: list[Cell]) -> float | None:

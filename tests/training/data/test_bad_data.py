@@ -67,6 +67,12 @@ def test_bad_own_labels(tmp_path: Path, train, dev, message: str) -> None:
         own(tmp_path, train, dev)
 
 
+def test_a_label_that_only_the_dev_set_has_can_be_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="hint: --labels names all of them"):
+        own(tmp_path, ["a", "b"], ["c"])
+    assert own(tmp_path, ["a", "b"], ["c"], labels=["a", "b", "c"]).validation.labels == [2]
+
+
 def test_labels_of_two_kinds_in_glue(tmp_path: Path) -> None:
     fails("labels of two kinds", "sst2", write_raw(tmp_path, JSON_ROW % '"positive"' + JSON_ROW % 1))
 
@@ -83,6 +89,7 @@ def test_single_label_wanted_fractions_found(tmp_path: Path) -> None:
         ('{"sentence": 5, "label": 0}', "line 1: 'sentence' is 5; expected a string"),
         ('{"sentence": ["a", "b"], "label": 0}', "line 1: 'sentence' is .* expected a string"),
         (r'{"sentence": "a\ud800", "label": 0}', "line 1: 'sentence' holds a lone surrogate at character 2"),
+        (r'{"sentence": "a", "label": "a\ud800"}', "line 1: the label holds a lone surrogate at character 2"),
         ('{"text": "a", "label": 0}', "line 1 has no column 'sentence'; found text, label; needed sentence, label"),
         ('{"sentence": "a", "gold": 0}', "line 1 has no column 'label'; found sentence, gold"),
         ('{"sentence": "a", "label": 0', "line 1 is not JSON"),

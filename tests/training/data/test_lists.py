@@ -108,6 +108,18 @@ def test_bad_token_rows(tmp_path: Path, row: dict[str, Any], message: str) -> No
         load_task_data("own", data=tmp_path)
 
 
+def test_rows_without_any_label(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", [{"sentence": "a", "labels": []}] * 2)
+    write_rows(tmp_path / "dev.jsonl", [{"sentence": "a", "labels": []}])
+    with pytest.raises(DataError, match="has no label at all"):
+        load_task_data("own", data=tmp_path)
+
+
+def test_a_span_task_has_no_labels_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="labels given for a span task"):
+        load(tmp_path, [QUESTION], labels=["a", "b"])
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
@@ -115,6 +127,7 @@ def test_bad_token_rows(tmp_path: Path, row: dict[str, Any], message: str) -> No
         ({"text": [], "answer_start": []}, "line 1 has no answer"),
         ([{"text": "Broncos", "answer_start": 5}], "the answer 'Broncos' does not stand at character 5"),
         ([{"text": "", "answer_start": 5}], "the answer '' does not stand at character 5"),
+        ([{"text": QUESTION["context"][-9:-4], "answer_start": -9}], "does not stand at character -9"),
         ([{"text": "Broncos"}], "expected a list of objects with text and answer_start"),
         ("Broncos", "expected a list of objects with text and answer_start"),
         (None, "expected a list of objects with text and answer_start"),
