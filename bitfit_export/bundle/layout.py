@@ -183,6 +183,10 @@ def _check_head(entries: tuple[HeadEntry, ...]) -> None:
                 f"the head tensor {entry.name} has shape {entry.shape}, expected 1 to {MAX_HEAD_RANK} dimensions, "
                 f"each a positive integer or {LABELS!r}"
             )
+        if math.prod(dimension for dimension in entry.shape if isinstance(dimension, int)) > _UINT32_MAX:
+            raise BundleError(
+                f"the head tensor {entry.name} has shape {entry.shape}, expected at most {_UINT32_MAX} values a label"
+            )
 
 
 def _check_names(names: Sequence[str], what: str) -> None:

@@ -11,6 +11,7 @@ example: bitfit run bundles/minilm-l6 --task sst2 --text "What a lovely day"
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -54,6 +55,8 @@ class _Question:
 def run(options: argparse.Namespace) -> int:
     if bool(options.text) == bool(options.input):
         raise UsageError("expected either --text or --input", hint="bitfit run BUNDLE --task T --text 'some text'")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's own encoding
     asked = _from_words(options) if options.text else None
     session = BiasSession(options.bundle, threads=options.threads)
     for path in options.row:
@@ -63,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         questions = iter(source)
         while batch := list(islice(questions, _BATCH)):
             for answer in _answer(session, batch, truncate=options.truncate):
-                print(json.dumps(answer, ensure_ascii=False))
+                print(json.dumps(answer, ensure_ascii=False, allow_nan=False))
             answered += len(batch)
     if not answered:
         raise InputError(f"{options.input} has no rows, expected a JSON object a line")
@@ -123,7 +126,7 @@ def _read_lines(name: str, stream: Iterable[bytes], task: str | None) -> Iterato
         where = f"line {number} of {name}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is no JSON: {error}") from error
         if not isinstance(row, dict):
             raise InputError(f"{where} is a {type(row).__name__}, expected an object")

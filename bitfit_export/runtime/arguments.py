@@ -39,6 +39,12 @@ def check_name(name: str) -> str:
     return name
 
 
+#: The largest number that ONNX Runtime takes for a count, a C int.
+_INT_MAX = 2**31 - 1
+
+
 def check_positive(what: str, value: int) -> None:
     if type(value) is not int or value < 1:
         raise UsageError(f"{what} is {value!r}, expected 1 or more")
+    if value > _INT_MAX:
+        raise UsageError(f"{what} is {value}, expected at most {_INT_MAX}")

@@ -28,7 +28,7 @@ from bitfit_export.runtime.predictions import (
 from bitfit_export.runtime.store import LoadedTask
 from bitfit_export.runtime.tokenizer import Text, TextEncoder, TokenIds
 
-__all__ = ["Piece", "Result", "cut_pieces", "join_results", "output_of", "read_piece"]
+__all__ = ["Piece", "Result", "cut_pieces", "join_results", "numbered", "output_of", "read_piece"]
 
 #: What is known of one text after one piece of it, and at the end: labels, answers, or the words with theirs.
 Result: TypeAlias = list[Prediction] | list[Answer] | list[WordLabel]
@@ -87,14 +87,17 @@ def cut_pieces(
             continue
         items: Any = [texts[row] for row in chosen]
         found: Sequence[Sequence[TokenIds | AlignedTokens]]
-        with _numbered(chosen):
+        with numbered(chosen):
             if kind == "span":
                 found = encoder.windows(items, max_length=max_length)
             elif kind == "token":
                 found = [[each] for each in encoder.align(items, max_length=max_length, truncate=truncate)]
             else:
                 found = [[each] for each in encoder.tokenize(items, max_length=max_length, truncate=truncate)]
-        pieces += [Piece(row, tokens) for row, windows in zip(chosen, found, strict=True) for tokens in windows]
+        for row, windows in zip(chosen, found, strict=True):
+            if not all(tokens.ids for tokens in windows):
+                raise InputError("has no token, expected at least one", row=row)
+            pieces += [Piece(row, tokens) for tokens in windows]
     return pieces
 
 
@@ -114,11 +117,21 @@ def read_piece(
         values: the task's output: [labels], or [tokens and padding, labels] for a token or span task.
         answers: how many answers to look for in a context.
         max_tokens: the longest of these.
+
+    Raises:
+        InputError: logits that are no numbers, which no answer can be made of.
     """
-    if task.problem_type not in ("token", "span"):
-        return rank_labels(task, values[: task.label_count])
+    by_token = task.problem_type in ("token", "span")
+    logits = values[: len(piece.tokens.ids), : task.label_count] if by_token else values[: task.label_count]
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"has logits that are no finite numbers from the task {task.name}",
+            row=piece.row,
+            hint=f"its biases may be too large for the model; bitfit verify compares the task {task.name} with PyTorch",
+        )
+    if not by_token:
+        return rank_labels(task, logits)
     tokens = cast(AlignedTokens, piece.tokens)
-    logits = values[: len(tokens.ids), : task.label_count]
     if task.problem_type == "token":
         return list(label_words(task, logits, tokens, cast("str | list[str]", text)))
     return find_answers(logits, tokens, text[1], max_tokens=max_tokens, count=answers)
@@ -133,7 +146,7 @@ def join_results(task: LoadedTask, results: Sequence[Result]) -> Result:
 
 
 @contextmanager
-def _numbered(rows: Sequence[int]) -> Iterator[None]:
+def numbered(rows: Sequence[int]) -> Iterator[None]:
     """Errors about a row of a part of the texts name it by its place among all of them."""
     try:
         yield

@@ -17,7 +17,7 @@ from bitfit_export.runtime.alignment import AlignedTokens
 from bitfit_export.runtime.arguments import as_names, check_labels, check_name, check_positive
 from bitfit_export.runtime.inputs import InputLimits
 from bitfit_export.runtime.model import TOKEN_LOGITS, FrozenModel
-from bitfit_export.runtime.pieces import Piece, Result, cut_pieces, join_results, output_of, read_piece
+from bitfit_export.runtime.pieces import Piece, Result, cut_pieces, join_results, numbered, output_of, read_piece
 from bitfit_export.runtime.predictions import Answer, Prediction, WordLabel
 from bitfit_export.runtime.row_feeds import RowFeeds
 from bitfit_export.runtime.store import Lease, LoadedTask, TaskStore
@@ -285,7 +285,8 @@ class BiasSession:
         self, pieces: Sequence[Piece], tasks: Sequence[LoadedTask], lease: Lease, *, one_task: bool
     ) -> list[Float32Array]:
         """For each piece the output that its task's answers are in."""
-        text = self._limits.check(**self._pad([piece.tokens for piece in pieces]))
+        with numbered([piece.row for piece in pieces]):
+            text = self._limits.check(**self._pad([piece.tokens for piece in pieces]))
         feeds = lease.feeds(None if one_task else [piece.row for piece in pieces])
         names = [output_of(tasks[piece.row]) for piece in pieces]
         outputs = self._model.run(text, feeds, sorted(set(names)))

@@ -107,6 +107,11 @@ class TestRefused:
         with pytest.raises(BundleError, match="1 to 3 dimensions"):
             replace(LAYOUT, head=(HeadEntry("head.weight", shape),))
 
+    @pytest.mark.parametrize("shape", [(2**31, 2), (LABELS, 2**16, 2**16)])
+    def test_head_of_more_values_than_a_row_can_count(self, shape: tuple[Any, ...]) -> None:
+        with pytest.raises(BundleError, match="at most 4294967295 values a label"):
+            replace(LAYOUT, head=(HeadEntry("head.weight", shape),))
+
     def test_more_than_16_head_tensors(self) -> None:
         entries = tuple(HeadEntry(f"head.{index}", (1,)) for index in range(17))
         assert len(replace(LAYOUT, head=entries[:16]).head) == 16

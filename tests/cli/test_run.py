@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,7 @@ def test_a_row_that_its_task_can_not_take(
         ("\n\n", "has no rows"),
         ('{"text": "a"}\n{"text": ', "line 2 of rows.jsonl is no JSON"),
         ("[1]", "line 1 of rows.jsonl is a list, expected an object"),
+        ("[" * 100_000, "line 1 of rows.jsonl is no JSON"),
         ('{"words": "a"}', "line 1 of rows.jsonl has words, expected text"),
         ('{"text": 5}', "line 1 of rows.jsonl has text, expected text"),
         ('{"text": "a"}\n{"text": "a", "task": "poetry"}', "'poetry' is not loaded"),
@@ -185,6 +187,13 @@ def test_bad_words_are_one_clear_error(bitfit: Bitfit, tiny_bundle: Path, words:
     done = bitfit("run", tiny_bundle, *words)
     assert (done.status, done.out) == (2, "")
     assert message in done.err
+
+
+def test_answers_are_utf8_whatever_the_terminal_says(kinds_bundle: Path) -> None:
+    command = [sys.executable, "-m", "bitfit_export", "run", kinds_bundle, "--task", "tags", "--text", "naïve"]
+    done = subprocess.run(command, capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert '"word": "naïve"' in done.stdout.decode("utf-8")
 
 
 def test_a_long_text_is_cut_when_asked_for(bitfit: Bitfit, tiny_bundle: Path) -> None:

@@ -144,6 +144,10 @@ def refused_rows(row: BiasRow, data: bytes) -> dict[str, tuple[RowFault, bytes]]
         "one value": (RowFault.WRONG_LAYOUT, encode_row(replace(row, biases=row.biases[:-1]))),
         "no head": (RowFault.BAD_HEAD, encode_row(replace(row, head=()))),
         "three labels": (RowFault.BAD_LABEL_COUNT, encode_row(replace(row, labels=3))),
+        "labels without values": (
+            RowFault.BAD_LABEL_COUNT,
+            encode_row(replace(row, labels=4_000_000_000, head=tuple(tensor[:0] for tensor in row.head))),
+        ),
     }
 
 

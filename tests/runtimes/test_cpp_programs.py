@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bitfit_export.bundle import decode_row
+from bitfit_export.bundle import decode_row, encode_row
 from bitfit_export.runtime import BiasSession
 from tests.conftest import compile_shipped, real_data, real_rows
 from tests.runtimes.conftest import CLANG_TARGETS, CMAKE, CPP, GetBundle, build, build_by_clang, run
@@ -100,6 +101,10 @@ class TestBitfitRun:
             (["--task", "tags", "--input", "-"], '{"tokens": "Ada"}'),
             (["--task", "score", "--text", "x", "--row", "/nowhere"], ""),
             (["--task", "score"], ""),
+            (["--task", "score", "--text", "x", "--threads", "2abc"], ""),
+            (["--task", "score", "--text", "x", "--threads", "9999999999"], ""),
+            (["--task", "score", "--input", "-"], '{"sentence1": "a", "sentence2": 5}'),
+            (["--task", "answers", "--input", "-"], '{"question": "a", "context": null}'),
             (["--unknown"], ""),
         ],
     )
@@ -110,6 +115,44 @@ class TestBitfitRun:
         assert (found.returncode, expected.returncode) == (2, 2)
         assert found.stdout == expected.stdout == ""
         assert found.stderr.startswith("error: ")
+
+    def test_a_second_text_that_is_null_is_none(self, programs: Path, get_bundle: GetBundle) -> None:
+        lines = '{"text": "fine", "text_pair": null}\n{"sentence1": "fine", "sentence2": null}\n'
+        arguments = [get_bundle("table"), "--task", "score", "--input", "-"]
+        found = cpp_run(programs, *arguments, input=lines)
+        assert_same_lines(found.stdout, python_run(*arguments, input=lines).stdout)
+        assert len(found.stdout.splitlines()) == 2
+
+    def test_a_text_that_the_model_refuses_is_named_by_its_line(
+        self, programs: Path, get_bundle: GetBundle, tmp_path: Path
+    ) -> None:
+        """Short texts are run first, and a long context in several pieces."""
+        folder = Path(shutil.copytree(get_bundle("table"), tmp_path / "bundle"))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"vocab_size": 20_000}))
+        fine, odd = "fine fine fine", "unicorns"
+        lines = [{"task": "score", "text": fine}, {"task": "score", "text": odd}]
+        for rows, wrong in ((lines, 2), ([{"task": "answers", "question": fine, "context": f"{odd} fine " * 80}], 1)):
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            for done in (
+                python_run(folder, "--input", "-", input=text),
+                cpp_run(programs, folder, "--input", "-", input=text),
+            ):
+                assert (done.returncode, done.stdout) == (2, "")
+                assert re.match(rf"error: line {wrong} of - has \d+ in input_ids, expected 0 to 19999", done.stderr)
+
+    def test_logits_that_are_no_numbers_are_no_answer(
+        self, programs: Path, get_bundle: GetBundle, tmp_path: Path
+    ) -> None:
+        bundle = get_bundle("table")
+        row = decode_row((bundle / "tasks" / "two_way.bias").read_bytes())
+        (tmp_path / "huge.bias").write_bytes(
+            encode_row(replace(row, task="huge", biases=np.full_like(row.biases, 3e38)))
+        )
+        arguments = [bundle, "--row", tmp_path / "huge.bias", "--task", "huge", "--text", "fine"]
+        for done in (python_run(*arguments), cpp_run(programs, *arguments)):
+            assert (done.returncode, done.stdout) == (2, "")
+            assert "text 1 has logits that are no finite numbers from the task huge" in done.stderr
 
     def test_a_row_that_is_named(self, programs: Path, get_bundle: GetBundle) -> None:
         lines = '{"text": "fine"}\n{"text": "' + "x " * 80 + '"}\n'
@@ -139,6 +182,11 @@ def test_the_c_api(programs: Path, get_bundle: GetBundle) -> None:
     bundle = get_bundle("table")
     row = bundle / "tasks" / "two_way.bias"
     lines = run([programs / "tests" / "c_test", bundle, "two_way", "A warm, funny film.", row]).stdout.splitlines()
+    words = subprocess.run(
+        [programs / "tests" / "c_test", bundle, "tags", "Ada", row], capture_output=True, text=True, check=False
+    )
+    assert (words.returncode, words.stdout) == (1, "")
+    assert "the task tags answers words" in words.stderr
     session = BiasSession(bundle, threads=1)
     (expected,) = session.predict(["A warm, funny film."], "two_way")
     label, score = lines[0].split()

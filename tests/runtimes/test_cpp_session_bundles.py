@@ -41,6 +41,7 @@ class TestBundles:
             ("base/digest", "0" * 64, "expected 000000000000"),
             ("layout/biases/1/offset", 33, "offset is 33, expected 32 to 32"),
             ("layout/biases/0/shape", [4294967296], "shape is out of range"),
+            ("layout/head/0/shape", [2147483648, 2], "has more than 4294967295 values"),
         ],
     )
     def test_a_manifest_that_does_not_hold(

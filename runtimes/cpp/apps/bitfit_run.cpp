@@ -5,6 +5,7 @@
 
 #include <bitfit/session.h>
 
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -37,6 +38,15 @@ struct Options {
   int threads = 0;
 };
 
+int number_of(const std::string& word) {
+  int number = 0;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+  if (error != std::errc() || end != word.data() + word.size() || number < 1) {
+    refuse("--threads is " + word + ", expected a whole number from 1");
+  }
+  return number;
+}
+
 Options read_options(int count, char** words) {
   Options options;
   for (int i = 1; i < count; ++i) {
@@ -54,8 +64,7 @@ Options read_options(int count, char** words) {
     } else if (word == "--input") {
       options.input = value();
     } else if (word == "--threads") {
-      options.threads = std::atoi(value().c_str());
-      if (options.threads < 1) refuse("--threads is below 1 or no number, expected 1 or more");
+      options.threads = number_of(value());
     } else if (word == "--pair") {
       options.pair = true;
     } else if (word == "--truncate") {
@@ -107,6 +116,14 @@ const std::string* find_text(const ordered_json& row, std::initializer_list<cons
   return nullptr;
 }
 
+// Whether the first of the names that is there is not null, which says that there is no such text.
+bool has_value(const ordered_json& row, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    if (const auto found = row.find(name); found != row.end()) return !found->is_null();
+  }
+  return false;
+}
+
 bitfit::Text text_of(const ordered_json& row, const std::string& where) {
   if (row.contains("tokens")) {
     const auto& words = row["tokens"];
@@ -120,8 +137,7 @@ bitfit::Text text_of(const ordered_json& row, const std::string& where) {
   const std::string* const first =
       asks ? find_text(row, {"question"}) : find_text(row, {"text", "sentence", "sentence1"});
   const std::string* const second = asks ? find_text(row, {"context"}) : find_text(row, {"text_pair", "sentence2"});
-  const bool has_second = asks || row.contains("text_pair") || row.contains("sentence2");
-  if (first == nullptr || (has_second && second == nullptr)) {
+  if (first == nullptr || (second == nullptr && (asks || has_value(row, {"text_pair", "sentence2"})))) {
     refuse(where + " has no text, expected text (and text_pair), tokens, or question and context, as strings",
            "sentence, or sentence1 and sentence2, will do as well");
   }
@@ -196,7 +212,7 @@ void answer(const bitfit::Session& session, const std::vector<Question>& questio
   options.batch_size = batch_size;
   std::vector<bitfit::Result> results;
   const bitfit::Status status = session.predict(texts, tasks, options, &results);
-  if (!status.ok() && status.row != bitfit::Status::no_row) {
+  if (!status.ok() && status.row != bitfit::Status::no_row && status.row < std::ptrdiff_t(questions.size())) {
     refuse(questions[static_cast<std::size_t>(status.row)].where + " " + status.message, status.hint);
   }
   check(status);

@@ -141,7 +141,9 @@ bitfit_code bitfit_predict(const bitfit_session* session, const char* task, cons
                   if (text_pair != nullptr) asked.second = text_pair;
                   std::vector<bitfit::Result> results;
                   bitfit::check(session->session->predict({asked}, {task}, {}, &results));
-                  if (results[0].size() != 1) {
+                  bitfit::TaskInfo info;
+                  bitfit::check(session->session->find_task(task, &info));
+                  if (info.problem_type == bitfit::ProblemType::token || results[0].size() != 1) {
                     bitfit::fail(
                         bitfit::StatusCode::input_error,
                         bitfit::text_of("the task ", task, " answers words, expected a sentence or span task"));

@@ -77,6 +77,7 @@ std::vector<HeadEntry> head_of(const Record& layout) {
   std::vector<HeadEntry> entries;
   for (const Record& each : layout.records("head")) {
     HeadEntry entry{each.text("name"), {}};
+    std::uint64_t values = 1;  // for one label
     for (const Record::IntegerOrText& dimension : each.integers_or_texts("shape")) {
       const bool symbolic = dimension.text == "labels";
       const std::int64_t size = dimension.integer.value_or(0);
@@ -84,6 +85,8 @@ std::vector<HeadEntry> head_of(const Record& layout) {
         refuse(text_of(each.where(), ": a dimension is out of range, expected 1 or more, or \"labels\""));
       }
       entry.shape.push_back(symbolic ? HeadEntry::labels : size);
+      if (!symbolic) values *= static_cast<std::uint64_t>(size);
+      if (values > UINT32_MAX) refuse(text_of(each.where(), " has more than ", UINT32_MAX, " values"));
     }
     if (entry.shape.empty() || entry.shape.size() > max_head_rank) {
       refuse(text_of(each.where(), " has ", entry.shape.size(), " dimensions, expected 1 to ", max_head_rank));
@@ -248,6 +251,7 @@ RowStatus Layout::check(const BiasRowView& row, RowProblem* problem) const {
   if (row.head_count != head.size()) {
     return refuse_head(RowStatus::bad_head, "head tensors", row.head_count, head.size());
   }
+  bool any_labels = false, labelled = false;
   for (std::size_t t = 0; t < head.size(); ++t) {
     const HeadTensor& tensor = row.heads[t];
     const std::vector<std::int64_t>& shape = head[t].shape;
@@ -261,7 +265,12 @@ RowStatus Layout::check(const BiasRowView& row, RowProblem* problem) const {
         return refuse_head(symbolic ? RowStatus::bad_label_count : RowStatus::bad_head,
                            "dimension of a head tensor, or 0", tensor.dim[axis], expected);
       }
+      if (symbolic) any_labels = true, labelled = labelled || tensor.dim[axis] > 0;
     }
+  }
+  // Else a small file could ask for room for any number of labels.
+  if (any_labels && !labelled) {
+    return refuse_head(RowStatus::bad_label_count, "labels of the head tensors", 0, row.labels);
   }
   return RowStatus::ok;
 }

@@ -5,6 +5,7 @@
 #include "session_parts.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace bitfit {
@@ -147,7 +148,15 @@ class Runner {
     if (lease_.tasks.size() == 1) workspace_.lease.tasks.resize(1);
     values_.resize(padded_.batch.rows * padded_.batch.tokens * labels);
     Logits logits{values_.data(), values_.size(), 0, 0, 0};
-    session_.run(padded_.batch, &workspace_, &logits);
+    try {
+      session_.run(padded_.batch, &workspace_, &logits);
+    } catch (Failure& failure) {
+      // A row of the batch is a piece of some text.
+      if (failure.status.row != Status::no_row) {
+        failure.status.row = static_cast<std::ptrdiff_t>(pieces[static_cast<std::size_t>(failure.status.row)]->row);
+      }
+      throw;
+    }
     const std::size_t per_row = logits.size() / logits.rows;
     for (std::size_t i = 0; i < pieces.size(); ++i) read(*pieces[i], logits.values + i * per_row, logits.labels);
   }
@@ -156,6 +165,7 @@ class Runner {
     const TaskInfo& info = task_of(&piece)->info;
     const Text& text = texts_[piece.row];
     Result& result = results_[piece.row];
+    check_finite(info, piece, logits, row_labels);
     if (info.problem_type == ProblemType::token) {
       result = label_words(info, logits, row_labels, piece.tokens, text);
     } else if (info.problem_type == ProblemType::span) {
@@ -163,6 +173,16 @@ class Runner {
       if (result.empty() || is_better(answer, result[0])) result = {std::move(answer)};
     } else {
       result = {best_label(info, logits)};
+    }
+  }
+
+  static void check_finite(const TaskInfo& info, const Piece& piece, const float* logits, std::size_t row_labels) {
+    const std::size_t tokens = is_token_task(info) ? piece.tokens.size() : 1;
+    for (std::size_t token = 0; token < tokens; ++token) {
+      const float* const first = logits + token * row_labels;
+      if (std::all_of(first, first + info.label_count, [](float value) { return std::isfinite(value); })) continue;
+      fail_row(piece.row, text_of("has logits that are no finite numbers from the task ", info.name),
+               "its biases may be too large for the model");
     }
   }
 
