@@ -53,6 +53,8 @@ _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 #: The longest sequence of a model whose positions are relative and whose tokenizer sets no limit either.
 _UNLIMITED_POSITIONS = 512
 
+#: Of which a checkpoint's folder has one at least, where its model reads text.
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
 _SAFETENSORS_DTYPES = {
     "torch.float64": "F64",
     "torch.float32": "F32",
@@ -289,10 +291,17 @@ def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
 
 
 def _load_tokenizer(source: ModelSource, revision: str | None, module: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer, which gives what the model takes and nothing else, and can pad."""
+    """The tokenizer, which gives what the model takes and nothing else, and can pad; on the right, as runtimes do."""
     from transformers import AutoTokenizer
 
     options: dict[str, Any] = {"revision": revision} if revision else {}
+    folder = Path(source.location)
+    if folder.is_dir() and not any(path for form in _TOKENIZER_FILES for path in folder.glob(form)):
+        # transformers would make an empty one, to which every word is unknown.
+        raise BaseModelError(
+            f"the folder {source.location} has no tokenizer, expected tokenizer.json or the files that it is made from",
+            hint="save the model's tokenizer into it: tokenizer.save_pretrained(folder)",
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
     except Exception as error:
@@ -306,6 +315,12 @@ def _load_tokenizer(source: ModelSource, revision: str | None, module: PreTraine
     if tokenizer.pad_token is None:
         # Decoders have none, having never seen a batch. Any will do: the mask hides it.
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise BaseModelError(
+            f"the tokenizer of {source.name} has neither a padding token nor one that ends a text, expected either",
+            hint="set tokenizer.pad_token, and save the tokenizer into the checkpoint's folder",
+        )
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
     return tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import struct
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from bitfit_export.base_models import BaseModel, load_base_model, resolve_model, state_digest
 from bitfit_export.errors import BaseModelError
@@ -57,8 +59,6 @@ def test_one_bit_of_one_weight_changes_the_digest(tiny_base: BaseModel) -> None:
 def test_a_half_precision_checkpoint_is_loaded_as_float32_and_known_by_its_own_bytes(
     tiny_base: BaseModel, tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    import copy
-
     half = copy.deepcopy(tiny_base.module).to(dtype)
     half.save_pretrained(tmp_path)
     tiny_base.tokenizer.save_pretrained(tmp_path)
@@ -76,6 +76,36 @@ def test_a_truncated_checkpoint_is_one_clear_error(tiny_base: BaseModel, tmp_pat
     with pytest.raises(BaseModelError, match="can't be loaded") as caught:
         load_base_model(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tiny_base: BaseModel, tmp_path: Path) -> None:
+    """transformers would make one that knows no word."""
+    tiny_base.module.save_pretrained(tmp_path)
+    with pytest.raises(BaseModelError, match=r"has no tokenizer, expected tokenizer\.json"):
+        load_base_model(str(tmp_path))
+
+
+def test_a_tokenizer_that_can_not_pad_is_refused(
+    tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_base.module.save_pretrained(tmp_path)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    bare = copy.deepcopy(tiny_base.tokenizer)
+    bare.pad_token = bare.eos_token = None
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *words, **options: bare)
+    with pytest.raises(BaseModelError, match="has neither a padding token nor one that ends a text"):
+        load_base_model(str(tmp_path))
+
+
+def test_a_tokenizer_that_pads_and_cuts_on_the_left_is_made_to_do_so_on_the_right(
+    tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    tiny_base.module.save_pretrained(tmp_path)
+    tokenizer = copy.deepcopy(tiny_base.tokenizer)
+    tokenizer.padding_side = tokenizer.truncation_side = "left"
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_base_model(str(tmp_path)).tokenizer
+    assert (loaded.padding_side, loaded.truncation_side) == ("right", "right")
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(tiny_base: BaseModel, tmp_path: Path) -> None:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
+from tokenizers.processors import TemplateProcessing
 
 from bitfit_export.base_models import BaseModel
+from bitfit_export.compiler import compile_bundle
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import BaseMismatchError, BitfitError, VerificationError
-from bitfit_export.verify import FP32_TOLERANCE, VerifyReport, check_report, compare_logits, verify_bundle
+from bitfit_export.errors import BaseMismatchError, BitfitError, InputError, VerificationError
+from bitfit_export.runtime import BiasSession
+from bitfit_export.verify import (
+    FP32_TOLERANCE,
+    PROBE,
+    VerifyReport,
+    check_report,
+    compare_logits,
+    shuffled_tasks,
+    verify_bundle,
+)
+from tests.conftest import MakeDelta
 
 EXPECTED = [np.array([1.0, 2.0]), np.array([3.0, -1.0])]
 
@@ -94,6 +108,42 @@ def test_another_tokenizer_is_found(
     write_manifest(bundle, dataclasses.replace(manifest, files=manifest.files | {"tokenizer.json": record}))
     with pytest.raises(VerificationError, match="tokenizer gives other input_ids"):
         verify_bundle(bundle, tiny_base, tiny_deltas)
+
+
+@pytest.mark.slow
+def test_a_task_may_be_called_probe_or_mixed(tiny_base: BaseModel, make_delta: MakeDelta, tmp_path: Path) -> None:
+    """It is compared as any other, and what verification makes up takes another name."""
+    deltas = {name: make_delta(tiny_base, name, seed=seed) for seed, name in enumerate((PROBE, "mixed"))}
+    compiled = compile_bundle(tiny_base, deltas, tmp_path)
+    report = verify_bundle(tmp_path, tiny_base, deltas, packer=compiled.packer)
+    assert [each.name for each in report.comparisons] == ["probe", "mixed", "probe_", "mixed_"]
+    changed = dataclasses.replace(deltas[PROBE], head=deltas["mixed"].head)
+    with pytest.raises(VerificationError, match="comparisons with PyTorch failed"):
+        verify_bundle(tmp_path, tiny_base, deltas | {PROBE: changed}, packer=compiled.packer)
+
+
+@pytest.mark.slow
+def test_an_empty_text_of_a_tokenizer_that_adds_no_token_is_left_out(
+    tiny_base: BaseModel, make_delta: MakeDelta, tmp_path: Path
+) -> None:
+    """As decoders have it: GPT-2's gives no token for an empty text, which no runtime answers."""
+    backend = copy.deepcopy(tiny_base.tokenizer.backend_tokenizer)
+    backend.post_processor = TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]")
+    tokenizer.model_input_names = tiny_base.tokenizer.model_input_names
+    base = dataclasses.replace(tiny_base, tokenizer=tokenizer)
+    assert base.tokenizer("")["input_ids"] == []
+    deltas = {"own": make_delta(base, "own", pooling="mean")}
+    compiled = compile_bundle(base, deltas, tmp_path)
+    report = verify_bundle(tmp_path, base, deltas, packer=compiled.packer)
+    assert all(each.passed for each in report.comparisons)
+    with pytest.raises(InputError, match="row 1 has no token"):
+        BiasSession(tmp_path).predict(["fine", ""], "own")
+
+
+def test_every_one_of_many_tasks_is_in_the_mixed_batches_by_chance() -> None:
+    chosen = {name for seed in range(40) for name in shuffled_tasks([str(number) for number in range(50)], 32, seed)}
+    assert len(chosen) == 50
 
 
 def test_another_base_is_refused(tiny_bundle: Path, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> None:

@@ -166,7 +166,7 @@ def _print(description: dict[str, Any]) -> None:
 
 
 def _text(key: str, value: Any) -> str:
-    if key.endswith("size"):
+    if key.endswith("size") and isinstance(value, int):
         return size_text(value)
     if isinstance(value, float):
         return f"{value:.3g}"

@@ -13,6 +13,7 @@ from bitfit_export.bundle import Manifest, read_manifest
 from bitfit_export.cli.tables import print_comparisons
 from bitfit_export.delta import TaskDelta
 from bitfit_export.delta_store import find_deltas, load_deltas
+from bitfit_export.errors import UsageError
 from bitfit_export.verify import verify_bundle
 
 
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.seed < 0:
+        raise UsageError(f"--seed is {options.seed}, expected 0 or more")
     manifest = read_manifest(options.bundle)
     base, deltas = tasks_of_bundle(
         manifest, options.model, options.tasks, options.deltas, add_biases=options.add_biases

@@ -129,7 +129,8 @@ def compile_model(
     check.check_frozen_model(model, layout, options.layout, base.biases, overridable=options.overridable)
     _record_digests(model, layout)
     packer = rows.RowPacker(base, layout, heads, plan, _ROW_DTYPES[options.row_dtype])
-    return CompiledModel(model, packer, options, trace.OPSET)
+    (opset,) = (each.version for each in model.opset_import if each.domain == "")
+    return CompiledModel(model, packer, options, opset)
 
 
 def _finish(graph: gs.Graph, options: CompileOptions, labels: int) -> onnx.ModelProto:

@@ -15,6 +15,7 @@ import pytest
 
 from bitfit_export.bundle import row_file
 from tests.cli.conftest import Bitfit, write_rows
+from tests.conftest import MakeDelta
 
 if TYPE_CHECKING:
     from bitfit_export.base_models import BaseModel
@@ -224,6 +225,15 @@ def test_inspect_says_what_is_in_a_bundle_a_row_and_a_delta(
     assert delta["mean absolute change"]["encoder.layer.0.intermediate.dense.bias"] == pytest.approx(0.239, abs=0.06)
     for path in (tiny_bundle, tiny_bundle / row_file("score"), deltas_folder / "two_way"):
         assert bitfit("inspect", path).out.startswith("kind: ")
+
+
+def test_inspect_of_a_bundle_whose_task_is_called_resize(
+    bitfit: Bitfit, tiny_base: BaseModel, make_delta: MakeDelta, tmp_path: Path
+) -> None:
+    from bitfit_export.compiler import compile_bundle
+
+    compile_bundle(tiny_base, {"resize": make_delta(tiny_base, "resize")}, tmp_path)
+    assert "  resize: " in bitfit("inspect", tmp_path).out
 
 
 def test_inspect_refuses_what_is_damaged_or_something_else(bitfit: Bitfit, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from bitfit_export.base_models import BaseModel
+from bitfit_export.bundle import read_manifest
 from bitfit_export.compiler import CompileOptions, compile_bundle
 from bitfit_export.delta import TaskDelta
 from bitfit_export.runtime import BiasSession
@@ -76,6 +78,8 @@ def test_a_family_runs_in_a_lower_precision(
         folder.mkdir()
         compiled = compile_bundle(base, deltas, folder, CompileOptions(precision=name, layout=layout))
         verify_bundle(folder, base, deltas, packer=compiled.packer)
+        model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+        assert [each.version for each in model.opset_import if not each.domain] == [read_manifest(folder).opset]
     for task in deltas:
         rows = [(folder / "tasks" / f"{task}.bias").read_bytes() for folder in folders.values()]
         assert rows[0] == rows[1]
