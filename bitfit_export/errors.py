@@ -13,6 +13,7 @@
     ├── BundleError             a bundle or its manifest
     │   └── RowError            a bias row; `fault` says which way it is wrong
     ├── OutputError             an output that can't be written, or is there already
+    │   └── BusyError           a folder in which another process is at work
     └── VerificationError       a bundle whose answers differ from PyTorch's
 
 A message is one sentence that says what was found and what was expected. The hint, where there is one, is
@@ -28,6 +29,7 @@ __all__ = [
     "BaseModelError",
     "BitfitError",
     "BundleError",
+    "BusyError",
     "CompileError",
     "DataError",
     "DeltaError",
