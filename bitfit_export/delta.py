@@ -118,7 +118,7 @@ class TaskDelta:
             change = f"the delta {self.config.task} changes {term} {delta.shape}, in {name} it is"
             if term not in biases:
                 # The weights are the same, so training must have added the term.
-                raise DeltaError(f"{change} absent", hint="it was trained with --add-biases; so it can be compiled")
+                raise DeltaError(f"{change} absent", hint="it was trained with --add-biases; compile it with it, too")
             if biases[term].shape != delta.shape:
                 raise DeltaError(f"{change} of shape {biases[term].shape}")
 

@@ -103,20 +103,22 @@ def pull_delta(address: str) -> Path:
 
 
 def _check_name(repository: str) -> None:
-    """The form org/name, in letters that the Hub's own rule allows (no `--` or `..`, at most 96 characters)."""
-    valid = _REPOSITORY.fullmatch(repository) is not None
-    if valid:
-        try:
-            from huggingface_hub.errors import HFValidationError
-            from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-        except ImportError as error:
-            raise MissingExtraError("huggingface_hub", "export") from error
-        try:
-            validate_repo_id(repository)
-        except HFValidationError:
-            valid = False
-    if not valid:
+    if not _REPOSITORY.fullmatch(repository) or not _is_valid(repository):
         raise UsageError(f"{repository!r} can't be a repository on the Hub, expected the form org/name")
+
+
+def _is_valid(repository: str) -> bool:
+    """By the Hub's own rule: no `--` or `..`, and at most 96 characters."""
+    try:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise MissingExtraError("huggingface_hub", "export") from error
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _card_of_hub(card: str, task: str, repository: str) -> str:

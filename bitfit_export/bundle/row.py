@@ -391,10 +391,10 @@ def _check_layout(row: BiasRow, layout: Layout) -> None:
         raise RowError(RowFault.WRONG_LAYOUT, f"{row.biases.size} bias values, expected {layout.bias_count}")
     if len(row.head) != len(layout.head):
         raise RowError(RowFault.BAD_HEAD, f"{len(row.head)} tensors, expected {len(layout.head)}")
-    for entry, tensor in zip(layout.head, row.head, strict=True):
+    head = list(zip(layout.head, row.head, strict=True))
+    for entry, tensor in head:
         _check_head_tensor(entry, tensor, row.labels)
-    tensors = zip(layout.head, row.head, strict=True)
-    of_labels = [tensor.shape[entry.shape.index(LABELS)] for entry, tensor in tensors if LABELS in entry.shape]
+    of_labels = [tensor.shape[entry.shape.index(LABELS)] for entry, tensor in head if LABELS in entry.shape]
     if of_labels and not any(of_labels):
         raise RowError(RowFault.BAD_LABEL_COUNT, f"{row.labels} labels, and no head tensor has values for them")
 

@@ -176,9 +176,9 @@ def _connect(ray: Any, options: RayOptions) -> None:
     # A cluster that this command starts tells nobody that it was started.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        own = {} if options.address else {"include_dashboard": False}
         # Without an address Ray would first look for a cluster that is there, in RAY_ADDRESS and on this machine.
-        own = {} if options.address else {"address": "local", "include_dashboard": False}
-        ray.init(**{"address": options.address, "log_to_driver": False, "logging_level": "error"} | own)
+        ray.init(address=options.address or "local", log_to_driver=False, logging_level="error", **own)
     except Exception as error:
         raise UsageError(
             f"Ray can't be reached at {options.address or 'this machine'}: {first_line(error)}",

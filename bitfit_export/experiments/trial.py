@@ -85,12 +85,9 @@ class Trial:
         return "-".join([*shown, digest])
 
     def _unusual(self) -> dict[str, Any]:
-        usual = asdict(TrainingSettings())
-        settings = asdict(self.settings).items()
+        settings = {name: value for name, value in self.settings.unusual().items() if name not in _SHOWN}
         rows = {"validation_rows": self.validation_rows, "scored_train_rows": self.scored_train_rows}
-        return {name: value for name, value in settings if value != usual[name] and name not in _SHOWN} | {
-            name: value for name, value in rows.items() if value
-        }
+        return settings | {name: value for name, value in rows.items() if value}
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -9,6 +9,9 @@ from bitfit_export.errors import InputError, UsageError
 
 __all__ = ["as_names", "check_labels", "check_name", "check_positive"]
 
+#: The largest number that ONNX Runtime takes for a count, a C int.
+_INT_MAX = 2**31 - 1
+
 
 def as_names(task: str | Sequence[str], *, rows: int | None = None) -> list[str]:
     """Task names as a list; a list must have `rows` of them, where that is given."""
@@ -37,10 +40,6 @@ def check_name(name: str) -> str:
     if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
         raise InputError(f"the task name is {name!r}, expected letters, digits, '.', '_' or '-'")
     return name
-
-
-#: The largest number that ONNX Runtime takes for a count, a C int.
-_INT_MAX = 2**31 - 1
 
 
 def check_positive(what: str, value: int) -> None:

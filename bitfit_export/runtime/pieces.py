@@ -121,7 +121,7 @@ def read_piece(
     Raises:
         InputError: logits that are no numbers, which no answer can be made of.
     """
-    by_token = task.problem_type in ("token", "span")
+    by_token = output_of(task) == TOKEN_LOGITS
     logits = values[: len(piece.tokens.ids), : task.label_count] if by_token else values[: task.label_count]
     if not np.isfinite(logits).all():
         raise InputError(

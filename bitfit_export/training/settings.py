@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from bitfit_export.delta import ACTIVATIONS, POOLINGS, TOKENS
 from bitfit_export.errors import UsageError
@@ -109,6 +110,11 @@ class TrainingSettings:
             raise UsageError(f"--l0-penalty is {self.l0_penalty}, expected a number from 0 to below 1")
         if self.max_length < 3:
             raise UsageError(f"--max-length is {self.max_length}, expected at least 3 tokens")
+
+    def unusual(self) -> dict[str, Any]:
+        """The settings that are not at their defaults, by field. A release that adds a setting changes nothing here."""
+        usual = asdict(TrainingSettings())
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 
 def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -77,13 +77,16 @@ def claimed_work_folder(
 
 
 def _identity(base: BaseModel, data: TaskData, settings: TrainingSettings) -> bytes:
-    """What must be the same for a run to go on. Settings at their defaults are left out, so a release that adds one
-    goes on with the runs of the release before.
-    """
-    usual = asdict(TrainingSettings())
-    own = {name: value for name, value in asdict(settings).items() if value != usual[name]}
-    rows = {"data": data.digest, "task": asdict(data.spec)}
-    return canonical_json({"settings": own, "base": base.digest, "added_biases": base.added_biases, **rows})
+    """What must be the same for a run to go on."""
+    return canonical_json(
+        {
+            "settings": settings.unusual(),
+            "base": base.digest,
+            "added_biases": base.added_biases,
+            "data": data.digest,
+            "task": asdict(data.spec),
+        }
+    )
 
 
 def _claim(folder: Path, identity: bytes, *, restart: bool) -> None:

@@ -182,7 +182,7 @@ def test_another_task_by_the_number_of_training_rows_has_its_own_metric() -> Non
     assert cells(report)[2:] == [["MRPC F1", "BitFit", "50.0"]]
 
 
-def test_every_method_has_a_line_of_its_own_look() -> None:
+def test_every_method_has_a_line_however_many_there_are() -> None:
     methods = ("full", "bitfit", "b_q", "b_m2", "frozen", "rand-uniform", "adapters")
     trials = [make_trial("squad", method, 0, train_rows=500) for method in methods]
     results = [make_result(trial, 0.5, metrics={"f1": 0.5, "exact_match": 0.25}) for trial in trials]

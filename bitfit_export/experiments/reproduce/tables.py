@@ -41,8 +41,8 @@ def _columns(context: Context) -> Iterator[tuple[str, str | None, str]]:
         yield task, metric, task_title(task) + shown
         if task in _SECOND_SETS and metric is not None:
             end, prefix = _SECOND_SETS[task]
-            results = context.metrics_of(task)
-            if not results or prefix + metric in results:
+            known = context.metrics_of(task)
+            if not known or prefix + metric in known:
                 yield task, prefix + metric, f"{task_title(task)}-{end}{shown}"
 
 
