@@ -20,6 +20,7 @@ import numpy as np
 from bitfit_export.base_models import BaseModel
 from bitfit_export.bundle import Manifest
 from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
+from bitfit_export.errors import InputError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.stock import export_stock, random_ids
 
@@ -143,13 +144,17 @@ def bench_bundle(
     """
     session = BiasSession(bundle, threads=threads)
     manifest = session.manifest
+    shapes = shapes or ([manifest.static_shape] if manifest.static_shape else SHAPES)
+    longest = max(sequence for _, sequence in shapes)
+    if longest > manifest.max_positions:
+        raise InputError(f"a sequence to time has {longest} tokens, expected at most {manifest.max_positions}")
     with tempfile.TemporaryDirectory() as folder:
         exported = export_stock(base, delta, Path(folder), manifest.precision)
         for name, reason in exported.refused.items():
             if on_refused is not None:
                 on_refused(name, reason)
         stock = {f"{STOCK}{name}": open_stock(path, threads) for name, path in exported.paths.items()}
-        for batch, sequence in shapes or ([manifest.static_shape] if manifest.static_shape else SHAPES):
+        for batch, sequence in shapes:
             feeds = random_ids(base, batch, sequence)
             work: dict[str, Callable[[], object]] = {
                 name: functools.partial(each.run, None, feeds) for name, each in stock.items()

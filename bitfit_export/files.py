@@ -20,6 +20,9 @@ from bitfit_export.errors import OutputError
 
 __all__ = ["canonical_json", "new_folder", "sha256_of_file", "write_bytes"]
 
+#: One of these is in every folder that may be replaced: a bundle, a delta, a merged checkpoint.
+_MARKS = ("manifest.json", "bitfit_config.json", "config.json")
+
 
 def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file as 64 hexadecimal digits."""
@@ -62,11 +65,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `target` that becomes `target` when the block ends well.
 
-    A folder that is already at `target` is an error unless `overwrite`; it is then moved aside before the
-    rename and removed after it, so a crash leaves the old folder or the new one, under one name or the other.
+    A folder that is already at `target` is an error unless `overwrite`, and then still where it is none that this
+    package makes. It is moved aside before the rename and removed after it, so a crash leaves the old folder or the new
+    one, under one name or the other.
 
     Raises:
-        OutputError: `target` exists, or can't be written; it is left as it was.
+        OutputError: `target` exists and may not be replaced, or can't be written; it is left as it was.
     """
     refuse_existing(target, overwrite=overwrite)
     temporary: Path | None = None
@@ -97,6 +101,11 @@ def refuse_existing(target: Path, *, overwrite: bool = False) -> None:
         )
     if not target.is_dir() or target.is_symlink():
         raise OutputError(f"the output {target} is not a folder, so it is not replaced", hint="choose another --output")
+    if os.listdir(target) and not any((target / name).is_file() for name in _MARKS):
+        raise OutputError(
+            f"the output {target} holds other files than an output does, so it is not replaced",
+            hint="choose another --output, or remove the folder",
+        )
 
 
 def _swap_in(temporary: Path, target: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_folder_appears_when_its_block_ends(tmp_path: Path) -> None:
 def test_a_folder_whose_block_fails_never_appears(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "bundle"
     target.mkdir()
-    (target / "file").write_text("old")
+    (target / "manifest.json").write_text("old")
 
     def fail(folder: Path) -> None:
         (folder / "file").write_text("half")
@@ -56,7 +56,7 @@ def test_a_folder_whose_block_fails_never_appears(tmp_path: Path, error: type[Ba
 
     with pytest.raises(error), new_folder(target, overwrite=True) as folder:
         fail(folder)
-    assert (target / "file").read_text() == "old"
+    assert (target / "manifest.json").read_text() == "old"
     assert os.listdir(tmp_path) == ["bundle"]
 
 
@@ -70,7 +70,7 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
 def test_overwrite_replaces_the_whole_folder(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     target.mkdir()
-    (target / "old").write_text("old")
+    (target / "manifest.json").write_text("old")
     with new_folder(target, overwrite=True) as folder:
         (folder / "new").write_text("new")
     assert os.listdir(target) == ["new"]
@@ -84,6 +84,19 @@ def test_overwrite_does_not_replace_a_file_or_a_link(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="not a folder"), new_folder(tmp_path / name, overwrite=True):
             pytest.fail("the block must not run")
     assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_overwrite_does_not_replace_a_folder_of_other_things(tmp_path: Path) -> None:
+    """A slip of `--output .` must not cost a home folder."""
+    (tmp_path / "home" / "photos").mkdir(parents=True)
+    with pytest.raises(OutputError, match="other files") as caught, new_folder(tmp_path / "home", overwrite=True):
+        pytest.fail("the block must not run")
+    assert "remove the folder" in str(caught.value)
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / "empty", overwrite=True) as folder:
+        (folder / "new").write_text("new")
+    assert os.listdir(tmp_path / "empty") == ["new"]
+    assert os.listdir(tmp_path / "home") == ["photos"]
 
 
 def test_an_output_has_the_usual_permissions(tmp_path: Path) -> None:
@@ -105,13 +118,13 @@ from bitfit_export.errors import OutputError
 from bitfit_export.files import new_folder
 target = Path({str(tmp_path)!r}) / "bundle"
 with new_folder(target) as folder:
-    (folder / "file").write_text("old")
+    (folder / "manifest.json").write_text("old")
 try:
     with new_folder(target, overwrite=True) as folder:
         (folder / "file").write_bytes(b"x" * 1_000_000)
 except OutputError as error:
     print(error.message)
-print((target / "file").read_text(), sorted(p.name for p in target.parent.iterdir()))
+print((target / "manifest.json").read_text(), sorted(p.name for p in target.parent.iterdir()))
 """
     mount = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size=64k tmpfs {tmp_path} && "$0" -c "$1"']
     done = subprocess.run([*mount, sys.executable, script], capture_output=True, text=True, check=False)

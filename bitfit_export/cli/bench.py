@@ -20,8 +20,9 @@ from bitfit_export.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--model", help="the base model, where it is not the one that the manifest names")
+    parser.add_argument("--add-biases", action="store_true", help="as it was given to bitfit-export")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
-    parser.add_argument("--task", help="the stock model's task (the bundle's first)")
+    parser.add_argument("--task", help="the stock model's task (the bundle's first); NAME=PATH names a delta's folder")
     usual = ",".join(f"{batch}x{sequence}" for batch, sequence in SHAPES)
     parser.add_argument("--shapes", help=f"BATCHxSEQUENCE ({usual}, or the bundle's own where they are fixed)")
     parser.add_argument("--rounds", type=int, default=30, help="runs of each, in turn (%(default)s)")
@@ -34,8 +35,11 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--rounds and --threads are at least 1")
     shapes = parse_shapes(options.shapes) if options.shapes is not None else None
     manifest = read_manifest(options.bundle)
-    task = options.task or next(iter(manifest.tasks))
-    base, deltas = tasks_of_bundle(manifest, options.model, task, options.deltas)
+    wanted = options.task or next(iter(manifest.tasks))
+    task = wanted.partition("=")[0]
+    if task not in manifest.tasks:
+        raise UsageError(f"--task is {task!r}, expected one of the bundle's: {', '.join(manifest.tasks)}")
+    base, deltas = tasks_of_bundle(manifest, options.model, wanted, options.deltas, add_biases=options.add_biases)
     _say(f"exporting {task} as stock models in {manifest.precision}")
     times = list(
         bench_bundle(

@@ -168,6 +168,38 @@ def test_shapes_that_cannot_be_are_refused(bitfit: Bitfit, tiny_bundle: Path, sh
     assert f"--shapes has {message}, expected BATCHxSEQUENCE" in done.err
 
 
+def test_a_shape_that_is_too_long_is_refused_before_anything_is_exported(
+    bitfit: Bitfit, tiny_bundle: Path, model_folder: str, deltas_folder: Path
+) -> None:
+    words = ["bench", tiny_bundle, "--model", model_folder, "--deltas", deltas_folder]
+    done = bitfit(*words, "--shapes", "1x4,1x65")
+    assert done.status == 2
+    assert "a sequence to time has 65 tokens, expected at most 64" in done.err
+
+
+@pytest.mark.parametrize("task", ["other", "two_way,three_way"])
+def test_a_task_that_the_bundle_lacks_is_refused(bitfit: Bitfit, tiny_bundle: Path, task: str) -> None:
+    done = bitfit("bench", tiny_bundle, "--task", task)
+    assert done.status == 2
+    assert f"--task is {task!r}, expected one of the bundle's: " in done.err
+
+
+def test_a_task_may_be_named_with_the_folder_of_its_delta(
+    bitfit: Bitfit, tiny_bundle: Path, model_folder: str, deltas_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[str] = []
+
+    def note(bundle: Path, base: BaseModel, task: str, delta: TaskDelta, **_: object) -> list[object]:
+        timed.append(task)
+        return []
+
+    monkeypatch.setattr("bitfit_export.cli.bench.bench_bundle", note)
+    monkeypatch.setattr("bitfit_export.cli.bench.print_times", lambda times: None)
+    words = ["bench", tiny_bundle, "--model", model_folder, "--task", f"two_way={deltas_folder / 'two_way'}"]
+    assert bitfit(*words).status == 0
+    assert timed == ["two_way"]
+
+
 def test_each_round_calls_each_once_in_changing_order() -> None:
     calls: list[str] = []
     work = {name: (lambda name=name: calls.append(name)) for name in "abcd"}

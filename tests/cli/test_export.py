@@ -126,7 +126,7 @@ def test_a_bundle_that_differs_from_pytorch_is_not_published(
 
 def old_bundle(workplace: Path) -> list[str]:
     (workplace / "out").mkdir()
-    (workplace / "out/old").write_text("old")
+    (workplace / "out/manifest.json").write_text("old")
     return ["--output", str(workplace / "out"), "--overwrite"]
 
 
@@ -146,7 +146,7 @@ def test_an_interrupted_compile_leaves_what_was_there(
     process.stderr.close()
     assert process.wait() == status, rest
     assert rest.splitlines()[-1] == "interrupted; what was there before is untouched"
-    assert (workplace / "out/old").read_text() == "old"
+    assert (workplace / "out/manifest.json").read_text() == "old"
     assert os.listdir(workplace) == ["out"]
 
 
@@ -157,8 +157,8 @@ def test_a_full_disk_leaves_what_was_there(model_folder: str, deltas_folder: Pat
     disk.mkdir()
     words = ["--model", model_folder, "--tasks", "two_way", "--deltas", str(deltas_folder)]
     script = f"""
-mount -t tmpfs -o size=2m tmpfs {disk} && mkdir {disk}/out && echo old > {disk}/out/old
-"$@" --output {disk}/out --overwrite; echo "status $?"; ls -A {disk}; cat {disk}/out/old
+mount -t tmpfs -o size=2m tmpfs {disk} && mkdir {disk}/out && echo old > {disk}/out/manifest.json
+"$@" --output {disk}/out --overwrite; echo "status $?"; ls -A {disk}; cat {disk}/out/manifest.json
 """
     command = ["unshare", "--mount", "sh", "-c", script, "sh", *EXPORT, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from bitfit_export.errors import InputError
+from bitfit_export.files import sha256_of_file
 from bitfit_export.runtime import BiasSession
 from tests.runtimes.conftest import CONTEXT, LAYOUTS, QUESTION, SENTENCE_TASKS, TEXTS, GetBundle, OpenBundle
 
@@ -75,7 +81,7 @@ class TestPredict:
             (["fine"], "answers", {}, "row 0 is a text, expected a question and a context for the task answers"),
             ([["a", "b"]], "tags", {}, "row 0 is a pair of texts, expected a text or a list of words"),
             ([{"words": ["a"]}], "score", {}, "row 0 is a list of words, expected a text or a pair of texts"),
-            ([["who?", ""]], "answers", {}, "row 0 is refused: the context has no token"),
+            ([["who?", ""]], "answers", {}, "row 0 is refused: the context has no word"),
             ([["who? " * 80, "Ada"]], "answers", {}, "row 0 is refused: the question has"),
             ([], "score", {}, "there is no text, expected at least one"),
         ],
@@ -86,3 +92,49 @@ class TestPredict:
         answer = open_session("table")("predict", texts=texts, tasks=[task], **options)
         assert answer.get("code") in ("input_error", "usage_error"), answer
         assert answer["message"].startswith(message)
+
+
+class TestByteLevel:
+    """Words of RoBERTa's kind of tokenizer begin with the space before them, which is no part of an answer."""
+
+    @pytest.fixture
+    def bundle(self, tmp_path: Path, get_bundle: GetBundle) -> Path:
+        """With a tokenizer whose tokens are the bytes of a text."""
+        folder = tmp_path / "bundle"
+        shutil.copytree(get_bundle("table"), folder)
+        vocabulary = {each: index for index, each in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), 2)}
+        tokenizer = Tokenizer(models.BPE({"<s>": 0, "</s>": 1} | vocabulary, []))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=False)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        file = folder / "tokenizer.json"
+        manifest["files"]["tokenizer.json"] = {"sha256": sha256_of_file(file), "size": file.stat().st_size}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
+    def test_words(self, open_session: OpenBundle, bundle: Path) -> None:
+        text = " two  words\t\n and\u00a0naïve\x1c!  "
+        expected = BiasSession(bundle).predict([text], "tags")[0]
+        (found,) = open_session(bundle)("predict", texts=[text], tasks=["tags"])["results"]
+        assert [each["text"] for each in found] == ["two", "words", "and", "naïve", "!"]
+        names = ("word", "label", "start", "end")
+        assert [tuple(each[name] for name in ("text", *names[1:])) for each in found] == [
+            tuple(each[name] for name in names) for each in expected
+        ]
+
+    @pytest.mark.parametrize("context", ["  a  b ", "           c                                     d            "])
+    def test_answers(self, open_session: OpenBundle, bundle: Path, context: str) -> None:
+        """The long context has windows of spaces alone."""
+        options = {"max_length": 14}
+        (expected,) = BiasSession(bundle).predict([("who", context)], "answers", **options)
+        ((found,),) = open_session(bundle)("predict", texts=[["who", context]], tasks=["answers"], **options)["results"]
+        assert (found["text"], found["start"], found["end"]) == (expected["answer"], expected["start"], expected["end"])
+        assert found["text"] == found["text"].strip() != ""
+        assert found["score"] == pytest.approx(expected["score"], abs=SCORES)
+
+    def test_a_context_of_spaces(self, open_session: OpenBundle, bundle: Path) -> None:
+        answer = open_session(bundle)("predict", texts=[["who", "   "]], tasks=["answers"])
+        assert answer["message"] == "row 0 is refused: the context has no word, expected at least one"
+        with pytest.raises(InputError, match="a context without a word"):
+            BiasSession(bundle).predict([("who", "   ")], "answers")

@@ -157,6 +157,15 @@ LayoutKind layout_kind_of(const Record& manifest) {
   refuse(text_of(manifest.where(), ": layout_kind is \"", kind, "\", expected table, packed or named"));
 }
 
+LoadTime load_time_of(const Record& manifest) {
+  const std::string target = manifest.text("target"), precision = manifest.text("precision");
+  if (target != "ort" && target != "portable") {
+    refuse(text_of(manifest.where(), ": target is \"", target, "\", expected ort or portable"));
+  }
+  if (target == "portable") return LoadTime::optimize;
+  return precision == "fp16" ? LoadTime::widen_weights : LoadTime::nothing;
+}
+
 // A path that could leave the bundle is refused, on POSIX or on Windows.
 void check_path(const std::string& path) {
   bool inside = path.find_first_of("\\:") == std::string::npos;
@@ -306,6 +315,7 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
   if (manifest.overridable && manifest.layout_kind != LayoutKind::named) {
     refuse("the manifest is overridable, expected that in the layout named alone");
   }
+  manifest.load_time = load_time_of(record);
   manifest.static_shape = static_shape_of(record, manifest);
   manifest.files = files_of(record);
   for (const auto& [name, each] : record.named_records("tasks")) {

@@ -17,6 +17,9 @@ namespace bitfit {
 
 enum class LayoutKind : std::uint8_t { table, packed, named };
 
+// What ONNX Runtime still has to do to a graph when it loads it. The compiler has optimised one for it already.
+enum class LoadTime : std::uint8_t { nothing, widen_weights, optimize };
+
 struct BiasEntry {
   std::string name;
   std::vector<std::int64_t> shape;
@@ -73,6 +76,7 @@ struct Manifest {
   std::int64_t vocab_size = 0;
   std::int64_t pad_token_id = 0;
   bool overridable = false;
+  LoadTime load_time = LoadTime::optimize;
   std::optional<std::array<std::int64_t, 2>> static_shape;  // batch and sequence
   std::map<std::string, FileRecord> files;                  // by path in the bundle; all but the manifest and the rows
   std::map<std::string, TaskRecord> tasks;

@@ -172,8 +172,16 @@ std::string first_line(const char* message) {
   return text.substr(0, text.find('\n'));
 }
 
-Ort::Session open_session(const Ort::Env& env, const std::string& path, int threads) {
+// Of an optimised graph, what is left would fuse SkipLayerNormalization, which is slower. Float16 weights are widened
+// once, by constant folding.
+GraphOptimizationLevel optimization_of(LoadTime load_time) noexcept {
+  if (load_time == LoadTime::nothing) return ORT_DISABLE_ALL;
+  return load_time == LoadTime::widen_weights ? ORT_ENABLE_BASIC : ORT_ENABLE_ALL;
+}
+
+Ort::Session open_session(const Ort::Env& env, const std::string& path, const Manifest& manifest, int threads) {
   Ort::SessionOptions options;
+  options.SetGraphOptimizationLevel(optimization_of(manifest.load_time));
   // Its failures are reported; what it would log besides is a repetition.
   options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
   options.SetInterOpNumThreads(1);
@@ -198,7 +206,7 @@ const OrtMemoryInfo* cpu_memory() {
 }
 
 Model::Model(const std::string& folder, const Manifest& manifest, int threads)
-    : env_(ORT_LOGGING_LEVEL_FATAL, "bitfit"), session_(open_session(env_, folder + "/model.onnx", threads)) {
+    : env_(ORT_LOGGING_LEVEL_FATAL, "bitfit"), session_(open_session(env_, folder + "/model.onnx", manifest, threads)) {
   try {
     fixed_labels_ = InterfaceCheck(folder + "/model.onnx", session_, manifest).run();
   } catch (const Ort::Exception& error) {

@@ -62,7 +62,7 @@ Result label_words(const TaskInfo& task, const float* logits, std::size_t row_la
   std::int32_t before = Token::none;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     const Token& token = tokens[i];
-    if (token.word != Token::none && token.word != before) {
+    if (token.word != Token::none && token.word != before && token.has_text()) {
       const float* const row = logits + i * row_labels;
       std::vector<double> values(row, row + task.label_count);
       Prediction word = most_likely(task, &values);
@@ -87,10 +87,12 @@ Prediction find_answer(const float* logits, std::size_t row_labels, const Tokens
   }
   const std::vector<double> starts = probabilities(logits, row_labels, 0, places);
   const std::vector<double> ends = probabilities(logits, row_labels, 1, places);
-  double best = -1;
+  double best = -1;  // stays in a window of spaces alone, so that any other window has a better answer
   std::size_t best_first = offset, best_last = offset;
   for (std::size_t first = offset; first < places.size(); ++first) {
+    if (!window[places[first]].has_text()) continue;
     for (std::size_t last = first; last < std::min(places.size(), first + max_tokens); ++last) {
+      if (!window[places[last]].has_text()) continue;
       const double score = starts[first] * ends[last];
       if (score > best) best = score, best_first = first, best_last = last;
     }

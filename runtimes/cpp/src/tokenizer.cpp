@@ -128,9 +128,15 @@ struct Tokenizer::Parts {
   std::int64_t largest_id = 0;
 };
 
-// A space that marks the start of a word is not of the word. Of spaces alone the last one stays.
+// What Python's str.isspace() counts as a space.
+bool is_blank(const Character& character) noexcept {
+  return unicode::is_space(character.code) || (character.code >= 0x1C && character.code <= 0x1F);
+}
+
+// Spaces around a word are not of it: byte-level words, and some added tokens, begin with the space before them.
 Stretch without_spaces(Stretch word) noexcept {
-  while (word.size() > 1 && word.first->code == U' ') ++word.first;
+  while (!word.empty() && is_blank(*word.first)) ++word.first;
+  while (!word.empty() && is_blank(word.last[-1])) --word.last;
   return word;
 }
 
@@ -139,8 +145,10 @@ Stretch without_spaces(Stretch word) noexcept {
 void Tokenizer::Parts::append_text(const Characters& text, std::int32_t side, bool in_list, Tokens* out) const {
   std::int32_t word = 0;
   std::vector<std::int64_t> ids;
-  const auto append_word = [&](Stretch characters) {
-    const std::uint32_t start = characters.first->origin, end = characters.last[-1].origin + 1;
+  const auto append_word = [&](Stretch with_spaces) {
+    const Stretch characters = without_spaces(with_spaces);
+    const std::uint32_t start = characters.empty() ? 0 : characters.first->origin;
+    const std::uint32_t end = characters.empty() ? 0 : characters.last[-1].origin + 1;
     for (const std::int64_t id : ids) out->push_back({id, 0, side, word, start, end});
     ids.clear();
     ++word;
@@ -161,7 +169,7 @@ void Tokenizer::Parts::append_text(const Characters& text, std::int32_t side, bo
       Characters ordinary(part.text.first, part.text.last);
       for (const Stretch& each : scheme->split(&ordinary, in_list)) {
         scheme->append_ids(each, &ids);
-        append_word(without_spaces(each));
+        append_word(each);
       }
     }
   }
@@ -258,11 +266,14 @@ Status truncate(Tokens* tokens, std::size_t limit) noexcept {
 Status cut_windows(const Tokens& pair, std::size_t limit, std::size_t overlap, std::vector<Tokens>* out) noexcept {
   return guard([&] {
     const std::size_t context = count_side(pair, 1), question = pair.size() - context;
-    if (context == 0) fail(StatusCode::input_error, "the context has no token, expected at least one");
     if (question >= limit) {
       fail(StatusCode::input_error,
            text_of("the question has ", question, " tokens with the special ones, expected fewer than ", limit),
            "shorten the question");
+    }
+    const auto in_context = [](const Token& token) { return token.side == 1 && token.has_text(); };
+    if (std::none_of(pair.begin(), pair.end(), in_context)) {
+      fail(StatusCode::input_error, "the context has no word, expected at least one");
     }
     const std::size_t room = limit - question;
     const std::size_t step = room - std::min(overlap, room / 2);

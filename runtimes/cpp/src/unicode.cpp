@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <vector>
 
 namespace bitfit {
 namespace {
@@ -63,16 +64,22 @@ void append_syllable(const Character& character, Characters* out) {
   if (trail != 0) out->push_back({trails + trail, character.origin});
 }
 
-// Canonical order: marks in a row are sorted by their classes, equal ones stay in order.
+// Canonical order: marks in a row are sorted by their classes, equal ones stay in order. Origins stay where they are, as
+// in the library, for which the n-th mark comes from the n-th place.
 void sort_marks(Characters* text) {
   const auto is_starter = [](const Character& each) { return combining_class(each.code) == 0; };
-  const auto by_class = [](const Character& left, const Character& right) {
-    return combining_class(left.code) < combining_class(right.code);
-  };
+  const auto by_class = [](char32_t left, char32_t right) { return combining_class(left) < combining_class(right); };
+  std::vector<char32_t> codes;
   for (auto start = text->begin(); start != text->end();) {
     const auto first = std::find_if_not(start, text->end(), is_starter);
     start = std::find_if(first, text->end(), is_starter);
-    std::stable_sort(first, start, by_class);
+    if (start - first < 2) continue;
+    codes.clear();
+    std::transform(first, start, std::back_inserter(codes), [](const Character& each) { return each.code; });
+    std::stable_sort(codes.begin(), codes.end(), by_class);
+    std::transform(codes.begin(), codes.end(), first, first, [](char32_t code, const Character& place) {
+      return Character{code, place.origin};
+    });
   }
 }
 

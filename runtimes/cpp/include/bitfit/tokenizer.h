@@ -32,10 +32,12 @@ struct Token {
   std::int32_t type_id = 0;
   std::int32_t side = none;  // 0 for the text, 1 for the second one of a pair, none for a token that the model wants
   std::int32_t word = none;  // the number of the word in its side
-  // The characters of that word in its side, from start to before end. Words of a list count as if with a space between
-  // each two.
+  // The characters of that word in its side, from start to before end, without spaces around it; none for a word that is
+  // nothing but spaces. Words of a list count as if with a space between each two.
   std::uint32_t start = 0;
   std::uint32_t end = 0;
+
+  bool has_text() const noexcept { return start < end; }
 };
 
 using Tokens = std::vector<Token>;
@@ -72,7 +74,7 @@ Status truncate(Tokens* tokens, std::size_t limit) noexcept;
 
 // The windows in which a pair is read whose second text is too long: each has the first text, the special tokens and a
 // stretch of the second text, `limit` tokens at most; neighbours share `overlap` of these where there is room. An
-// input_error where the second text has no token, or no room.
+// input_error where the second text has no word, or no room.
 Status cut_windows(const Tokens& pair, std::size_t limit, std::size_t overlap, std::vector<Tokens>* out) noexcept;
 
 }  // namespace bitfit
