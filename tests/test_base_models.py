@@ -226,5 +226,5 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None
     script = "from bitfit_export.base_models import load_base_model; load_base_model('bert-base')"
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert "BaseModelError: the base model google-bert/bert-base-cased is neither on the Hugging Face" in done.stderr
+    assert "BaseModelError: the base model google-bert/bert-base-cased can't be had from the Hugging" in done.stderr
     assert "hint: check the name and the network" in done.stderr

@@ -227,6 +227,14 @@ class TestInstalled:
         assert "is refused: truncated payload" in refused.stderr
         assert refused.stdout == loaded.stdout
 
+    def test_the_programs_run_where_they_were_moved_to(
+        self, prefix: Path, get_bundle: GetBundle, tmp_path: Path
+    ) -> None:
+        """They find ONNX Runtime where it was at build time."""
+        shutil.copytree(prefix / "bin", tmp_path / "bin")
+        done = run([tmp_path / "bin" / "bitfit_run", get_bundle("table"), "--task", "two_way", "--text", "fine"])
+        assert json.loads(done.stdout)["label"] in ("negative", "positive")
+
     def test_with_cmake(self, programs: Path, prefix: Path, get_bundle: GetBundle, tmp_path: Path) -> None:
         cache = (programs / "CMakeCache.txt").read_text(encoding="utf-8")
         root = re.search("^ONNXRUNTIME_ROOT:.*=(.*)$", cache, re.MULTILINE)
@@ -241,7 +249,7 @@ class TestInstalled:
             pytest.skip("needs pkg-config")
         (package,) = prefix.rglob("bitfit.pc")
         environment = os.environ | {"PKG_CONFIG_PATH": str(package.parent)}
-        query = ["pkg-config", "--define-prefix", "--static", "--cflags", "--libs", "bitfit"]
+        query = ["pkg-config", "--static", "--cflags", "--libs", "bitfit"]
         flags = run(query, env=environment).stdout.split()
         paths = [f"-Wl,-rpath,{flag[2:]}" for flag in flags if flag.startswith("-L")]
         run(["c++", "-std=c++17", EXAMPLE / "moderate.cpp", *flags, *paths, "-o", tmp_path / "moderate"])
