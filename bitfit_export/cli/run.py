@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _answer(session: BiasSession, questions: list[_Question], *, truncate: bool) -> list[dict[str, Any]]:
     tasks = [question.task for question in questions]
+    for question in questions:
+        _check_task(session, question)
     try:
         answers = session.predict([question.text for question in questions], tasks, truncate=truncate)
     except InputError as error:
@@ -82,6 +84,13 @@ def _answer(session: BiasSession, questions: list[_Question], *, truncate: bool)
             raise
         raise InputError(f"{questions[error.row].where} {error.problem}", hint=error.hint) from error
     return [{"task": task, **_shown(answer)} for task, answer in zip(tasks, answers, strict=True)]
+
+
+def _check_task(session: BiasSession, question: _Question) -> None:
+    try:
+        session.labels(question.task)
+    except InputError as error:
+        raise InputError(f"{question.where}: {error.problem}", hint=error.hint) from error
 
 
 def _shown(answer: Any) -> dict[str, Any]:

@@ -116,6 +116,15 @@ class TestBitfitRun:
         assert found.stdout == expected.stdout == ""
         assert found.stderr.startswith("error: ")
 
+    def test_a_task_that_is_not_loaded_is_named_with_its_line(self, programs: Path, get_bundle: GetBundle) -> None:
+        lines = '{"text": "fine", "task": "score"}\n{"text": "fine", "task": "nope"}\n'
+        arguments = [get_bundle("table"), "--input", "-"]
+        for done in (python_run(*arguments, input=lines), cpp_run(programs, *arguments, input=lines)):
+            assert (done.returncode, done.stdout) == (2, "")
+            assert re.match(
+                r"""error: line 2 of -: the task ['"]nope['"] is not loaded, expected one of """, done.stderr
+            )
+
     def test_a_second_text_that_is_null_is_none(self, programs: Path, get_bundle: GetBundle) -> None:
         lines = '{"text": "fine", "text_pair": null}\n{"sentence1": "fine", "sentence2": null}\n'
         arguments = [get_bundle("table"), "--task", "score", "--input", "-"]
@@ -167,6 +176,15 @@ def test_bitfit_bench_counts_its_own_memory_and_not_that_of_what_started_it(
     options = ["--rounds", "1", "--shape", "1x4", "--tasks", "1"]
     report = json.loads(run([programs / "bitfit_bench", get_bundle("table"), *options]).stdout)
     assert 10 < report["peak_memory_mb_after_first_answer"] <= report["peak_memory_mb"] < mine.nbytes / 1e6
+
+
+@pytest.mark.parametrize("program", ["bitfit_run", "bitfit_bench"])
+def test_help(programs: Path, program: str) -> None:
+    shown = run([programs / program, "--help"]).stdout
+    assert shown.startswith(f"usage: {program} BUNDLE ")
+    assert f"example: {program} bundles/" in shown
+    refused = subprocess.run([programs / program, "bundle", "--nope"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr.splitlines()[0]) == (2, "error: unknown argument --nope")
 
 
 def test_bitfit_bench(programs: Path, get_bundle: GetBundle) -> None:

@@ -1,10 +1,4 @@
 // Time a bundle: opening it, the first answer, runs of one task and of mixed tasks, switching tasks, and memory.
-//
-// usage: bitfit_bench BUNDLE [--threads N] [--rounds N] [--shape ROWSxTOKENS]... [--tasks N]...
-//
-// One JSON object on stdout. Milliseconds are medians of all rounds. Runs that are compared take turns, so that both
-// see the same machine. For each number of tasks in --tasks, tasks are unloaded or copies of a row loaded until there are
-// so many, and the smallest batch is run with the same task each time and with another one each time.
 
 #include <bitfit/session.h>
 
@@ -15,12 +9,25 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <string_view>
 
 #if defined(__APPLE__)
 #include <sys/resource.h>
 #endif
 
 namespace {
+
+constexpr const char* usage =
+    R"(usage: bitfit_bench BUNDLE [--threads N] [--rounds N] [--shape ROWSxTOKENS]... [--tasks N]...
+
+Time a bundle: opening it, the first answer, runs of one task and of mixed tasks, switching tasks, and memory.
+
+One JSON object on stdout. Milliseconds are medians of all rounds. Runs that are compared take turns, so that both
+see the same machine. For each number of tasks in --tasks, tasks are unloaded or copies of a row loaded until there are
+so many, and the smallest batch is run with the same task each time and with another one each time.
+
+example: bitfit_bench bundles/minilm-l6 --shape 1x128 --tasks 1000
+)";
 
 using Clock = std::chrono::steady_clock;
 using nlohmann::ordered_json;
@@ -59,6 +66,8 @@ Options read_options(int count, char** words) {
       const std::size_t cross = std::min(shape.find('x'), shape.size());
       options.shapes.push_back(
           {positive(shape.substr(0, cross)), positive(shape.substr(std::min(cross + 1, shape.size())))});
+    } else if (word.rfind("--", 0) == 0 || !options.bundle.empty()) {
+      throw std::runtime_error("unknown argument " + word);
     } else {
       options.bundle = word;
     }
@@ -229,6 +238,10 @@ void bench(const Options& options, Clock::time_point started) {
 
 int main(int count, char** words) {
   const Clock::time_point started = Clock::now();
+  if (count > 1 && (words[1] == std::string_view("--help") || words[1] == std::string_view("-h"))) {
+    std::cout << usage;
+    return 0;
+  }
   try {
     bench(read_options(count, words), started);
   } catch (const std::exception& error) {

@@ -1,7 +1,4 @@
 // Answer texts with a bundle: JSON lines in, JSON lines out, the same as the Python package's `bitfit run`.
-//
-// usage: bitfit_run BUNDLE [--task T] (--text TEXT)... [--pair] | --input FILE.jsonl|-
-//                   [--row FILE.bias]... [--truncate] [--threads N]
 
 #include <bitfit/session.h>
 
@@ -17,6 +14,23 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr std::size_t batch_size = 32;
+
+constexpr const char* usage =
+    R"(usage: bitfit_run BUNDLE [--task T] (--text TEXT)... [--pair] | --input FILE.jsonl|-
+                  [--row FILE.bias]... [--truncate] [--threads N]
+
+Answer texts with a bundle: JSON lines in, JSON lines out.
+
+  --task T       the task of every row that names none itself
+  --text TEXT    a text; twice with --pair for a text pair
+  --pair         take the texts two by two, as pairs
+  --input FILE   a JSONL file, or - for stdin
+  --row FILE     a bias row to load besides the bundle's
+  --truncate     cut texts that are longer than the model takes
+  --threads N    CPU threads
+
+example: bitfit_run bundles/minilm-l6 --task sst2 --text "What a lovely day"
+)";
 
 struct Error {
   std::string message;
@@ -203,9 +217,12 @@ ordered_json json_of(const bitfit::TaskInfo& task, const bitfit::Result& result)
 void answer(const bitfit::Session& session, const std::vector<Question>& questions, bool truncate) {
   std::vector<bitfit::Text> texts;
   std::vector<std::string> tasks;
-  for (const Question& question : questions) {
-    texts.push_back(question.text);
-    tasks.push_back(question.task);
+  std::vector<bitfit::TaskInfo> infos(questions.size());
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    texts.push_back(questions[i].text);
+    tasks.push_back(questions[i].task);
+    const bitfit::Status found = session.find_task(tasks[i], &infos[i]);
+    if (!found.ok()) refuse(questions[i].where + ": " + found.text(), found.hint);
   }
   bitfit::PredictOptions options;
   options.truncate = truncate;
@@ -216,11 +233,7 @@ void answer(const bitfit::Session& session, const std::vector<Question>& questio
     refuse(questions[static_cast<std::size_t>(status.row)].where + " " + status.message, status.hint);
   }
   check(status);
-  bitfit::TaskInfo task;
-  for (std::size_t i = 0; i < questions.size(); ++i) {
-    check(session.find_task(questions[i].task, &task));
-    std::cout << spaced(json_of(task, results[i])) << '\n';
-  }
+  for (std::size_t i = 0; i < questions.size(); ++i) std::cout << spaced(json_of(infos[i], results[i])) << '\n';
 }
 
 void answer_file(const bitfit::Session& session, const Options& options) {
@@ -259,6 +272,10 @@ void run(const Options& options) {
 
 int main(int count, char** words) {
   std::ios::sync_with_stdio(false);
+  if (count > 1 && (words[1] == std::string_view("--help") || words[1] == std::string_view("-h"))) {
+    std::cout << usage;
+    return 0;
+  }
   try {
     run(read_options(count, words));
   } catch (const Error& error) {
