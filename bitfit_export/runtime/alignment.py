@@ -30,21 +30,31 @@ class AlignedTokens(NamedTuple):
         ends = zip(self.sides, self.spans, strict=True)
         return [position for position, (each, (start, end)) in enumerate(ends) if each == side and start < end]
 
+    def take(self, kept: Sequence[int]) -> AlignedTokens:
+        """The tokens at these positions."""
+        return AlignedTokens(
+            ids=[self.ids[position] for position in kept],
+            type_ids=[self.type_ids[position] for position in kept],
+            sides=[self.sides[position] for position in kept],
+            words=[self.words[position] for position in kept],
+            spans=[self.spans[position] for position in kept],
+        )
 
-def align_tokens(encoding: Any, kept: Sequence[int], text: str | tuple[str, str] | list[str]) -> AlignedTokens:
-    """The tokens at the positions `kept` of an encoding of the tokenizers library.
+
+def align_tokens(encoding: Any, text: str | tuple[str, str] | list[str]) -> AlignedTokens:
+    """The tokens of an encoding of the tokenizers library.
 
     Args:
         text: what was encoded.
     """
-    ids, type_ids, sides, numbers = encoding.ids, encoding.type_ids, encoding.sequence_ids, encoding.word_ids
+    sides, words = encoding.sequence_ids, encoding.word_ids
     spans = _given_spans(text) if isinstance(text, list) else _found_spans(encoding, text)
     return AlignedTokens(
-        ids=[ids[position] for position in kept],
-        type_ids=[type_ids[position] for position in kept],
-        sides=[sides[position] for position in kept],
-        words=[numbers[position] for position in kept],
-        spans=[spans.get((sides[position], numbers[position]), (0, 0)) for position in kept],
+        ids=encoding.ids,
+        type_ids=encoding.type_ids,
+        sides=sides,
+        words=words,
+        spans=[spans.get(word, (0, 0)) for word in zip(sides, words, strict=True)],
     )
 
 
@@ -56,16 +66,17 @@ def context_windows(sides: Sequence[int | None], limit: int, overlap: int) -> It
         limit: more than the tokens that are not the second text's.
         overlap: how many tokens two neighbours share, at most half of the room that the second text has.
     """
-    context = [position for position, side in enumerate(sides) if side == 1]
-    room = limit - (len(sides) - len(context))
+    # The tokens of a text stand together.
+    first = sides.index(1) if 1 in sides else len(sides)
+    last = first + sides.count(1)
+    before, after = range(first), range(last, len(sides))
+    room = limit - len(before) - len(after)
     step = room - min(overlap, room // 2)
-    start = 0
     while True:
-        stretch = set(context[start : start + room])
-        yield [position for position, side in enumerate(sides) if side != 1 or position in stretch]
-        if start + room >= len(context):
+        yield [*before, *range(first, min(first + room, last)), *after]
+        if first + room >= last:
             return
-        start += step
+        first += step
 
 
 def _found_spans(encoding: Any, text: str | tuple[str, str]) -> dict[tuple[int | None, int | None], tuple[int, int]]:

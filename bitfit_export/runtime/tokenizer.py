@@ -101,7 +101,7 @@ class TextEncoder:
         found = self._encode(items, offsets=True)
         kept = _keep(found, self._check_limit(max_length), truncate=truncate)
         return [
-            align_tokens(encoding, positions, item)
+            align_tokens(encoding, item).take(positions)
             for item, encoding, positions in zip(items, found, kept, strict=True)
         ]
 
@@ -122,10 +122,8 @@ class TextEncoder:
                     row=row,
                     hint="shorten the question",
                 )
-        windows = [
-            [align_tokens(encoding, kept, pair) for kept in context_windows(encoding.sequence_ids, limit, _OVERLAP)]
-            for pair, encoding in zip(pairs, found, strict=True)
-        ]
+        aligned = [align_tokens(encoding, pair) for pair, encoding in zip(pairs, found, strict=True)]
+        windows = [[each.take(kept) for kept in context_windows(each.sides, limit, _OVERLAP)] for each in aligned]
         for row, each in enumerate(windows):
             if not any(window.positions(1) for window in each):
                 raise InputError("has a context without a word, expected at least one", row=row)

@@ -82,7 +82,7 @@ def assert_same(programs: Path, path: Path, texts: Sequence[Text]) -> None:
     tokenizer.no_padding()
     encoded = [tokenizer.encode(*text) if isinstance(text, (list, tuple)) else tokenizer.encode(text) for text in texts]
     for text, found, encoding in zip(texts, cpp_tokens(programs, path, texts), encoded, strict=True):
-        tokens = align_tokens(encoding, range(len(encoding)), text)
+        tokens = align_tokens(encoding, text)
         sides, words = ([-1 if each is None else each for each in column] for column in (tokens.sides, tokens.words))
         expected = [
             [number, kind, side, word, *(span if span[0] < span[1] else (0, 0))]

@@ -275,17 +275,19 @@ Status cut_windows(const Tokens& pair, std::size_t limit, std::size_t overlap, s
     if (std::none_of(pair.begin(), pair.end(), in_context)) {
       fail(StatusCode::input_error, "the context has no word, expected at least one");
     }
+    // The tokens of a text stand together.
+    const auto is_second = [](const Token& token) { return token.side == 1; };
+    const auto first = std::find_if(pair.begin(), pair.end(), is_second);
+    const auto last = first + static_cast<std::ptrdiff_t>(context);
     const std::size_t room = limit - question;
     const std::size_t step = room - std::min(overlap, room / 2);
     out->clear();
     for (std::size_t start = 0;; start += step) {
-      Tokens window;
-      std::size_t place = 0;  // in the context
-      for (const Token& token : pair) {
-        const bool outside = token.side == 1 && (place < start || place >= start + room);
-        if (token.side == 1) ++place;
-        if (!outside) window.push_back(token);
-      }
+      const auto at = first + static_cast<std::ptrdiff_t>(start);
+      const std::size_t taken = std::min(room, context - start);
+      Tokens window(pair.begin(), first);
+      window.insert(window.end(), at, at + static_cast<std::ptrdiff_t>(taken));
+      window.insert(window.end(), last, pair.end());
       out->push_back(std::move(window));
       if (start + room >= context) return;
     }
