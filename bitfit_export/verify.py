@@ -62,6 +62,8 @@ SAMPLE_TEXTS: tuple[tuple[str, ...], ...] = (
 _RANDOM_ROWS = 24
 _BATCH = 8
 _LONGEST_RANDOM = 64
+#: A row as long as the model takes is compared too, but attention grows with the square of it.
+_LONGEST = 1024
 _PROBE_LABELS = 3
 
 
@@ -230,22 +232,25 @@ def _text_batches(session: BiasSession, base: BaseModel) -> list[_Batch]:
 
 
 def _random_batches(base: BaseModel, seed: int) -> list[_Batch]:
-    """Random ids of random lengths, padded on the right."""
+    """Random ids of random lengths; one token, and a row as long as the model takes, each alone."""
     generator = np.random.default_rng(seed)
-    vocabulary = base.module.config.vocab_size
-    batches = []
-    for _ in range(0, _RANDOM_ROWS, _BATCH):
-        longest = int(generator.integers(2, min(_LONGEST_RANDOM, base.max_positions) + 1))
-        lengths = generator.integers(1, longest + 1, _BATCH)
-        lengths[0] = longest
-        mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
-        ids = generator.integers(0, vocabulary, (_BATCH, longest)) * mask
-        arrays = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in base.input_names:
-            types = getattr(base.module.config, "type_vocab_size", 2)
-            arrays["token_type_ids"] = generator.integers(0, types, ids.shape) * mask
-        batches.append(_Batch(arrays))
-    return batches
+    most = min(_LONGEST_RANDOM, base.max_positions) + 1
+    several = [(_BATCH, int(generator.integers(2, most))) for _ in range(0, _RANDOM_ROWS, _BATCH)]
+    shapes = [*several, (1, 1), (1, min(_LONGEST, base.max_positions))]
+    return [_random_batch(base, rows, longest, generator) for rows, longest in shapes]
+
+
+def _random_batch(base: BaseModel, rows: int, longest: int, generator: np.random.Generator) -> _Batch:
+    """The first row is the longest; the others are padded on the right."""
+    lengths = generator.integers(1, longest + 1, rows)
+    lengths[0] = longest
+    mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
+    ids = generator.integers(0, base.module.config.vocab_size, mask.shape) * mask
+    arrays = {"input_ids": ids, "attention_mask": mask}
+    if "token_type_ids" in base.input_names:
+        types = getattr(base.module.config, "type_vocab_size", 2)
+        arrays["token_type_ids"] = generator.integers(0, types, ids.shape) * mask
+    return _Batch(arrays)
 
 
 def _fit(static_shape: tuple[int, int] | None, batches: Sequence[_Batch]) -> list[_Batch]:

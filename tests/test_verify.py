@@ -73,7 +73,7 @@ def test_a_good_bundle_passes_with_any_seed(
         report = verify_bundle(tiny_bundle, tiny_base, tiny_deltas, seed=seed)
         assert [each.name for each in report.comparisons] == [*tiny_deltas, "mixed"]
         assert 0 < report.max_difference <= FP32_TOLERANCE
-        assert all(each.rows == 32 for each in report.comparisons)
+        assert all(each.rows == 34 for each in report.comparisons)
 
 
 def test_one_wrong_bias_value_is_found(
@@ -87,6 +87,15 @@ def test_one_wrong_bias_value_is_found(
     deltas = tiny_deltas | {"two_way": dataclasses.replace(tiny_deltas["two_way"], biases=changed)}
     with pytest.raises(VerificationError, match="comparisons with PyTorch failed"):
         verify_bundle(tiny_bundle, tiny_base, deltas)
+
+
+def test_the_last_position_is_compared(
+    tiny_bundle: Path, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
+) -> None:
+    module = copy.deepcopy(tiny_base.module)
+    module.embeddings.position_embeddings.weight[-1, 0] += 1.0
+    with pytest.raises(VerificationError, match="comparisons with PyTorch failed"):
+        verify_bundle(tiny_bundle, dataclasses.replace(tiny_base, module=module), tiny_deltas)
 
 
 def test_another_tokenizer_is_found(
