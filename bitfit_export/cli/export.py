@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
         _say(f"compiling {len(deltas)} tasks")
         model = compile_bundle(base, deltas, folder, wanted)
         compiled = time.monotonic()
+        for reason, count in Counter(model.not_quantized.values()).items():
+            _say(f"matrix products that stay in float32: {count}, for {reason}")
         _say("verifying against PyTorch")
         report = verify_bundle(folder, base, deltas, packer=model.packer)
         manifest = read_manifest(folder)

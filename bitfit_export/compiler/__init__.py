@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +48,17 @@ _ROW_DTYPES: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": n
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """A frozen model in memory, and what makes the rows that run it."""
+    """A frozen model in memory, and what makes the rows that run it.
+
+    Attributes:
+        not_quantized: products that stay float32 though int8 or int4 was asked for, by the node's name -> why.
+    """
 
     model: onnx.ModelProto
     packer: RowPacker
     options: CompileOptions
     opset: int
+    not_quantized: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout:
@@ -100,7 +105,7 @@ def compile_model(
     graph = gs.import_onnx(trace.trace_base_model(base))
     found = sites.find_bias_sites(graph, base.biases, by_row=options.layout == "table")
     plan = fold.fold_biases(graph, found) if options.fold else fold.no_fold(base.biases)
-    observed = None
+    observed, not_quantized = None, {}
     if options.precision in ("int8", "int4"):
         folded = plan.apply(base.biases).biases
         observed = observe.observe_products(graph, base, folded, gram=options.precision == "int4")
@@ -117,7 +122,7 @@ def compile_model(
     head.attach_head(graph, heads, lift.head_rows(graph, inputs), leading)
     first_token.read_first_token(graph)
     if options.precision in ("int8", "int4"):
-        quantize.quantize_weights(graph, options.precision, observed)
+        not_quantized = quantize.quantize_weights(graph, options.precision, observed).kept
     kept = [site for site in found if site.name in plan.kept]
     lift.lift_biases(graph, kept, layout, options.layout, inputs)
     labels = max((delta.config.output_size for delta in deltas.values()), default=1)
@@ -130,7 +135,7 @@ def compile_model(
     _record_digests(model, layout)
     packer = rows.RowPacker(base, layout, heads, plan, _ROW_DTYPES[options.row_dtype])
     (opset,) = (each.version for each in model.opset_import if each.domain == "")
-    return CompiledModel(model, packer, options, opset)
+    return CompiledModel(model, packer, options, opset, not_quantized)
 
 
 def _finish(graph: gs.Graph, options: CompileOptions, labels: int) -> onnx.ModelProto:
@@ -154,6 +159,8 @@ def _finish(graph: gs.Graph, options: CompileOptions, labels: int) -> onnx.Model
         fuse.add_biases_in_kernels(model)
         if options.precision == "fp16":
             half_storage.store_in_half(model)
+        elif options.precision == "int4":
+            fuse.share_equal_weights(model)
     return model
 
 

@@ -22,7 +22,7 @@ import onnxruntime as ort
 from bitfit_export.compiler.model_files import save_model
 from bitfit_export.errors import CompileError, first_line
 
-__all__ = ["add_biases_in_kernels", "optimise_for_ort", "prepack"]
+__all__ = ["add_biases_in_kernels", "optimise_for_ort", "prepack", "share_equal_weights"]
 
 _SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion")
 #: The kernels that add a bias [n] to their product on the way, and the input that takes it.
@@ -71,6 +71,27 @@ def add_biases_in_kernels(model: onnx.ModelProto) -> int:
                 break
     _rebuild(graph, moved)
     return len(moved)
+
+
+def share_equal_weights(model: onnx.ModelProto) -> int:
+    """Store weights that are equal once; give the number of those saved.
+
+    ONNX Runtime's optimiser packs the int4 matrix of each product anew, also of one that layers share.
+    """
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    replaced: dict[str, str] = {}
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) >= _EXTERNAL_FROM_BYTES:
+            name = first.setdefault((tensor.data_type, tuple(tensor.dims), tensor.raw_data), tensor.name)
+            if name != tensor.name:
+                replaced[tensor.name] = name
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in replaced]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = replaced.get(name, name)
+    return len(replaced)
 
 
 def prepack(path: Path, weights: Path) -> None:

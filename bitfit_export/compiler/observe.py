@@ -8,8 +8,9 @@ makes a channel large is in the model, and most of all what it does with the spe
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfit_export.base_models import BaseModel
 from bitfit_export.compiler.model_files import save_model
-from bitfit_export.compiler.quantize import constant_matrix
+from bitfit_export.compiler.quantize import products_of_weights
 from bitfit_export.compiler.sample_texts import SAMPLE_TEXTS
 
 __all__ = ["Observed", "observe_products", "sample_batches"]
@@ -60,11 +61,8 @@ def observe_products(
     """
     if base.modality != "text":
         return {}
-    reads = {
-        node.name: node.inputs[0].name
-        for node in graph.nodes
-        if node.op == "MatMul" and constant_matrix(node.inputs[1]) is not None
-    }
+    products = [nodes for _, nodes in products_of_weights(graph)]
+    reads = {node.name: node.inputs[0].name for nodes in products for node in nodes}
     model = _with_outputs(gs.export_onnx(graph), sorted(set(reads.values())), biases)
     found: dict[str, Observed] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +76,9 @@ def observe_products(
             kept = feeds["attention_mask"].astype(bool) if "attention_mask" in feeds else None
             for name, values in zip(names, session.run(names, feeds), strict=True):
                 found[name] = _add(found.get(name), _rows(values, kept), gram=gram)
-    return {node: found[tensor] for node, tensor in reads.items()}
+    # A matrix that layers share must serve all of them.
+    shared = [(nodes, _together([found[reads[node.name]] for node in nodes])) for nodes in products]
+    return {node.name: together for nodes, together in shared for node in nodes}
 
 
 def _with_outputs(model: onnx.ModelProto, names: list[str], biases: Mapping[str, np.ndarray]) -> onnx.ModelProto:
@@ -113,6 +113,12 @@ def _rows(values: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
 def _add(before: Observed | None, rows: np.ndarray, *, gram: bool) -> Observed:
     largest = np.abs(rows).max(axis=0)
     products = rows.T.astype(np.float64) @ rows if gram else None
-    if before is None:
-        return Observed(largest, products)
-    return Observed(np.maximum(before.largest, largest), None if products is None else before.gram + products)
+    now = Observed(largest, products)
+    return now if before is None else _together([before, now])
+
+
+def _together(parts: Sequence[Observed]) -> Observed:
+    """What was read in several parts."""
+    grams = [part.gram for part in parts if part.gram is not None]
+    largest = functools.reduce(np.maximum, [part.largest for part in parts])
+    return Observed(largest, functools.reduce(np.add, grams) if grams else None)

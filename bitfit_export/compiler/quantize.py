@@ -20,7 +20,7 @@ observed texts do not show costs accuracy, not correctness ("SmoothQuant", Xiao 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ from bitfit_export.errors import CompileError
 if TYPE_CHECKING:
     from bitfit_export.compiler.observe import Observed
 
-__all__ = ["INT4_BLOCK", "QuantizeReport", "constant_matrix", "quantize_weights"]
+__all__ = ["INT4_BLOCK", "QuantizeReport", "constant_matrix", "products_of_weights", "quantize_weights"]
 
 #: Weights that share a scale in int4; a smaller block is more exact, larger and slower.
 INT4_BLOCK = 32
@@ -67,29 +67,28 @@ def quantize_weights(graph: gs.Graph, precision: str, observed: Mapping[str, Obs
 
     Args:
         precision: `int8` or `int4`.
-        observed: what the matrix products read, by the names of their nodes, where that was observed.
+        observed: what the matrix products read, by the names of their nodes, where that was observed; the same for
+            products that share a matrix.
 
     Raises:
         CompileError: a graph without a constant matrix, or a weight that is not finite.
     """
     observed = observed or {}
     emit = _Emitter(graph)
-    matrices = {
-        node.name: (node, weight)
-        for node in graph.nodes
-        if node.op == "MatMul" and (weight := constant_matrix(node.inputs[1])) is not None
-    }
-    if not matrices:
+    products = products_of_weights(graph)
+    if not products:
         raise CompileError("the graph has no product with a constant matrix, expected some to quantise")
     kept: dict[str, str] = {}
     values = 0
-    for node, weight in matrices.values():
+    for weight, nodes in products:
         if not np.isfinite(weight).all():
-            raise CompileError(f"the weight of {node.name} has a value that is not finite")
+            raise CompileError(f"the weight of {nodes[0].name} has a value that is not finite")
         if precision == "int4" and weight.shape[0] % INT4_BLOCK:
-            kept[node.name] = f"{weight.shape[0]} rows are no multiple of the block, {INT4_BLOCK}"
+            reason = f"{weight.shape[0]} rows are no multiple of the block, {INT4_BLOCK}"
+            kept |= {node.name: reason for node in nodes}
             continue
-        (_multiply_int8 if precision == "int8" else _multiply_int4)(emit, node, weight, observed.get(node.name))
+        read = next((observed[node.name] for node in nodes if node.name in observed), None)
+        (_multiply_int8 if precision == "int8" else _multiply_int4)(emit, nodes, weight, read)
         values += weight.size
     tables = [node for node in graph.nodes if node.op == "Gather" and _is_large_table(node)]
     for node in tables:
@@ -98,7 +97,19 @@ def quantize_weights(graph: gs.Graph, precision: str, observed: Mapping[str, Obs
     if precision == "int4":
         _require_opset(graph, _INT4_OPSET)
     graph.cleanup().toposort()
-    return QuantizeReport(len(matrices) - len(kept), len(tables), values, kept)
+    return QuantizeReport(sum(len(nodes) for _, nodes in products) - len(kept), len(tables), values, kept)
+
+
+def products_of_weights(graph: gs.Graph) -> list[tuple[np.ndarray, list[gs.Node]]]:
+    """The matrices [inputs, outputs] that are constants, each with its products: layers may share one."""
+    products: dict[tuple[str, bool], tuple[np.ndarray, list[gs.Node]]] = {}
+    for node in graph.nodes:
+        weight = constant_matrix(node.inputs[1]) if node.op == "MatMul" else None
+        if weight is not None:
+            makers = node.inputs[1].inputs
+            constant = makers[0].inputs[0] if makers else node.inputs[1]
+            products.setdefault((constant.name, bool(makers)), (weight, []))[1].append(node)
+    return list(products.values())
 
 
 def constant_matrix(tensor: gs.Tensor) -> np.ndarray | None:
@@ -111,22 +122,26 @@ def constant_matrix(tensor: gs.Tensor) -> np.ndarray | None:
     return values if transpose is None else values.transpose(transpose.attrs.get("perm", (1, 0)))
 
 
-def _multiply_int8(emit: _Emitter, node: gs.Node, weight: np.ndarray, observed: Observed | None) -> None:
-    name, divisors = node.name, None if observed is None else even_channels(observed.largest)
-    integers, scale = quantize_columns(weight if divisors is None else weight * divisors[:, np.newaxis], paired=True)
-    x, x_scale, x_zero = emit.quantized(node.inputs[0], divisors)
-    (sums,) = emit("MatMulInteger", name, [x, emit.constant(f"{name}/int8", integers), x_zero], np.int32)
-    (sums,) = emit("Cast", f"{name}/float", [sums], np.float32, to=TensorProto.FLOAT)
-    (factor,) = emit("Mul", f"{name}/scale", [x_scale, emit.constant(f"{name}/int8_scale", scale)], np.float32)
-    node.op, node.attrs, node.inputs = "Mul", {}, [sums, factor]
+def _multiply_int8(emit: _Emitter, nodes: list[gs.Node], weight: np.ndarray, observed: Observed | None) -> None:
+    divisors = None if observed is None else even_channels(observed.largest)
+    rounded = quantize_columns(weight if divisors is None else weight * divisors[:, np.newaxis], paired=True)
+    integers, scale = emit.constants(nodes[0].name, ("int8", "int8_scale"), rounded)
+    for node in nodes:
+        name = node.name
+        x, x_scale, x_zero = emit.quantized(node.inputs[0], divisors)
+        (sums,) = emit("MatMulInteger", name, [x, integers, x_zero], np.int32)
+        (sums,) = emit("Cast", f"{name}/float", [sums], np.float32, to=TensorProto.FLOAT)
+        (factor,) = emit("Mul", f"{name}/scale", [x_scale, scale], np.float32)
+        node.op, node.attrs, node.inputs = "Mul", {}, [sums, factor]
 
 
-def _multiply_int4(emit: _Emitter, node: gs.Node, weight: np.ndarray, observed: Observed | None) -> None:
+def _multiply_int4(emit: _Emitter, nodes: list[gs.Node], weight: np.ndarray, observed: Observed | None) -> None:
     rounded = quantize_blocks(weight, INT4_BLOCK, None if observed is None else observed.gram)
-    parts = zip(("int4", "int4_scale", "int4_zero"), rounded, strict=True)
-    constants = [emit.constant(f"{node.name}/{part}", values) for part, values in parts]
-    dequantized = emit("DequantizeLinear", f"{node.name}/weight", constants, np.float32, axis=0, block_size=INT4_BLOCK)
-    node.inputs[1] = dequantized[0]
+    constants = emit.constants(nodes[0].name, ("int4", "int4_scale", "int4_zero"), rounded)
+    for node in nodes:
+        name = f"{node.name}/weight"
+        dequantized = emit("DequantizeLinear", name, constants, np.float32, axis=0, block_size=INT4_BLOCK)
+        node.inputs[1] = dequantized[0]
 
 
 def _is_large_table(node: gs.Node) -> bool:
@@ -159,7 +174,7 @@ class _Emitter:
 
     def __init__(self, graph: gs.Graph) -> None:
         self._graph = graph
-        self._quantized: dict[str, list[gs.Variable]] = {}
+        self._quantized: dict[tuple[str, bytes | None], list[gs.Variable]] = {}
 
     def __call__(
         self, op: str, name: str, inputs: list[gs.Tensor], *dtypes: type[np.generic], **attrs: int
@@ -172,13 +187,17 @@ class _Emitter:
         # As a tensor of onnx, which packs two 4-bit integers into a byte; onnx-graphsurgeon does not.
         return gs.Constant(name, LazyValues(numpy_helper.from_array(np.ascontiguousarray(values), name)))
 
+    def constants(self, name: str, parts: Sequence[str], values: Sequence[np.ndarray]) -> list[gs.Constant]:
+        return [self.constant(f"{name}/{part}", each) for part, each in zip(parts, values, strict=True)]
+
     def quantized(self, tensor: gs.Tensor, divisors: np.ndarray | None) -> list[gs.Variable]:
         """uint8 values, scale and zero point of a tensor, whose channels are first divided by these numbers [k]."""
-        name = tensor.name
-        if name not in self._quantized:
+        key = (tensor.name, None if divisors is None else divisors.tobytes())
+        if key not in self._quantized:
+            name = f"{tensor.name}/{len(self._quantized)}"
             if divisors is not None:
                 factors = self.constant(f"{name}/even", (1 / divisors).astype(np.float32))
                 (tensor,) = self("Mul", f"{name}/evened", [tensor, factors], np.float32)
             dtypes = (np.uint8, np.float32, np.uint8)
-            self._quantized[name] = self("DynamicQuantizeLinear", f"{name}/uint8", [tensor], *dtypes)
-        return self._quantized[name]
+            self._quantized[key] = self("DynamicQuantizeLinear", f"{name}/uint8", [tensor], *dtypes)
+        return self._quantized[key]

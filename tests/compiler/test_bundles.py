@@ -83,3 +83,19 @@ def test_a_family_runs_in_a_lower_precision(
     for task in deltas:
         rows = [(folder / "tasks" / f"{task}.bias").read_bytes() for folder in folders.values()]
         assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_matrices_that_layers_share_are_stored_once(precision: str, make_delta: MakeDelta, tmp_path: Path) -> None:
+    sizes = []
+    for layers in (1, 6):
+        base = tiny_base("albert", num_hidden_layers=layers, hidden_size=128, intermediate_size=512)
+        folder = tmp_path / str(layers)
+        folder.mkdir()
+        compiled = compile_bundle(base, {"a": make_delta(base, "a")}, folder, CompileOptions(precision=precision))
+        sizes.append(sum(path.stat().st_size for path in folder.glob("model.onnx*")))
+    matrices = 4 * 128 * 128 + 2 * 128 * 512
+    # What layers add is nodes, and that is less than the smaller of the two kinds of matrices would be once more.
+    assert sizes[1] - sizes[0] < 5 * matrices / 2
+    reasons = set(compiled.not_quantized.values())
+    assert reasons == (set() if precision == "int8" else {"16 rows are no multiple of the block, 32"})

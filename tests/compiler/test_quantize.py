@@ -96,6 +96,24 @@ def test_products_of_one_tensor_share_its_quantisation() -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_matrix_that_layers_share_is_quantised_once(precision: str) -> None:
+    """As ALBERT's are. Whoever else reads one of the inputs may want other channels evened."""
+    graph = linear_graph(random_matrix(), products=3)
+    first, second, _ = (node for node in graph.nodes if node.op == "MatMul")
+    second.inputs[1] = first.inputs[1]
+    large, plain = Observed(np.where(np.arange(K) == 3, 100.0, 1.0)), Observed(np.ones(K))
+    read = {"multiply_0": large, "multiply_1": large, "multiply_2": plain}
+    assert quantize_weights(graph, precision, read).matrices == 3
+    stored = [each for each in graph.tensors().values() if each.name.endswith(f"/{precision}")]
+    assert len(stored) == 2
+    x = np.random.default_rng(1).normal(0, 1, (2, 5, K)).astype(np.float32)
+    for found, observed in zip(run(graph, x=x), (large, large, plain), strict=True):
+        alone = linear_graph(random_matrix())
+        quantize_weights(alone, precision, {"multiply_0": observed})
+        np.testing.assert_allclose(found, run(alone, x=x)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_biases_stay_as_they_are_where_they_are(precision: str) -> None:
     graph = linear_graph(random_matrix())
     (add,) = (node for node in graph.nodes if node.op == "Add")
