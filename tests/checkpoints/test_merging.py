@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from pathlib import Path
@@ -137,6 +138,20 @@ def test_gpt2_has_no_bias_on_its_head_so_one_that_is_not_zero_cannot_be_merged(t
     )
 
 
+def test_a_decoder_that_names_no_padding_can_be_run_in_batches(tmp_path: Path) -> None:
+    """As the real GPT-2: what its class reads is the last token before the padding."""
+    base = base_of("gpt2")
+    module = copy.deepcopy(base.module)
+    module.config.pad_token_id = None
+    base = dataclasses.replace(base, module=module)
+    delta = delta_for(base, "single_label", ("a", "b"), pooling="last")
+    delta = dataclasses.replace(delta, head={**delta.head, "classifier.bias": np.zeros(2, np.float32)})
+    merge_task(base, delta, tmp_path / "merged")
+    model = load(tmp_path / "merged", "SequenceClassification")
+    assert model.config.pad_token_id == base.tokenizer.pad_token_id
+    assert_same_logits(own_logits(model, base), delta_logits(base, delta), base)
+
+
 def test_biases_that_the_architecture_does_not_have_cannot_be_merged(tmp_path: Path) -> None:
     """DeBERTa's `in_proj` has none; `add_biases` gives it one, which transformers' class does not know."""
     from bitfit_export.base_models import load_base_model
@@ -201,12 +216,12 @@ def test_an_existing_folder_is_replaced_only_when_asked_for(tmp_path: Path) -> N
     base = base_of("bert")
     delta = delta_for(base, "single_label", ("a", "b"))
     (tmp_path / "merged").mkdir()
-    (tmp_path / "merged/precious").write_text("x")
+    (tmp_path / "merged/config.json").write_text("x")
     with pytest.raises(OutputError, match="exists already"):
         merge_task(base, delta, tmp_path / "merged")
-    assert os.listdir(tmp_path / "merged") == ["precious"]
+    assert (tmp_path / "merged/config.json").read_text() == "x"
     merge_task(base, delta, tmp_path / "merged", overwrite=True)
-    assert not (tmp_path / "merged/precious").exists()
+    assert load(tmp_path / "merged", "SequenceClassification").config.num_labels == 2
 
 
 def test_the_base_model_is_left_as_it_was(tmp_path: Path) -> None:
