@@ -7,6 +7,7 @@ holds a head tensor, whole), `bitfit_config.json`, and `README.md`, a model card
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "TOKEN_PROBLEMS",
     "DeltaConfig",
     "TaskDelta",
+    "is_label_name",
 ]
 
 FORMAT_VERSION = 1
@@ -216,6 +218,19 @@ def _check_config(config: DeltaConfig) -> None:
         raise DeltaError(f"a {config.problem_type} task with {len(config.labels)} labels: only a regression has none")
     if len(set(config.labels)) != len(config.labels):
         raise DeltaError("two labels of the task have the same name")
+    if config.problem_type == "span" and len(config.labels) != 2:
+        raise DeltaError(f"a span task with {len(config.labels)} labels, expected two: where it starts and ends")
+    for label in config.labels:
+        if not is_label_name(label):
+            raise DeltaError(f"the label {label!r} is empty or has a control character")
+    for name, value in config.metrics.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise DeltaError(f"the metric {name} is {value!r}, expected a finite number")
+
+
+def is_label_name(text: str) -> bool:
+    """Whether a label can have this name: not empty, all printable in UTF-8 and on one line."""
+    return bool(text) and not any(each < " " or "\ud800" <= each <= "\udfff" for each in text)
 
 
 def _check_tensors(delta: TaskDelta) -> None:
