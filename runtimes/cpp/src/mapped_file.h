@@ -1,4 +1,6 @@
-// A whole file as bytes that are only read: mapped where the system can do that, else read into memory.
+// A whole file as bytes that are only read: mapped where the system can do that, else read into memory. Somebody who
+// writes into a mapped file changes what was checked, or ends the program; a row may be replaced at any time, so it is
+// read by read_file.
 
 #ifndef BITFIT_SRC_MAPPED_FILE_H
 #define BITFIT_SRC_MAPPED_FILE_H
@@ -28,6 +30,9 @@ class MappedFile {
   std::size_t size_ = 0;
   std::vector<std::uint8_t> copy_;  // where files can't be mapped
 };
+
+// The bytes of a file as they are now. Fails with a bundle_error when it can't be read.
+std::vector<std::uint8_t> read_file(const std::string& path);
 
 }  // namespace bitfit
 

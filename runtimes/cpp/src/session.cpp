@@ -37,7 +37,7 @@ Status Session::find_task(std::string_view name, TaskInfo* out) const noexcept {
 Status Session::load_task(const std::string& path, std::string_view name,
                           const std::vector<std::string>& labels) noexcept {
   return guard([&] {
-    const MappedFile file(path);
+    const std::vector<std::uint8_t> file = read_file(path);
     parts_->load(read_row(file.data(), file.size(), parts_->manifest.layout, path), name, labels);
   });
 }
@@ -56,7 +56,7 @@ Status Session::load_adapter(const std::string& name) noexcept {
       fail(StatusCode::input_error, text_of("the bundle has no adapter for the task \"", name, '"'),
            "load the task's row, or export the bundle with adapters");
     }
-    const MappedFile bytes(parts_->folder + "/" + path);
+    const std::vector<std::uint8_t> bytes = read_file(parts_->folder + "/" + path);
     if (sha256_of(bytes.data(), bytes.size()) != file->second.sha256) {
       fail(StatusCode::bundle_error, text_of(path, " has another sha256 than the manifest says"), copy_again);
     }

@@ -68,7 +68,7 @@ Session::Parts::Parts(const std::string& bundle, const SessionOptions& options)
 void Session::Parts::load_recorded(const std::string& name) {
   const TaskRecord& record = manifest.tasks.at(name);
   const std::string path = folder + "/" + record.file;
-  const MappedFile file(path);
+  const std::vector<std::uint8_t> file = read_file(path);
   const BiasRowView row = read_row(file.data(), file.size(), manifest.layout, path);
   if (row.task != name || row.problem_type != record.problem_type || row.labels != record.label_count() ||
       row.task_version != record.task_version) {
