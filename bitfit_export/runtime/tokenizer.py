@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from bitfit_export.errors import BundleError, InputError, UsageError, first_line
 from bitfit_export.runtime.alignment import AlignedTokens, align_tokens, context_windows
 
-__all__ = ["TOKENIZER_FILE", "Text", "TextEncoder", "TokenIds", "as_texts"]
+__all__ = ["TOKENIZER_FILE", "Text", "TextEncoder", "TokenIds", "as_texts", "read_tokenizer"]
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -51,7 +51,7 @@ class TextEncoder:
     """
 
     def __init__(self, folder: Path, *, max_positions: int, pad_token_id: int) -> None:
-        self._tokenizer = _read_tokenizer(folder / TOKENIZER_FILE)
+        self._tokenizer = read_tokenizer(folder / TOKENIZER_FILE)
         self._max_positions = max_positions
         self._pad_token_id = pad_token_id
 
@@ -250,7 +250,12 @@ def _describe(item: object) -> str:
     return f"{type(item).__name__}"
 
 
-def _read_tokenizer(path: Path) -> Any:
+def read_tokenizer(path: Path) -> Any:
+    """A `Tokenizer` that neither truncates nor pads.
+
+    Raises:
+        BundleError: the file can't be read.
+    """
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
@@ -259,6 +264,12 @@ def _read_tokenizer(path: Path) -> Any:
         ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    processor = tokenizer.post_processor
+    if hasattr(processor, "trim_offsets"):
+        # Byte-level words are trimmed here. The library's own trimming takes the first character of a word after a
+        # special token, where it has put a space before that word itself.
+        processor.trim_offsets = False
+        tokenizer.post_processor = processor
     return tokenizer
 
 

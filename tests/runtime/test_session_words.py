@@ -188,3 +188,20 @@ def test_given_words_of_a_byte_level_tokenizer(tmp_path: Path) -> None:
     (aligned,) = encoder.align([["ban", "an"]])
     assert aligned.words == [0, 0, 0, 1, 1]
     assert aligned.spans == [(0, 3)] * 3 + [(4, 6)] * 2
+
+
+def test_a_word_after_a_special_token_keeps_its_first_character(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    from bitfit_export.runtime.tokenizer import TextEncoder
+
+    vocabulary = {letter: index for index, letter in enumerate(["<s>", "</s>", "Ġ", *"abn"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=True)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    text = "ban <s>an</s>b"
+    (aligned,) = TextEncoder(tmp_path, max_positions=16, pad_token_id=0).align([text])
+    words = [text[start:end] for start, end in dict.fromkeys(aligned.spans) if start < end]
+    assert words == ["ban", "<s>", "an", "</s>", "b"]

@@ -18,6 +18,7 @@ from tokenizers.models import BPE, WordPiece
 from tokenizers.trainers import BpeTrainer
 
 from bitfit_export.runtime.alignment import align_tokens
+from bitfit_export.runtime.tokenizer import read_tokenizer
 from bitfit_export.training.tables import read_folder
 from tests.conftest import real_data
 from tests.runtimes.conftest import CPP, run
@@ -58,10 +59,7 @@ def byte_level_file(folder: Path, texts: Iterable[str], *, add_prefix_space: boo
     tokenizer.train_from_iterator(
         texts, BpeTrainer(vocab_size=1500, initial_alphabet=alphabet, special_tokens=special, show_progress=False)
     )
-    # Where the library has added a space itself, its trimming takes the first character of a word after <s> instead.
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", 1), ("<s>", 0), add_prefix_space=add_prefix_space, trim_offsets=not add_prefix_space
-    )
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=add_prefix_space)
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, rstrip=False, normalized=False)])
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder / "tokenizer.json"
@@ -77,9 +75,7 @@ def cpp_tokens(programs: Path, path: Path, texts: Sequence[Text], *arguments: st
 
 def assert_same(programs: Path, path: Path, texts: Sequence[Text]) -> None:
     """Ids, type ids, sides, words and their places of every text; the first difference is shown."""
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = read_tokenizer(path)
     encoded = [tokenizer.encode(*text) if isinstance(text, (list, tuple)) else tokenizer.encode(text) for text in texts]
     for text, found, encoding in zip(texts, cpp_tokens(programs, path, texts), encoded, strict=True):
         tokens = align_tokens(encoding, text)
