@@ -24,7 +24,7 @@ check: install ## what CI runs before the tests
 	$(BIN)/mypy
 
 cpp: install ## the C++ runtime and its programs, into build/cpp/default
-	runtimes/cpp/tools/build.sh default bitfit_run bitfit_bench
+	PYTHON=$(BIN)/python runtimes/cpp/tools/build.sh default bitfit_run bitfit_bench
 
 install: $(STAMP)
 

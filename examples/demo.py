@@ -8,6 +8,7 @@ It runs the same commands that a user types, and prints them. It fails where C++
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def run(program: str, *words: str, **options: Any) -> subprocess.CompletedProces
 
 def build_cpp() -> bool:
     """Build the program of the C++ runtime. Where the machine lacks something for that, say what, and go on."""
-    done = run(*BUILD, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = os.environ | {"PYTHON": sys.executable}
+    done = run(*BUILD, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode not in (0, LACKS):
         sys.exit(done.stdout + done.stderr)
     print((done.stderr if done.returncode else done.stdout).splitlines()[-1], flush=True)

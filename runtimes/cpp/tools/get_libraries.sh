@@ -27,7 +27,7 @@ fail() {
 command -v apt-get > /dev/null || fail "needs apt-get"
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
-work=$(mktemp -d "$folder/work.XXXXXX")
+work=$(mktemp -d)  # apt takes no paths with spaces, which the folder's may have
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/parts" "$work/unpacked"
 own="-o Dir::Cache=$work -o Dir::State::Lists=$work/lists -o APT::Sandbox::User=$(id -un) -o Acquire::Languages=none"
