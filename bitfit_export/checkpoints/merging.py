@@ -67,7 +67,7 @@ def _config(base: BaseModel, delta: TaskDelta) -> Any:
     if delta.config.labels:
         config.id2label = dict(enumerate(delta.config.labels))
         config.label2id = {label: number for number, label in config.id2label.items()}
-    if config.pad_token_id is None and base.tokenizer is not None:
+    if base.tokenizer is not None and config.pad_token_id is None:
         # Decoders' classes look for the last token before the padding, and refuse a batch where they don't know it.
         config.pad_token_id = base.tokenizer.pad_token_id
     # Token and span classes have one loss and no problem type.

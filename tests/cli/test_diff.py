@@ -106,12 +106,12 @@ def test_an_existing_output_is_refused_before_any_work(
     bitfit: Bitfit, model_folder: str, checkpoint: Path, workplace: Path
 ) -> None:
     (workplace / "out").mkdir()
-    (workplace / "out/precious").write_text("x")
+    (workplace / "out" / CONFIG_FILE).write_text("x")
     done = bitfit("diff", model_folder, checkpoint, "--output", "out")
     assert done.err.startswith("error: the output out exists already")
-    assert os.listdir("out") == ["precious"]
+    assert (workplace / "out" / CONFIG_FILE).read_text() == "x"
     assert bitfit("diff", model_folder, checkpoint, "--output", "out", "--overwrite").status == 0
-    assert (workplace / "out" / CONFIG_FILE).is_file()
+    assert (workplace / "out" / CONFIG_FILE).read_text() != "x"
 
 
 @pytest.mark.parametrize(

