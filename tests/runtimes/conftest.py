@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,22 @@ def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedPr
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def cpp_run(programs: Path, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([programs / "bitfit_run", *arguments], capture_output=True, text=True, check=False, **options)
+
+
+def assert_same_lines(found: str, expected: str, tolerance: float = 1e-5) -> None:
+    """The same JSON, byte by byte but for the digits of scores."""
+    score = re.compile(r'("score": )(-?[0-9.e-]+)')
+    assert score.sub(r"\1", found) == score.sub(r"\1", expected)
+    np.testing.assert_allclose(
+        [float(value) for _, value in score.findall(found)],
+        [float(value) for _, value in score.findall(expected)],
+        rtol=0,
+        atol=tolerance,
+    )
 
 
 @functools.cache
