@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bitfit_export.bias_terms import is_bias_term
+from bitfit_export.bundle.fields import is_name
 from bitfit_export.errors import BaseMismatchError, DeltaError, MissingExtraError
 from bitfit_export.files import canonical_json, new_folder
 
@@ -31,7 +32,6 @@ __all__ = [
     "TOKEN_PROBLEMS",
     "DeltaConfig",
     "TaskDelta",
-    "is_label_name",
 ]
 
 FORMAT_VERSION = 1
@@ -221,16 +221,11 @@ def _check_config(config: DeltaConfig) -> None:
     if config.problem_type == "span" and len(config.labels) != 2:
         raise DeltaError(f"a span task with {len(config.labels)} labels, expected two: where it starts and ends")
     for label in config.labels:
-        if not is_label_name(label):
+        if not is_name(label):
             raise DeltaError(f"the label {label!r} is empty or has a control character")
     for name, value in config.metrics.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise DeltaError(f"the metric {name} is {value!r}, expected a finite number")
-
-
-def is_label_name(text: str) -> bool:
-    """Whether a label can have this name: not empty, all printable in UTF-8 and on one line."""
-    return bool(text) and not any(each < " " or "\ud800" <= each <= "\udfff" for each in text)
 
 
 def _check_tensors(delta: TaskDelta) -> None:

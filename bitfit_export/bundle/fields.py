@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from bitfit_export.errors import BundleError
 
-__all__ = ["Record", "check_digest", "check_text", "parse_object"]
+__all__ = ["Record", "check_digest", "check_text", "is_name", "parse_object"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -137,9 +137,14 @@ def check_digest(value: str, what: str) -> None:
         raise BundleError(f"{what} is {value!r}, expected 64 lower-case hexadecimal digits")
 
 
+def is_name(value: object) -> bool:
+    """Whether it is a string that is not empty, of one line, and that UTF-8 can write."""
+    return isinstance(value, str) and bool(value) and not any(c < " " or "\ud800" <= c <= "\udfff" for c in value)
+
+
 def check_text(value: str, what: str) -> None:
     """Refuse an empty name, and one with a control character or half a surrogate pair: it has no unambiguous bytes."""
-    if not isinstance(value, str) or not value or any(each < " " or "\ud800" <= each <= "\udfff" for each in value):
+    if not is_name(value):
         raise BundleError(f"{what} is {value!r}, expected a non-empty name without control characters")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from bitfit_export.delta import is_label_name
+from bitfit_export.bundle.fields import is_name
 from bitfit_export.errors import DataError, UsageError
 from bitfit_export.training.entities import marks_entities
 
@@ -172,7 +172,7 @@ def infer_spec(
     else:
         labels = options.labels or _infer_labels(values, where)
         for label in labels:
-            if not is_label_name(label):
+            if not is_name(label):
                 raise DataError(f"{where} has the label {label!r}; expected names without control characters")
     metrics = ENTITY_METRICS if problem_type == "token" and marks_entities(labels) else OWN_METRICS[problem_type]
     return TaskSpec(task, problem_type, columns, label_column, labels, metrics)
