@@ -41,6 +41,7 @@ ALIASES = {
     "bert-large": "google-bert/bert-large-cased",
     "roberta-base": "FacebookAI/roberta-base",
     "minilm-l6": "sentence-transformers/all-MiniLM-L6-v2",
+    "mpnet-base": "sentence-transformers/all-mpnet-base-v2",
 }
 
 #: Hub ids whose weights come with an installed package: the module that has `get_model_path()`.

@@ -58,18 +58,18 @@ def publish(model: str, task: str, results: dict[str, dict[str, Any]], notes: st
     best = {method: _best(results, method, metric) for method in _METHOD_NAMES}
     if best["bitfit"] is None:
         return
-    delta = _delta_of(best["bitfit"], results[best["bitfit"]], SHIPPED / model / task)
+    kept = ROOT / "runs" / model / f"{best['bitfit']}.delta"
+    delta = _delta_of(kept, results[best["bitfit"]], SHIPPED / model / task)
     runs = [_compared(_METHOD_NAMES[method], results[name]) for method, name in best.items() if name is not None]
     text = f"{_tried(results, metric)}\n{notes}\n" if notes else _tried(results, metric)
     delta.save(SHIPPED / model / task, card=render_card(delta, model, runs, text), overwrite=True)
 
 
-def _delta_of(name: str, record: dict[str, Any], shipped: Path) -> TaskDelta:
+def _delta_of(kept: Path, record: dict[str, Any], shipped: Path) -> TaskDelta:
     """The delta of a run: kept by `train.py`, or shipped already, which shows in its record."""
-    kept = ROOT / "runs" / f"{name}.delta"
     delta = TaskDelta.load(kept if kept.exists() else shipped)
     if delta.config.training != record["settings"]:
-        raise SystemExit(f"{kept} is not there; train it again: remove results/*/{name}.json and run train.py")
+        raise SystemExit(f"{kept} is not there; train it again: remove results/*/{kept.stem}.json and run train.py")
     return delta
 
 

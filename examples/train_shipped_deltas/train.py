@@ -1,8 +1,8 @@
 """Train the deltas that the package ships, beside a frozen body and full fine-tuning with the same budget.
 
-    python examples/train_shipped_deltas/train.py --data DIR [--runs 1,2] [--threads 1]
+    python examples/train_shipped_deltas/train.py --data DIR [--model mpnet-base --model-folder DIR] [--runs 1,2]
 
-Every run of `runs.json` is trained once: its result goes to `results/<model>/` as JSON when it ends, and a run
+Every run of `runs/<model>.json` is trained once: its result goes to `results/<model>/` as JSON when it ends, and a run
 that has a result is skipped, so an interrupted series goes on where it stopped. The delta of each bitfit run is
 kept under `runs/`. No time is recorded, for a run that was interrupted has none. `publish.py` then ships the best run
 of each task.
@@ -15,12 +15,13 @@ import json
 import os
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bitfit_export.base_models import load_base_model
+from bitfit_export.base_models import BaseModel, load_base_model, resolve_model
 from bitfit_export.cli.progress import EpochReport
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.training import TrainingSettings, load_task_data, train_task
@@ -32,15 +33,18 @@ ROOT = HERE.parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with rte/, sst2/, ... (see the README)")
-    parser.add_argument("--model", default="minilm-l6")
+    parser.add_argument("--model", default="minilm-l6", help="one of the names that --model of bitfit-train knows")
+    parser.add_argument("--model-folder", type=Path, help="the model's files (the Hub, its cache or a package)")
     parser.add_argument("--runs", default="", help="numbers of the runs to train, from 1, comma-separated (all)")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    runs = json.loads((HERE / "runs.json").read_text())
+    runs = json.loads((HERE / "runs" / f"{arguments.model}.json").read_text())
+    base = load_base_model(str(arguments.model_folder or arguments.model))
+    base = replace(base, source=resolve_model(arguments.model))
     chosen = [int(number) for number in filter(None, arguments.runs.split(","))] or range(1, len(runs) + 1)
     for number in chosen:
-        train_once(arguments.model, arguments.data, runs[number - 1], number)
+        train_once(base, arguments.data, runs[number - 1], number)
 
 
 def run_name(run: dict[str, Any]) -> str:
@@ -49,20 +53,20 @@ def run_name(run: dict[str, Any]) -> str:
     return "-".join([*parts, f"seed{run.get('seed', 0)}"])
 
 
-def train_once(model: str, data_folder: Path, run: dict[str, Any], number: int) -> None:
+def train_once(base: BaseModel, data_folder: Path, run: dict[str, Any], number: int) -> None:
     """Train one run and write its result, unless there is one."""
     name = run_name(run)
-    result_file = ROOT / "results" / model / f"{name}.json"
+    result_file = ROOT / "results" / base.source.short_name / f"{name}.json"
     if result_file.exists():
         return
     print(f"run {number}: {name}", file=sys.stderr)
-    base = load_base_model(model)
     rows = {name: run[name] for name in ("train_rows", "validation_rows") if name in run}
     data = load_task_data(run["task"], data=data_folder, **rows)
     settings = TrainingSettings(**{name: value for name, value in run.items() if name not in ("task", *rows)})
-    result = train_task(base, data, settings, ROOT / "runs" / name, [EpochReport(data.spec.metrics[0])])
+    runs = ROOT / "runs" / base.source.short_name
+    result = train_task(base, data, settings, runs / name, [EpochReport(data.spec.metrics[0])])
     if result.delta is not None:
-        result.delta.save(ROOT / "runs" / f"{name}.delta", card="", overwrite=True)
+        result.delta.save(runs / f"{name}.delta", card="", overwrite=True)
     record = {
         "task": run["task"],
         "method": run["method"],
