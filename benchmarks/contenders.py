@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from models import Workbench
 
-from bitfit_export.bench import STOCK, open_stock
+from bitfit_export.baselines.exports import export_stock
+from bitfit_export.baselines.timing import STOCK, open_stock
 from bitfit_export.bundle import read_manifest, read_row, row_file
 from bitfit_export.bundle.graph_inputs import row_inputs
 from bitfit_export.errors import first_line
+from bitfit_export.reference.task_model import merged_model
 from bitfit_export.runtime import BiasSession
-from bitfit_export.stock import export_stock
-from bitfit_export.task_model import merged_model
 
 __all__ = ["MIXED", "ONE_BY_ONE", "PACKED", "TABLE", "Lineup", "make_lineup", "row_feeds"]
 

@@ -18,8 +18,8 @@ from common import Results, make_parser, say
 from models import MODELS, Workbench, prepare
 from processes import Held, run_json
 
+from bitfit_export.baselines.exports import export_stock
 from bitfit_export.errors import BitfitError
-from bitfit_export.stock import export_stock
 
 _SCRIPT = "open_once.py"
 _BUNDLE = "bundle"

@@ -19,12 +19,12 @@ import torch
 import transformers
 from common import code_digest, say
 
-from bitfit_export.base_models import BaseModel, load_base_model
+from bitfit_export.base_model.loading import BaseModel, load_base_model
 from bitfit_export.compiler import CompileOptions, compile_bundle
 from bitfit_export.delta import DeltaConfig, TaskDelta
-from bitfit_export.delta_store import find_deltas, load_deltas
 from bitfit_export.errors import BitfitError, CompileError, UsageError
 from bitfit_export.files import new_folder
+from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 
 __all__ = ["MODELS", "TASKS", "Workbench", "prepare"]
 

@@ -19,7 +19,7 @@ import memory
 import numpy as np
 from tokenizers import Tokenizer
 
-from bitfit_export.bench import open_stock
+from bitfit_export.baselines.timing import open_stock
 from bitfit_export.runtime import BiasSession
 
 _TEXT = "A warm, funny film that I would gladly see again."

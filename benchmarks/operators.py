@@ -21,8 +21,8 @@ from common import Results, make_parser, say
 from contenders import row_feeds
 from models import MODELS, Workbench, prepare
 
+from bitfit_export.baselines.exports import export_stock, random_ids
 from bitfit_export.cli.bench import parse_shapes
-from bitfit_export.stock import export_stock, random_ids
 
 _WARM_UP = 2
 

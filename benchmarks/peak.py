@@ -25,7 +25,7 @@ import torch
 from common import Results, make_parser, say
 from onnx import TensorProto, helper, numpy_helper
 
-from bitfit_export.bench import time_in_turn
+from bitfit_export.baselines.timing import time_in_turn
 from bitfit_export.errors import first_line
 
 _SOURCE = Path(__file__).with_name("peak.cpp")

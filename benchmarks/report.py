@@ -18,7 +18,7 @@ from speed_plot import FORMATS, draw_speed
 from tables import detail_tables, target_table
 from targets import Report, read_results
 
-from bitfit_export.cli.tables import print_table
+from bitfit_export.cli.text_tables import print_table
 from bitfit_export.files import write_bytes
 
 #: The lines between which a page has what this script writes.

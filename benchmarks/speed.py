@@ -20,11 +20,11 @@ from common import Results, make_parser, say
 from contenders import MIXED, ONE_BY_ONE, TABLE, Lineup, make_lineup
 from models import MODELS, TASKS, Workbench, prepare
 
-from bitfit_export.bench import STOCK, Times, time_in_turn
+from bitfit_export.baselines.exports import random_ids
+from bitfit_export.baselines.timing import STOCK, Times, time_in_turn
 from bitfit_export.bundle.manifest import PRECISIONS
 from bitfit_export.cli.bench import parse_shapes
 from bitfit_export.errors import BitfitError
-from bitfit_export.stock import random_ids
 
 SHAPES = "1x16,1x32,1x128,8x16,8x32,8x128"
 #: Comparisons of contenders with each other, by the names that results have.

@@ -16,10 +16,10 @@ import numpy as np
 from common import Results, make_parser, say
 from models import MODELS, prepare
 
-from bitfit_export.bench import time_in_turn
+from bitfit_export.baselines.timing import time_in_turn
 from bitfit_export.bundle import BiasRow, read_row, row_file, write_row
 from bitfit_export.runtime import BiasSession
-from bitfit_export.runtime.table import BiasTable
+from bitfit_export.runtime.tasks.bias_table import BiasTable
 
 COUNTS = (5, 1000)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from contenders import MIXED, ONE_BY_ONE, PACKED, TABLE
 from targets import TARGETS, find, shapes_of
 
-from bitfit_export.bench import STOCK
+from bitfit_export.baselines.timing import STOCK
 
 __all__ = ["Table", "detail_tables", "target_table"]
 

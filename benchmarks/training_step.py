@@ -27,8 +27,8 @@ from common import Results, make_parser, say
 from models import MODELS, prepare
 from processes import run_json
 
-from bitfit_export.base_models import BaseModel
-from bitfit_export.task_model import TaskModel
+from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.methods import create_method
 from bitfit_export.training.settings import TrainingSettings
 

@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     import onnx
 
-    from bitfit_export.base_models import BaseModel
+    from bitfit_export.base_model.loading import BaseModel
     from bitfit_export.delta import TaskDelta
 
 MakeDelta: TypeAlias = Callable[..., "TaskDelta"]
@@ -42,7 +42,7 @@ def real_data(*tasks: str) -> Path:
 
 def real_rows(task: str) -> list[Mapping[str, Any]]:
     """The rows of a task's dev set in `BITFIT_DATA`, as they are there."""
-    from bitfit_export.training.tables import read_folder
+    from bitfit_export.training.data_files import read_folder
 
     return [row for _, row in read_folder(real_data(task), task).validation.rows]
 
@@ -60,7 +60,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> 
     at its initial value, so a bias that gets lost or swapped shows."""
     torch = pytest.importorskip("torch", reason="needs bitfit-export[export]")
     transformers = pytest.importorskip("transformers", reason="needs bitfit-export[export]")
-    from bitfit_export.base_models import load_base_model
+    from bitfit_export.base_model.loading import load_base_model
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder)
     config = transformers.BertConfig(
@@ -169,9 +169,9 @@ def tiny_bundle(
 
 def compile_shipped(tasks: Sequence[str], folder: Path) -> tuple[BaseModel, dict[str, TaskDelta]]:
     """Compile tasks that ship for `minilm-l6` into `folder`; gives the base model and the deltas."""
-    from bitfit_export.base_models import load_base_model
+    from bitfit_export.base_model.loading import load_base_model
     from bitfit_export.compiler import compile_bundle
-    from bitfit_export.delta_store import find_deltas, load_deltas
+    from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 
     base, deltas = load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", ",".join(tasks)))
     compile_bundle(base, deltas, folder)
@@ -182,7 +182,7 @@ def compile_shipped(tasks: Sequence[str], folder: Path) -> tuple[BaseModel, dict
 def trace_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Trace equal base models once, in whichever process: it takes seconds, and tests compile the same in many ways."""
     try:
-        from bitfit_export.compiler import trace
+        from bitfit_export.compiler.frontend import trace
     except ImportError:
         yield
         return

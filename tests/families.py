@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from bitfit_export.base_models import BaseModel
+    from bitfit_export.base_model.loading import BaseModel
 
 __all__ = ["AUDIO_FAMILIES", "FAMILIES", "IMAGE_FAMILIES", "TEXT_FAMILIES", "tiny_base"]
 
@@ -66,7 +66,7 @@ def tiny_base(family: str, seed: int = 0, *, add_biases: bool = False, **config:
         add_biases: as `load_base_model` takes it.
         config: settings that differ from those of `FAMILIES`.
     """
-    from bitfit_export.base_models import load_base_model
+    from bitfit_export.base_model.loading import load_base_model
 
     folder = Path(tempfile.mkdtemp(dir=_FOLDERS.name)) / f"tiny-{family.replace('/', '-')}"
     save_tiny_checkpoint(folder, family, seed, **config)
@@ -96,7 +96,7 @@ def randomise(model: torch.nn.Module) -> None:
     """Give every bias, every norm's weight and every matrix random values."""
     from torch.nn import init
 
-    from bitfit_export.bias_terms import is_bias_term
+    from bitfit_export.base_model.bias_terms import is_bias_term
 
     for name, parameter in model.named_parameters():
         if is_bias_term(name):

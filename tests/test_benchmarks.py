@@ -131,7 +131,7 @@ def test_speed_measures_every_contender_shape_by_shape_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from bitfit_export import stock
+    from bitfit_export.baselines import exports as stock
 
     one_way = "torch, older exporter"  # the quickest
     monkeypatch.setattr(stock, "STOCK_WAYS", {one_way: stock.STOCK_WAYS[one_way]})
@@ -167,7 +167,7 @@ def test_operators_says_what_each_operator_takes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from bitfit_export import stock
+    from bitfit_export.baselines import exports as stock
 
     one_way = "torch, older exporter"
     monkeypatch.setattr(stock, "STOCK_WAYS", {one_way: stock.STOCK_WAYS[one_way]})

@@ -10,9 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from bitfit_export.bench import SHAPES, ShapeTimes, bench_bundle
+from bitfit_export.baselines.timing import SHAPES, ShapeTimes, bench_bundle
 from bitfit_export.bundle import read_manifest
-from bitfit_export.cli.tables import print_table
+from bitfit_export.cli.text_tables import print_table
 from bitfit_export.cli.verify import tasks_of_bundle
 from bitfit_export.errors import UsageError
 

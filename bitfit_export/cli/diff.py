@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.base_models import ALIASES, load_base_model
+from bitfit_export.base_model.loading import ALIASES, load_base_model
 from bitfit_export.bundle import TASK_NAME
-from bitfit_export.checkpoints import Difference, compare_with_base, read_checkpoint, task_of_checkpoint
-from bitfit_export.checkpoints.importing import render_import_card
-from bitfit_export.cli.tables import print_table
+from bitfit_export.cli.text_tables import print_table
 from bitfit_export.errors import UsageError
 from bitfit_export.files import refuse_existing
+from bitfit_export.interop import Difference, compare_with_base, read_checkpoint, task_of_checkpoint
+from bitfit_export.interop.importing import render_import_card
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,16 +12,16 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from bitfit_export.base_models import ALIASES, BaseModel, load_base_model, resolve_model
+from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import Manifest, read_manifest
 from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES, TARGETS
-from bitfit_export.cli.tables import print_comparisons, print_table, size_text
+from bitfit_export.cli.text_tables import print_comparisons, print_table, size_text
 from bitfit_export.compiler import CompileOptions, compile_bundle
 from bitfit_export.delta import TaskDelta
-from bitfit_export.delta_store import find_deltas, load_deltas
 from bitfit_export.errors import UsageError
 from bitfit_export.files import new_folder, refuse_existing
-from bitfit_export.verify import VerifyReport, verify_bundle
+from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
+from bitfit_export.verification.bundle import VerifyReport, verify_bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

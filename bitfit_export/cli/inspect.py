@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bitfit_export.bundle import MANIFEST_FILE, check_files, read_manifest, read_row
-from bitfit_export.change_plot import PLOT_FORMATS, draw_change, mean_absolute_change
-from bitfit_export.cli.tables import size_text
+from bitfit_export.cli.text_tables import size_text
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
+from bitfit_export.delta.change_plot import PLOT_FORMATS, draw_change, mean_absolute_change
 from bitfit_export.errors import OutputError, UsageError
 from bitfit_export.files import write_bytes
 

@@ -9,10 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from bitfit_export.base_models import ALIASES, load_base_model, resolve_model
-from bitfit_export.checkpoints import merge_task
+from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.files import refuse_existing
+from bitfit_export.interop import merge_task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

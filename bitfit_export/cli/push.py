@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bitfit_export.hub import PREFIX, push_delta
+from bitfit_export.interop.hub import PREFIX, push_delta
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

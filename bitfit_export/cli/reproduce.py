@@ -12,8 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bitfit_export.base_models import resolve_model
-from bitfit_export.cli.series import (
+from bitfit_export.base_model.loading import resolve_model
+from bitfit_export.cli.grid import (
     FAILED_STATUS,
     Report,
     add_engine_arguments,
@@ -26,6 +26,7 @@ from bitfit_export.cli.series import (
     seeds,
     train_series,
 )
+from bitfit_export.delta.plots import require_matplotlib
 from bitfit_export.errors import UsageError
 from bitfit_export.experiments import Laboratory, Trial, TrialResult
 from bitfit_export.experiments.reproduce import (
@@ -36,7 +37,6 @@ from bitfit_export.experiments.reproduce import (
     read_protocol,
     write_report,
 )
-from bitfit_export.plots import require_matplotlib
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
-from bitfit_export.runtime.tokenizer import Text
+from bitfit_export.runtime.text.tokenizer import Text
 
 _BATCH = 32
 #: Column names for the first and the second text, in the order in which they are looked for.

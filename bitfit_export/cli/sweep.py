@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bitfit_export.base_models import resolve_model
-from bitfit_export.cli.series import (
+from bitfit_export.base_model.loading import resolve_model
+from bitfit_export.cli.grid import (
     FAILED_STATUS,
     Report,
     add_engine_arguments,
@@ -27,7 +27,7 @@ from bitfit_export.cli.series import (
     seeds,
     train_series,
 )
-from bitfit_export.cli.tables import print_table
+from bitfit_export.cli.text_tables import print_table
 from bitfit_export.experiments import Laboratory, TaskSummary, Trial, summarise
 from bitfit_export.experiments.trial import parse_method
 from bitfit_export.files import canonical_json, write_bytes

@@ -12,12 +12,12 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from bitfit_export.base_models import ALIASES, BaseModel, load_base_model
+from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model
 from bitfit_export.bundle import TASK_NAME
-from bitfit_export.delta_store import default_output
 from bitfit_export.errors import UsageError
 from bitfit_export.files import refuse_existing
-from bitfit_export.hub import check_push, push_delta
+from bitfit_export.interop.delta_lookup import default_output
+from bitfit_export.interop.hub import check_push, push_delta
 from bitfit_export.training import (
     DELTA_METHODS,
     HEAD_ACTIVATIONS,
@@ -31,8 +31,8 @@ from bitfit_export.training import (
     load_task_data,
     train_task,
 )
+from bitfit_export.training.learning_rates import with_learning_rate
 from bitfit_export.training.processes import is_first_process, wait_for_all
-from bitfit_export.training.protocol import with_learning_rate
 from bitfit_export.training.work_folder import claimed_work_folder
 
 _DEFAULTS = TrainingSettings()

@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bitfit_export.base_models import ALIASES, BaseModel, load_base_model, resolve_model
+from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import Manifest, read_manifest
-from bitfit_export.cli.tables import print_comparisons
+from bitfit_export.cli.text_tables import print_comparisons
 from bitfit_export.delta import TaskDelta
-from bitfit_export.delta_store import find_deltas, load_deltas
 from bitfit_export.errors import UsageError
-from bitfit_export.verify import verify_bundle
+from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
+from bitfit_export.verification.bundle import verify_bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitfit_export import __version__
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import (
     BaseRecord,
     FileRecord,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_graphsurgeon as gs
 
-    from bitfit_export.compiler.rows import RowPacker
+    from bitfit_export.compiler.pack_rows import RowPacker
 
 __all__ = ["CompileOptions", "CompiledModel", "compile_bundle", "compile_model", "write_model"]
 
@@ -87,18 +87,16 @@ def compile_model(
     try:
         import onnx_graphsurgeon as gs
 
-        from bitfit_export.compiler import (
-            check,
-            first_token,
-            fold,
-            head,
-            lift,
-            observe,
-            quantize,
-            rows,
-            sites,
-            trace,
-        )
+        from bitfit_export.compiler import pack_rows as rows
+        from bitfit_export.compiler.calibration import activation_stats as observe
+        from bitfit_export.compiler.frontend import trace
+        from bitfit_export.compiler.passes import attach_heads as head
+        from bitfit_export.compiler.passes import check_invariants as check
+        from bitfit_export.compiler.passes import find_bias_sites as sites
+        from bitfit_export.compiler.passes import fold_biases as fold
+        from bitfit_export.compiler.passes import lift_biases as lift
+        from bitfit_export.compiler.passes import quantize_weights as quantize
+        from bitfit_export.compiler.passes import slice_first_token as first_token
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "export") from error
     options = options or CompileOptions()
@@ -146,7 +144,11 @@ def _finish(graph: gs.Graph, options: CompileOptions, labels: int) -> onnx.Model
     """
     import onnx_graphsurgeon as gs
 
-    from bitfit_export.compiler import fuse, half, half_storage, shapes, trace
+    from bitfit_export.compiler.frontend import trace
+    from bitfit_export.compiler.passes import convert_to_half as half
+    from bitfit_export.compiler.passes import fix_shapes as shapes
+    from bitfit_export.compiler.passes import fuse_for_ort as fuse
+    from bitfit_export.compiler.passes import store_in_half as half_storage
 
     if options.precision == "fp16" and options.target == "portable":
         half.convert_to_half(graph)
@@ -196,7 +198,7 @@ def compile_bundle(
     compiled = compile_model(base, deltas, options)
     write_model(compiled.model, folder)
     if compiled.options.prepack:
-        from bitfit_export.compiler.fuse import prepack
+        from bitfit_export.compiler.passes.fuse_for_ort import prepack
 
         prepack(folder / MODEL_FILE, folder / WEIGHTS_FILE)
     _write_tokenizer(base, folder / TOKENIZER_FILE)
@@ -209,7 +211,7 @@ def compile_bundle(
 
 def write_model(model: onnx.ModelProto, folder: Path) -> None:
     """Write `model.onnx` and its weights beside it, aligned, so that a runtime can map them into memory."""
-    from bitfit_export.compiler.model_files import save_model
+    from bitfit_export.compiler.graph.model_files import save_model
 
     save_model(model, folder / MODEL_FILE, external_from=_EXTERNAL_FROM_BYTES)
 

@@ -5,11 +5,11 @@ Data goes one way: trials -> engine -> store -> summary, tables and plots. Train
 
 from __future__ import annotations
 
-from bitfit_export.experiments.engine import Failure, Watcher, run_trials
-from bitfit_export.experiments.laboratory import DataOptions, Laboratory, LaboratoryOptions
-from bitfit_export.experiments.store import TrialStore
 from bitfit_export.experiments.summary import Score, TaskSummary, summarise
 from bitfit_export.experiments.trial import Trial, TrialResult
+from bitfit_export.experiments.trial_engine import Failure, Watcher, run_trials
+from bitfit_export.experiments.trial_runner import DataOptions, Laboratory, LaboratoryOptions
+from bitfit_export.experiments.trial_store import TrialStore
 
 __all__ = [
     "DataOptions",

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bitfit_export.errors import MissingExtraError, UsageError, first_line
-from bitfit_export.experiments.engine import Failure, Watcher, attempt, check_trials, pending_trials
-from bitfit_export.experiments.laboratory import Laboratory, LaboratoryOptions
 from bitfit_export.experiments.trial import Trial
+from bitfit_export.experiments.trial_engine import Failure, Watcher, attempt, check_trials, pending_trials
+from bitfit_export.experiments.trial_runner import Laboratory, LaboratoryOptions
 
 __all__ = ["RayOptions", "check_resources", "run_trials_on_ray"]
 

@@ -13,16 +13,24 @@ from numpy.typing import ArrayLike, NDArray
 from bitfit_export.bundle import BiasRow, Manifest, TaskRecord, check_files, read_manifest, read_row
 from bitfit_export.errors import BundleError, InputError, UsageError
 from bitfit_export.files import sha256_of_file
-from bitfit_export.runtime.alignment import AlignedTokens
 from bitfit_export.runtime.arguments import as_names, check_labels, check_name, check_positive
+from bitfit_export.runtime.engines.onnxruntime import TOKEN_LOGITS, FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
-from bitfit_export.runtime.model import TOKEN_LOGITS, FrozenModel
-from bitfit_export.runtime.pieces import Piece, Result, cut_pieces, join_results, numbered, output_of, read_piece
-from bitfit_export.runtime.predictions import Answer, Prediction, WordLabel
-from bitfit_export.runtime.row_feeds import RowFeeds
-from bitfit_export.runtime.store import Lease, LoadedTask, TaskStore
-from bitfit_export.runtime.table import BiasTable
-from bitfit_export.runtime.tokenizer import Text, TextEncoder, TokenIds, as_texts
+from bitfit_export.runtime.predict.chunks import (
+    Piece,
+    Result,
+    cut_pieces,
+    join_results,
+    numbered,
+    output_of,
+    read_piece,
+)
+from bitfit_export.runtime.predict.postprocess import Answer, Prediction, WordLabel
+from bitfit_export.runtime.tasks.bias_table import BiasTable
+from bitfit_export.runtime.tasks.one_at_a_time import RowFeeds
+from bitfit_export.runtime.tasks.task_store import Lease, LoadedTask, TaskStore
+from bitfit_export.runtime.text.alignment import AlignedTokens
+from bitfit_export.runtime.text.tokenizer import Text, TextEncoder, TokenIds, as_texts
 
 __all__ = ["BiasSession"]
 

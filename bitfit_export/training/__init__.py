@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import DeltaConfig, TaskDelta
 from bitfit_export.errors import DataError, MissingExtraError
 from bitfit_export.training.data import TaskData, load_task_data
-from bitfit_export.training.protocol import with_learning_rate
+from bitfit_export.training.learning_rates import with_learning_rate
 from bitfit_export.training.settings import (
     DELTA_METHODS,
     HEAD_ACTIVATIONS,
@@ -27,7 +27,7 @@ from bitfit_export.training.tasks import PROBLEM_TYPES
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from bitfit_export.task_model import TaskModel
+    from bitfit_export.reference.task_model import TaskModel
     from bitfit_export.training.trainer import TrainedModel
 
 __all__ = [
@@ -83,7 +83,7 @@ def train_task(
         from bitfit_export.training import trainer
     except ImportError as error:
         raise MissingExtraError(error.name or "transformers", "train") from error
-    from bitfit_export.task_model import merged_model
+    from bitfit_export.reference.task_model import merged_model
 
     trained = trainer.train_model(base, data, settings, work_folder, callbacks)
     head = {
@@ -135,7 +135,7 @@ def evaluate(
         max_length: tokens to which texts are truncated; of a span task, of a window.
         stride: see `TrainingSettings`.
     """
-    from bitfit_export.task_model import predict_features
+    from bitfit_export.reference.task_model import predict_features
     from bitfit_export.training.features import encode_rows
 
     scores: dict[str, float] = {}

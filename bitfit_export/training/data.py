@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from bitfit_export.errors import DataError, UsageError
-from bitfit_export.training.rows import Rows, check_columns, check_label_kinds, convert, label_values
-from bitfit_export.training.tables import HUB_DATASET, Splits, Table, read_files, read_folder, read_hub
+from bitfit_export.training.data_files import HUB_DATASET, Splits, Table, read_files, read_folder, read_hub
+from bitfit_export.training.examples import Rows, check_columns, check_label_kinds, convert, label_values
 from bitfit_export.training.tasks import GLUE_TASKS, ProblemType, TaskOptions, TaskSpec, check_options, infer_spec
 
 __all__ = ["HUB_DATASET", "Rows", "TaskData", "load_task_data", "sample_rows"]

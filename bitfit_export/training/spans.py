@@ -14,7 +14,7 @@ import numpy as np
 
 from bitfit_export.errors import UsageError
 from bitfit_export.training import metrics
-from bitfit_export.training.rows import Rows
+from bitfit_export.training.examples import Rows
 from bitfit_export.training.tasks import TaskSpec
 
 __all__ = ["BEST_STARTS", "MAX_ANSWER_TOKENS", "EncodedSpans", "Span", "Window", "best_spans"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bitfit_export.task_model import IGNORED
+from bitfit_export.reference.task_model import IGNORED
 from bitfit_export.training import metrics
-from bitfit_export.training.rows import Rows
+from bitfit_export.training.examples import Rows
 from bitfit_export.training.tasks import TaskSpec
 
 __all__ = ["EncodedWords", "first_tokens"]

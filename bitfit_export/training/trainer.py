@@ -19,11 +19,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalPrediction
 
-from bitfit_export.base_models import BaseModel
-from bitfit_export.bias_terms import is_bias_term
+from bitfit_export.base_model.bias_terms import is_bias_term
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TOKEN_PROBLEMS, TOKENS
 from bitfit_export.errors import BitfitError, OutputError, UsageError, first_line
-from bitfit_export.task_model import TaskModel, default_head
+from bitfit_export.reference.task_model import TaskModel, default_head
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.features import EncodedRows, collate, encode_rows
 from bitfit_export.training.methods import Method, create_method

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.errors import BusyError, OutputError
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.training.data import TaskData

@@ -16,7 +16,7 @@ from typing import Any
 from train import ROOT
 
 from bitfit_export.delta import TaskDelta
-from bitfit_export.delta_store import SHIPPED
+from bitfit_export.interop.delta_lookup import SHIPPED
 from bitfit_export.training.model_card import ComparedRun, render_card
 from bitfit_export.training.tasks import GLUE_TASKS
 

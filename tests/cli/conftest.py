@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import pytest
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.cli import main
 from bitfit_export.delta import TaskDelta
 

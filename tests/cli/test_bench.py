@@ -9,13 +9,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from bitfit_export.base_models import BaseModel
-from bitfit_export.bench import Times, time_in_turn
+from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.baselines.exports import STOCK_WAYS, StockModels, export_stock, random_ids
+from bitfit_export.baselines.timing import Times, time_in_turn
 from bitfit_export.compiler import CompileOptions, compile_bundle
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import CompileError
-from bitfit_export.stock import STOCK_WAYS, StockModels, export_stock, random_ids
-from bitfit_export.task_model import merged_model
+from bitfit_export.reference.task_model import merged_model
 from tests.cli.conftest import Bitfit
 
 torch = pytest.importorskip("torch")
@@ -61,7 +61,7 @@ def test_a_packed_bundle_of_fixed_shape_is_timed_at_its_shape_and_not_mixed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one_way = "torch, older exporter"  # the quickest
-    monkeypatch.setattr("bitfit_export.stock.STOCK_WAYS", {one_way: STOCK_WAYS[one_way]})
+    monkeypatch.setattr("bitfit_export.baselines.exports.STOCK_WAYS", {one_way: STOCK_WAYS[one_way]})
     compile_bundle(tiny_base, tiny_deltas, tmp_path, CompileOptions(layout="packed", static_shape=(2, 8)))
     words = ["--model", model_folder, "--deltas", deltas_folder, "--rounds", 1, "--json"]
     done = bitfit("bench", tmp_path, *words)
@@ -132,7 +132,7 @@ def test_a_way_that_fails_is_named_with_its_reason_and_leaves_nothing(
         raise ValueError("no such operator\nand more")
 
     ways = {"good": write, "bad": fail}
-    monkeypatch.setattr("bitfit_export.stock.STOCK_WAYS", ways)
+    monkeypatch.setattr("bitfit_export.baselines.exports.STOCK_WAYS", ways)
     found = export_stock(tiny_base, tiny_deltas["two_way"], tmp_path)
     assert found.refused == {"bad": "no such operator"}
     assert list(found.paths) == ["good"]
@@ -151,7 +151,7 @@ def test_a_model_that_is_there_is_not_exported_again(
         calls.append(path)
         path.write_bytes(b"a model")
 
-    monkeypatch.setattr("bitfit_export.stock.STOCK_WAYS", {"good": write})
+    monkeypatch.setattr("bitfit_export.baselines.exports.STOCK_WAYS", {"good": write})
     for _ in range(2):
         export_stock(tiny_base, tiny_deltas["two_way"], tmp_path)
     assert len(calls) == 1

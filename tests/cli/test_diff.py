@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitfit_export.base_models import BaseModel
-from bitfit_export.checkpoints import merge_task
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
-from bitfit_export.delta_store import find_deltas, load_deltas
 from bitfit_export.errors import DeltaError, UsageError
+from bitfit_export.interop import merge_task
+from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 from tests.cli.conftest import Bitfit
 
 BIAS = "encoder.layer.0.intermediate.dense.bias"

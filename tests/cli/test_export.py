@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import read_manifest
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.runtime import BiasSession

@@ -18,7 +18,7 @@ from tests.cli.conftest import Bitfit, write_rows
 from tests.conftest import MakeDelta
 
 if TYPE_CHECKING:
-    from bitfit_export.base_models import BaseModel
+    from bitfit_export.base_model.loading import BaseModel
     from bitfit_export.delta import TaskDelta
 
 

@@ -12,7 +12,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
-from bitfit_export.compiler.sites import BiasSite, find_bias_sites
+from bitfit_export.compiler.passes.find_bias_sites import BiasSite, find_bias_sites
 
 __all__ = ["Biases", "ByRow", "run_model"]
 

@@ -12,13 +12,13 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import BiasRow, Layout, read_manifest, read_row
 from bitfit_export.compiler import CompiledModel, CompileOptions, compile_bundle, compile_model, write_model
-from bitfit_export.compiler.check import check_frozen_model
+from bitfit_export.compiler.passes.check_invariants import check_frozen_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BaseMismatchError, CompileError, UsageError
-from bitfit_export.task_model import TaskModel, merged_model
+from bitfit_export.reference.task_model import TaskModel, merged_model
 
 #: A bundle's logits and PyTorch's differ by rounding alone.
 TOLERANCE = 1e-5

@@ -12,9 +12,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitfit_export.base_models import BaseModel
-from bitfit_export.compiler import trace
-from bitfit_export.compiler.sites import find_bias_sites
+from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.compiler.frontend import trace
+from bitfit_export.compiler.passes.find_bias_sites import find_bias_sites
 from bitfit_export.errors import CompileError
 from tests.compiler.by_row import Biases, ByRow
 from tests.families import FAMILIES, tiny_base

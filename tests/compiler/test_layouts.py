@@ -10,12 +10,12 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import BiasRow
 from bitfit_export.compiler import CompiledModel, CompileOptions, compile_model
 from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
 from bitfit_export.errors import CompileError, DeltaError, UsageError
-from bitfit_export.task_model import merged_model
+from bitfit_export.reference.task_model import merged_model
 from tests.conftest import MakeDelta
 
 #: A bundle's logits and PyTorch's differ by rounding alone.

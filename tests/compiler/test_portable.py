@@ -10,10 +10,10 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.compiler import CompiledModel, CompileOptions, compile_model, write_model
 from bitfit_export.delta import TaskDelta
-from bitfit_export.task_model import merged_model
+from bitfit_export.reference.task_model import merged_model
 from tests.compiler.test_layouts import feeds_of
 from tests.conftest import MakeDelta
 from tests.families import tiny_base as family_base

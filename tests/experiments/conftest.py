@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.experiments import DataOptions, Laboratory, LaboratoryOptions
 
 WORDS = ("bad", "good")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.errors import UsageError
 from bitfit_export.experiments import Trial
 from bitfit_export.experiments.reproduce import PAPER, Protocol, read_protocol

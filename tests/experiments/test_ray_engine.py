@@ -8,7 +8,7 @@ from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.experiments import Laboratory, LaboratoryOptions, run_trials
 from bitfit_export.experiments.ray_engine import RayOptions, check_resources, run_trials_on_ray
 
-from .test_engine import Diary, trial
+from .test_trial_engine import Diary, trial
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ import pytest
 
 from bitfit_export.experiments import Trial, TrialResult, summarise
 from bitfit_export.experiments.reproduce import Report, Round, Series
-from bitfit_export.experiments.reproduce.changes import mean_by_term, report_changes
+from bitfit_export.experiments.reproduce.bias_changes import mean_by_term, report_changes
 from bitfit_export.experiments.reproduce.context import Context, method_title
-from bitfit_export.experiments.reproduce.sizes import report_shares, report_sizes
-from bitfit_export.experiments.reproduce.tables import report_gap, report_methods
+from bitfit_export.experiments.reproduce.learning_curves import report_shares, report_sizes
+from bitfit_export.experiments.reproduce.paper_tables import report_gap, report_methods
 from bitfit_export.experiments.trial import parse_method
 from bitfit_export.files import canonical_json
 from bitfit_export.training import TrainingSettings

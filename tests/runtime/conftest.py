@@ -16,7 +16,7 @@ from bitfit_export.files import sha256_of_file
 from bitfit_export.runtime import BiasSession
 
 if TYPE_CHECKING:
-    from bitfit_export.base_models import BaseModel
+    from bitfit_export.base_model.loading import BaseModel
     from bitfit_export.delta import TaskDelta
 
 TOLERANCE = 1e-5
@@ -47,7 +47,7 @@ class Reference:
     """The logits that PyTorch gives for a task, one row at a time and without padding."""
 
     def __init__(self, base: BaseModel, deltas: dict[str, TaskDelta]) -> None:
-        from bitfit_export.task_model import merged_model
+        from bitfit_export.reference.task_model import merged_model
 
         self.models = {name: merged_model(base, delta) for name, delta in deltas.items()}
 

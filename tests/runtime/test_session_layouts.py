@@ -20,7 +20,7 @@ import pytest
 from bitfit_export.bundle import read_manifest, read_row, write_row
 from bitfit_export.errors import BundleError, InputError
 from bitfit_export.runtime import BiasSession
-from bitfit_export.runtime.interface import check_interface
+from bitfit_export.runtime.engines.graph_check import check_interface
 from tests.runtime.conftest import (
     BATCH,
     LAYOUTS,

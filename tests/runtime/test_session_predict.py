@@ -14,7 +14,7 @@ from bitfit_export.runtime import BiasSession
 from tests.runtime.conftest import TASKS, TEXTS, TOLERANCE, Reference
 
 if TYPE_CHECKING:
-    from bitfit_export.base_models import BaseModel
+    from bitfit_export.base_model.loading import BaseModel
     from bitfit_export.delta import TaskDelta
 
 

@@ -93,7 +93,7 @@ def test_logits_are_the_callers_own(shared: BiasSession) -> None:
 def test_a_model_without_token_types(tmp_path: Path, minilm_folder: Path, make_delta: Any) -> None:
     """RoBERTa's kind: the tokenizer has type ids for a pair, the graph has no input for them."""
     transformers = pytest.importorskip("transformers", reason="needs bitfit-export[export]")
-    from bitfit_export.base_models import load_base_model
+    from bitfit_export.base_model.loading import load_base_model
     from bitfit_export.compiler import compile_bundle
 
     config = transformers.RobertaConfig(

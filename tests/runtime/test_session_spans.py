@@ -16,7 +16,7 @@ from bitfit_export.runtime import BiasSession
 from tests.runtime.conftest import TOLERANCE, MakeBundle, Reference
 
 if TYPE_CHECKING:
-    from bitfit_export.base_models import BaseModel
+    from bitfit_export.base_model.loading import BaseModel
 
 QUESTION = "Who lived in London?"
 SHORT = "Ada Lovelace, unbelievably, lived in London; Łódź isn't near."

@@ -15,7 +15,7 @@ from bitfit_export.runtime import BiasSession
 from tests.runtime.conftest import TAGS, TOLERANCE, MakeBundle, Reference
 
 if TYPE_CHECKING:
-    from bitfit_export.base_models import BaseModel
+    from bitfit_export.base_model.loading import BaseModel
     from bitfit_export.delta import TaskDelta
 
 SENTENCES = [
@@ -174,7 +174,7 @@ def test_given_words_of_a_byte_level_tokenizer(tmp_path: Path) -> None:
     """RoBERTa's kind: a word's tokens depend on the space before it, which a list of words does not have."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from bitfit_export.runtime.tokenizer import TextEncoder
+    from bitfit_export.runtime.text.tokenizer import TextEncoder
 
     vocabulary = {letter: index for index, letter in enumerate(["Ġ", *"abn", "Ġa", "Ġb"])}
     tokenizer = Tokenizer(models.BPE(vocabulary, [("Ġ", "a"), ("Ġ", "b")]))
@@ -193,7 +193,7 @@ def test_given_words_of_a_byte_level_tokenizer(tmp_path: Path) -> None:
 def test_a_word_after_a_special_token_keeps_its_first_character(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    from bitfit_export.runtime.tokenizer import TextEncoder
+    from bitfit_export.runtime.text.tokenizer import TextEncoder
 
     vocabulary = {letter: index for index, letter in enumerate(["<s>", "</s>", "Ġ", *"abn"])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitfit_export.base_models import load_base_model
-from bitfit_export.bias_terms import PAPER_NAMES, select_bias_terms
+from bitfit_export.base_model.bias_terms import PAPER_NAMES, select_bias_terms
+from bitfit_export.base_model.loading import load_base_model
 from bitfit_export.delta import TaskDelta
-from bitfit_export.delta_store import SHIPPED
+from bitfit_export.interop.delta_lookup import SHIPPED
 from bitfit_export.training import TrainingSettings, load_task_data, train_task
 from bitfit_export.training.data import Rows
 from tests.conftest import real_data

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.errors import UsageError
-from bitfit_export.task_model import TaskModel
+from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training import METHODS, TrainingSettings, train_task
 from bitfit_export.training.methods import create_method
 from bitfit_export.training.methods.adapters import residual_outputs

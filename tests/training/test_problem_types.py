@@ -12,10 +12,10 @@ import torch
 import transformers
 from tokenizers.processors import TemplateProcessing
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import DataError, UsageError
-from bitfit_export.task_model import merged_model
+from bitfit_export.reference.task_model import merged_model
 from bitfit_export.training import TrainingSettings, evaluate, train_task
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.features import encode_rows

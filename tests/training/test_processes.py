@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import UsageError
 from bitfit_export.training.processes import is_first_process, rows_a_process

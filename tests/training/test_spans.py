@@ -10,7 +10,7 @@ import pytest
 
 from bitfit_export.errors import UsageError
 from bitfit_export.training.data import load_task_data
-from bitfit_export.training.rows import Rows
+from bitfit_export.training.examples import Rows
 from bitfit_export.training.spans import BEST_STARTS, MAX_ANSWER_TOKENS, EncodedSpans, Span, Window, best_spans
 from bitfit_export.training.tasks import TaskSpec
 from tests.conftest import real_data

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from bitfit_export.base_models import BaseModel
-from bitfit_export.task_model import TaskModel
+from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training import TrainingSettings
 from bitfit_export.training.methods import create_method
 

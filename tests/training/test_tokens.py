@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitfit_export.training.data import load_task_data
-from bitfit_export.training.rows import Rows
+from bitfit_export.training.examples import Rows
 from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.tokens import EncodedWords, first_tokens
 from tests.conftest import real_data

@@ -12,10 +12,10 @@ import pytest
 import torch
 import transformers
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BitfitError, UsageError
-from bitfit_export.task_model import TaskModel, merged_model, predict_logits
+from bitfit_export.reference.task_model import TaskModel, merged_model, predict_logits
 from bitfit_export.training import TrainingSettings, evaluate, train_task
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.methods import create_method
@@ -111,7 +111,7 @@ def test_full_fine_tuning_gives_metrics_but_no_delta(tiny_base: BaseModel, data:
 
 
 def test_training_leaves_the_base_model_as_it_was(tiny_base: BaseModel, data: TaskData, tmp_path: Path) -> None:
-    from bitfit_export.base_models import state_digest
+    from bitfit_export.base_model.loading import state_digest
 
     train_task(tiny_base, data, dataclasses.replace(QUICK, epochs=1), tmp_path)
     assert state_digest(tiny_base.module.state_dict()) == tiny_base.digest

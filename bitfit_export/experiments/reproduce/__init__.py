@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bitfit_export.experiments.laboratory import Laboratory
-from bitfit_export.experiments.reproduce.changes import report_changes
+from bitfit_export.experiments.reproduce.bias_changes import report_changes
 from bitfit_export.experiments.reproduce.context import Context
+from bitfit_export.experiments.reproduce.learning_curves import report_shares, report_sizes
+from bitfit_export.experiments.reproduce.paper_tables import report_gap, report_methods
 from bitfit_export.experiments.reproduce.protocol import PAPER, Protocol, Round, Series
 from bitfit_export.experiments.reproduce.protocol_file import read_protocol
 from bitfit_export.experiments.reproduce.report import Report, write_report
-from bitfit_export.experiments.reproduce.sizes import report_shares, report_sizes
-from bitfit_export.experiments.reproduce.tables import report_gap, report_methods
 from bitfit_export.experiments.trial import Trial
+from bitfit_export.experiments.trial_runner import Laboratory
 
 __all__ = [
     "EXPERIMENTS",

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bitfit_export.base_models import BaseModel
+from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.experiments.trial import Trial, parse_method
-from bitfit_export.training.protocol import with_learning_rate
+from bitfit_export.training.learning_rates import with_learning_rate
 from bitfit_export.training.settings import MAX_EPOCHS, TrainingSettings
 
 __all__ = ["OF_TRIALS", "PAPER", "Protocol", "Round", "Series"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bitfit_export.delta.plots import PLOT_FORMATS
 from bitfit_export.files import canonical_json, write_bytes
-from bitfit_export.plots import PLOT_FORMATS
 
 __all__ = ["Report", "markdown_table", "write_report"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bitfit_export.errors import BaseModelError
-from bitfit_export.task_model import TaskModel
+from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.methods.base import Method, readable_parameters
 
 __all__ = ["Adapter", "Adapters", "residual_outputs"]

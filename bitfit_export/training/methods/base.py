@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from bitfit_export.task_model import TaskModel
+from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.settings import TrainingSettings
 
 __all__ = ["Method", "bake", "put_over", "readable_parameters"]

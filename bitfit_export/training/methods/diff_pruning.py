@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitfit_export.task_model import TaskModel
+from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.methods.base import Method, bake, put_over, readable_parameters
 
 __all__ = ["DiffPruning"]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bitfit_export.errors import BaseModelError
-from bitfit_export.task_model import TaskModel
+from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.methods.base import Method, bake, put_over, readable_parameters
 from bitfit_export.training.methods.subsets import bias_budget
 

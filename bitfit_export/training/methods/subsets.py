@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bitfit_export.bias_terms import select_bias_terms
+from bitfit_export.base_model.bias_terms import select_bias_terms
 from bitfit_export.errors import BaseModelError
-from bitfit_export.task_model import TaskModel
+from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.methods.base import Method, readable_parameters
 
 __all__ = ["BitFit", "Frozen", "Full", "bias_budget"]

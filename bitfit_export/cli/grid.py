@@ -1,0 +1,180 @@
+"""What the commands that train many trials share: options, and progress on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitfit_export.errors import UsageError
+from bitfit_export.experiments import DataOptions, Failure, Laboratory, LaboratoryOptions, Trial, TrialResult, Watcher
+from bitfit_export.experiments.trial_engine import run_trials
+from bitfit_export.training import PROBLEM_TYPES, TrainingSettings
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+__all__ = [
+    "ENGINES",
+    "FAILED_STATUS",
+    "Report",
+    "add_engine_arguments",
+    "add_model_arguments",
+    "add_settings_arguments",
+    "given_settings",
+    "laboratory_options",
+    "names",
+    "numbers",
+    "seeds",
+    "train_series",
+    "words",
+]
+
+ENGINES = ("local", "ray")
+#: The exit status of a series in which a trial failed.
+FAILED_STATUS = 1
+#: What a series varies itself, or derives from its `--methods`.
+_SWEPT = ("method", "bias_terms", "learning_rate", "seed")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="the base model: an alias, a Hub id, or a folder")
+    parser.add_argument("--revision", help="the base model's revision on the Hub")
+    parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
+    parser.add_argument("--output", type=Path, help="folder of results; a series that is there goes on")
+    parser.add_argument("--data", type=Path, help="folder with TASK/train.* and TASK/dev.* (GLUE: from the Hub)")
+    parser.add_argument("--columns", help="text columns of a task of your own, with commas")
+    parser.add_argument("--label-column")
+    parser.add_argument("--labels", help="label names in id order, with commas")
+    parser.add_argument("--problem-type", choices=PROBLEM_TYPES)
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    engine = parser.add_argument_group("where it is trained")
+    engine.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="this process, or Ray Tune (%(default)s)")
+    engine.add_argument("--address", help="of a Ray cluster, which sees --output and --data at the same paths")
+    engine.add_argument("--cpus-per-trial", type=float, default=1, help="that Ray keeps for a trial (%(default)s)")
+    engine.add_argument("--gpus-per-trial", type=float, default=0, help="that Ray keeps for a trial (%(default)s)")
+    engine.add_argument("--threads", type=int, help="CPU threads of a trial")
+
+
+def add_settings_arguments(
+    parser: argparse.ArgumentParser, title: str = "training, as bitfit-train has it", *, defaults: bool = True
+) -> None:
+    """An option for every field of `TrainingSettings` that the series does not vary itself.
+
+    Args:
+        defaults: whether those of `TrainingSettings` hold where an option is left out; the help names them.
+    """
+    group = parser.add_argument_group(title)
+    for field in fields(TrainingSettings):
+        if field.name in _SWEPT:
+            continue
+        option, default = f"--{field.name.replace('_', '-')}", field.default
+        if isinstance(default, bool):
+            group.add_argument(option, action="store_true", default=None)
+        else:
+            kind: Callable[[str], Any] = int if default is None else type(default)
+            group.add_argument(option, type=kind, help=f"({default})" if defaults and default is not None else None)
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, by their field's name."""
+    values = {field.name: getattr(options, field.name, None) for field in fields(TrainingSettings)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def laboratory_options(options: argparse.Namespace, output: Path) -> LaboratoryOptions:
+    data = DataOptions(
+        options.data, words(options.columns), options.label_column, options.problem_type, words(options.labels)
+    )
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"--threads is {options.threads}, expected at least 1")
+    return LaboratoryOptions(
+        model=options.model,
+        output=output,
+        data=data,
+        revision=options.revision,
+        add_biases=options.add_biases,
+        threads=options.threads,
+    )
+
+
+def words(text: str | None) -> tuple[str, ...] | None:
+    """Words with commas between them."""
+    return None if text is None else tuple(filter(None, (word.strip() for word in text.split(","))))
+
+
+def names(option: str, text: str) -> tuple[str, ...]:
+    """Words with commas between them; UsageError where there is none."""
+    found = words(text)
+    if not found:
+        raise UsageError(f"{option} names nothing")
+    return found
+
+
+def numbers(option: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
+    """Numbers with commas between them; else UsageError."""
+    try:
+        found = tuple(kind(word) for word in words(text) or ())
+    except ValueError as error:
+        raise UsageError(f"{option} is {text!r}, expected numbers with commas between them") from error
+    if not found:
+        raise UsageError(f"{option} names no number")
+    return found
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """`3` is three seeds, 0 to 2; `3,17` is these two."""
+    found = numbers("--seeds", text, int)
+    if "," in text:
+        return found
+    if found[0] < 1:
+        raise UsageError(f"--seeds is {text}, expected at least 1")
+    return tuple(range(found[0]))
+
+
+def train_series(
+    options: argparse.Namespace, laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher
+) -> list[Failure]:
+    """Train what has no result yet, on the engine that was asked for, and report what failed."""
+    if options.engine == "ray":
+        from bitfit_export.experiments.ray_engine import RayOptions, run_trials_on_ray
+
+        cluster = RayOptions(options.address, options.cpus_per_trial, options.gpus_per_trial)
+        failures = run_trials_on_ray(laboratory, trials, watcher, cluster)
+    else:
+        failures = run_trials(laboratory, trials, watcher)
+    if failures:
+        print(f"{len(failures)} trials failed; the same command tries them again:", file=sys.stderr)
+    for failure in failures:
+        print(f"  {failure.trial.name}: {failure.reason}", file=sys.stderr)
+        if not failure.busy:
+            print(f"  (traceback: {laboratory.store.failure_file(failure.trial)})", file=sys.stderr)
+    return failures
+
+
+class Report(Watcher):
+    """Says on stderr which trial is trained, and what it gave."""
+
+    def __init__(self, *, epochs: bool) -> None:
+        self._epochs = epochs
+
+    def started(self, trial: Trial, number: int, total: int) -> None:
+        print(f"trial {number} of {total}: {trial.name}", file=sys.stderr)
+
+    def finished(self, trial: Trial, result: TrialResult) -> None:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+        print(f"{trial.name}: {scores}; best epoch {result.best_epoch}", file=sys.stderr)
+
+    def failed(self, failure: Failure) -> None:
+        what = "is left for later" if failure.busy else "failed"
+        print(f"{failure.trial.name} {what}: {failure.reason}", file=sys.stderr)
+
+    def callbacks(self, metric: str) -> Sequence[TrainerCallback]:
+        from bitfit_export.cli.progress import EpochReport
+
+        return [EpochReport(metric)] if self._epochs else ()

@@ -1,0 +1,47 @@
+"""Plain tables on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from bitfit_export.verification.bundle import VerifyReport
+
+__all__ = ["print_comparisons", "print_table", "size_text"]
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, stream: TextIO | None = None) -> None:
+    """Columns padded to their widest cell, the first one left-aligned, the others right-aligned."""
+    cells = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for number, row in enumerate(cells):
+        padded = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *padded]).rstrip(), file=stream or sys.stderr)
+        if number == 0:
+            print("  ".join("-" * width for width in widths), file=stream or sys.stderr)
+
+
+def print_comparisons(report: VerifyReport) -> None:
+    """What verify found, a line a task."""
+    print_table(
+        ("task", "rows", "largest difference", "mean difference", "same argmax"),
+        [
+            (
+                each.name,
+                str(each.rows),
+                f"{each.max_difference:.2e}",
+                f"{each.mean_difference:.2e}",
+                f"{each.argmax_agreement:.1%}",
+            )
+            for each in report.comparisons
+        ],
+    )
+
+
+def size_text(size: int) -> str:
+    """A size in bytes as people read it: 1 KB = 1,000 bytes."""
+    if size >= 1_000_000:
+        return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e3:.1f} KB"

@@ -1,0 +1,1 @@
+"""What the compiler learns of a model's activations by running it on texts."""

@@ -1,0 +1,1 @@
+"""A PyTorch model becomes an ONNX graph."""

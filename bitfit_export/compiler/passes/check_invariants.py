@@ -1,0 +1,87 @@
+"""Pass 5, check: the graph keeps the promises that every bundle makes, whatever passes ran before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from bitfit_export.base_model.bias_terms import is_bias_term
+from bitfit_export.bundle import Layout
+from bitfit_export.errors import CompileError
+
+__all__ = ["check_frozen_model"]
+
+# Values that many tensors share, such as zeros, prove nothing about where a constant came from.
+_TELLING_VALUES = 3
+
+
+def check_frozen_model(
+    model: onnx.ModelProto, layout: Layout, kind: str, biases: Mapping[str, np.ndarray], *, overridable: bool = False
+) -> None:
+    """Every weight is a constant, no bias is one, every input is used, and the row has a use for each of its values.
+
+    Args:
+        kind: the layout's kind, `table`, `packed` or `named`.
+        biases: the base model's; none of them may hide in a constant, be it whole or as a part.
+        overridable: bias inputs have defaults, which are initializers of the same name.
+
+    Raises:
+        CompileError: a promise that does not hold. It is a defect of the compiler, so nothing is written.
+    """
+    graph = model.graph
+    inputs = {value.name for value in graph.input}
+    initializers = {value.name for value in graph.initializer}
+    row_names = [entry.name for entry in layout.biases] + [entry.name for entry in layout.head]
+    defaults = inputs.intersection(row_names) if overridable else set()
+    used = {name for node in graph.node for name in node.input}
+    problems = [f"the weight {name} is a graph input" for name in sorted((inputs & initializers) - defaults)]
+    problems += [f"the input {name} has no default" for name in sorted(defaults - initializers)]
+    problems += [f"the bias {name} is an initializer" for name in sorted(initializers - defaults) if is_bias_term(name)]
+    problems += [f"the input {name} has no use" for name in sorted(inputs - used)]
+    problems += _lost_biases(graph, layout, kind, used)
+    problems += _hidden_biases(graph, biases, defaults)
+    if problems:
+        raise CompileError(f"the compiled graph is wrong: {'; '.join(problems[:3])}")
+
+
+def _lost_biases(graph: onnx.GraphProto, layout: Layout, kind: str, used: set[str]) -> list[str]:
+    """Parts of a row that nothing reads."""
+    if kind == "named":
+        inputs = {value.name for value in graph.input}
+        return [f"the bias {entry.name} is no input" for entry in layout.biases if entry.name not in inputs]
+    splits = [node for node in graph.node if node.name == "bias_split"]
+    if len(splits) != 1 or len(splits[0].output) != len(layout.biases):
+        return [f"the row is not split into the {len(layout.biases)} bias terms of the layout"]
+    slices = zip(layout.biases, splits[0].output, strict=True)
+    return [f"the bias {entry.name} has no use" for entry, name in slices if name not in used]
+
+
+def _hidden_biases(graph: onnx.GraphProto, biases: Mapping[str, np.ndarray], defaults: set[str]) -> list[str]:
+    """Constants that hold a bias's values, as a fusion makes them that concatenates query, key and value."""
+    telling = {
+        name: value.astype(np.float32).reshape(-1)
+        for name, value in biases.items()
+        if np.unique(value).size >= _TELLING_VALUES
+    }
+    return [
+        f"the values of the bias {name} are in the constant {constant}"
+        for constant, values in _vectors(graph)
+        if constant not in defaults
+        for name, bias in telling.items()
+        if _contains(values, bias)
+    ]
+
+
+def _vectors(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
+    """Float constants with one dimension larger than 1, flat."""
+    for tensor in graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and sum(size > 1 for size in tensor.dims) == 1:
+            yield tensor.name, numpy_helper.to_array(tensor).reshape(-1)
+
+
+def _contains(values: np.ndarray, part: np.ndarray) -> bool:
+    starts = np.flatnonzero(values[: max(values.size - part.size + 1, 0)] == part[0])
+    return any(np.array_equal(values[start : start + part.size], part) for start in starts)

@@ -1,0 +1,136 @@
+"""Follow one bias term through the graph, to every place where it ends."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import onnx_graphsurgeon as gs
+
+from bitfit_export.compiler.passes.fold_biases import attention, linear
+from bitfit_export.compiler.passes.fold_biases.outcome import Absorbed, Flow, Outcome, Refused, Scope, Vanished
+from bitfit_export.compiler.passes.fold_biases.shift import Shift
+
+__all__ = ["OUTPUT", "Entry", "Journey", "follow_bias"]
+
+#: The graph's output that a head reads: what shifts it, the head takes up.
+OUTPUT = "last_hidden_state"
+
+_RULES: dict[str, Callable[[Flow], Outcome]] = {
+    "Add": linear.through_add,
+    "Cast": linear.through_cast,
+    "CastLike": linear.through_cast,
+    "Div": linear.through_scale,
+    "Gather": linear.through_gather,
+    "Gemm": linear.through_gemm,
+    "Identity": linear.through_identity,
+    "LayerNormalization": linear.through_layer_norm,
+    "MatMul": attention.through_matmul,
+    "Mul": linear.through_scale,
+    "Reshape": linear.through_reshape,
+    "Slice": linear.through_slice,
+    "Softmax": attention.through_softmax,
+    "Squeeze": linear.through_squeeze,
+    "Transpose": linear.through_transpose,
+    "Unsqueeze": linear.through_unsqueeze,
+    "Where": attention.through_where,
+}
+
+#: Functions that are not linear, and the steps of a normalisation that is written out.
+_NONLINEAR = frozenset(
+    {"Abs", "Elu", "Erf", "Exp", "Gelu", "LeakyRelu", "Pow", "ReduceMean", "Relu", "Sigmoid", "Sub", "Tanh"}
+)
+
+#: Nodes that arrange a bias before it is added to anything.
+_VIEWS = frozenset({"Cast", "CastLike", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+#: Where a bias may enter: the operator and the inputs that hold it.
+_ENTRIES = {"Add": (0, 1), "Gemm": (2,), "LayerNormalization": (2,)}
+
+#: Uses that read a tensor's shape or type only.
+_NO_VALUES = frozenset({("Shape", 0), ("CastLike", 1)})
+
+#: More than any model needs; sums of sums of a graph without non-linear functions would never end.
+_LONGEST_WALK = 20_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A node input through which the bias, arranged or not, is added."""
+
+    node: gs.Node
+    index: int
+
+
+@dataclass
+class Journey:
+    """Where a bias enters and all its ends."""
+
+    entries: list[Entry] = field(default_factory=list)
+    absorbed: list[Absorbed] = field(default_factory=list)
+    vanished: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+
+def follow_bias(bias: gs.Constant, scope: Scope) -> Journey:
+    """Every end of the shift that a bias causes, the near ones first."""
+    journey = Journey()
+    if len(bias.shape) != 1:
+        journey.refused.append(Refused(f"it has shape {tuple(bias.shape)}, expected a vector"))
+        return journey
+    # A tensor, the shift of it, and whether it is still nothing but the bias.
+    open_ends = deque([(bias, Shift.of_vector(bias.shape[0]), True)])
+    steps = 0
+    while open_ends:
+        tensor, shift, alone = open_ends.popleft()
+        if tensor.name in scope.outputs:
+            _record(journey, _at_output(tensor, shift))
+        for node, index in _readers(tensor):
+            steps += 1
+            if steps > _LONGEST_WALK:
+                journey.refused.append(Refused("it reaches too much of the graph"))
+                return journey
+            outcome = _pass(Flow(shift, node, index, scope), alone)
+            if alone and node.op in _ENTRIES:
+                journey.entries.append(Entry(node, index))
+            if isinstance(outcome, Shift):
+                open_ends.append((node.outputs[0], outcome, alone and node.op in _VIEWS))
+            else:
+                _record(journey, outcome)
+    return journey
+
+
+def _readers(tensor: gs.Tensor) -> list[tuple[gs.Node, int]]:
+    """Every use of a tensor's values once, also where a node reads it twice."""
+    nodes = {id(node): node for node in tensor.outputs}
+    uses = [(node, index) for node in nodes.values() for index, each in enumerate(node.inputs) if each is tensor]
+    return [(node, index) for node, index in uses if (node.op, index) not in _NO_VALUES]
+
+
+def _pass(flow: Flow, alone: bool) -> Outcome:
+    op = flow.node.op
+    if alone and op not in _VIEWS and flow.index not in _ENTRIES.get(op, ()):
+        return flow.refuse(f"adds it, expected {', '.join(_ENTRIES)}")
+    if op in _NONLINEAR:
+        return flow.nonlinear("is not linear")
+    if op not in _RULES:
+        return flow.refuse("is not understood")
+    return _RULES[op](flow)
+
+
+def _at_output(tensor: gs.Tensor, shift: Shift) -> Outcome:
+    if tensor.name != OUTPUT:
+        return Refused(f"{tensor.name} is an output of the graph")
+    if shift.factors or len(tensor.shape) != shift.rank or not shift.is_vector(tensor.shape[-1]):
+        return Refused(f"it reaches the output {OUTPUT} in another form")
+    return Absorbed(None, None, ())
+
+
+def _record(journey: Journey, outcome: Outcome) -> None:
+    if isinstance(outcome, Absorbed):
+        journey.absorbed.append(outcome)
+    elif isinstance(outcome, Vanished):
+        journey.vanished += 1
+    elif isinstance(outcome, Refused):
+        journey.refused.append(outcome)

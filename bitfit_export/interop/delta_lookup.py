@@ -1,0 +1,121 @@
+"""Where a task's delta is: `--tasks rte` to a folder.
+
+`rte` is looked for in `--deltas`, then in `./deltas/<model>/`, then among the deltas that the package ships.
+`NAME=PATH` names a folder outright: a delta's, a fine-tuned checkpoint's, or a PEFT adapter's. `hub:ORG/NAME` and
+`NAME=hub:ORG/NAME` fetch a delta from the Hugging Face Hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitfit_export.base_model.loading import model_argument
+from bitfit_export.bundle import TASK_NAME
+from bitfit_export.delta import CONFIG_FILE, TaskDelta
+from bitfit_export.errors import UsageError
+from bitfit_export.interop.hub import PREFIX, pull_delta
+
+if TYPE_CHECKING:
+    from bitfit_export.base_model.loading import BaseModel
+
+__all__ = ["SHIPPED", "default_output", "find_deltas", "load_deltas"]
+
+SHIPPED = Path(__file__).parents[1] / "deltas"
+
+
+def default_output(model: str, task: str) -> Path:
+    """Where bitfit-train writes a delta unless told otherwise, and where bitfit-export looks for it."""
+    return Path("deltas") / model / task
+
+
+def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str, Path]:
+    """Task name -> the folder of its delta, or of what can be read as one.
+
+    Args:
+        model: the base model's short name.
+        tasks: comma-separated `NAME`, `NAME=PATH`, `hub:ORG/NAME` or `NAME=hub:ORG/NAME`.
+        folder: what `--deltas` named: it holds `<task>/` or `<model>/<task>/`.
+
+    Raises:
+        UsageError: no task, a name twice, a name that can't be one, or a task whose delta is nowhere.
+        HubError: a delta that can't be had from the Hub.
+        DeltaError: a repository on the Hub that holds no whole delta.
+    """
+    found: dict[str, Path] = {}
+    for word in filter(None, (word.strip() for word in tasks.split(","))):
+        name, equals, path = _from_hub(word) if f"={PREFIX}" in f"={word}" else word.partition("=")
+        if not TASK_NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-', at most 63 of them"
+            )
+        if name in found:
+            raise UsageError(f"the task {name} is named twice in --tasks {tasks}")
+        found[name] = Path(path) if equals else _search(model, name, folder)
+        if not _is_task(found[name]):
+            raise UsageError(
+                f"{found[name]} holds no delta: it has no {CONFIG_FILE}",
+                hint="bitfit-train writes one; a fine-tuned checkpoint or a PEFT adapter of biases will do, too",
+            )
+    if not found:
+        raise UsageError("--tasks names no task", hint="pass --tasks rte,sst2")
+    return found
+
+
+def load_deltas(folders: Mapping[str, Path], base: BaseModel | None = None) -> dict[str, TaskDelta]:
+    """Load what `find_deltas` found.
+
+    Args:
+        base: the base model, with which checkpoints and adapters are compared; deltas alone need none.
+
+    Raises:
+        DeltaError: a folder that is no whole delta, or in which more than bias terms and a head changed.
+        UsageError: a checkpoint or an adapter, and no base model.
+    """
+    return {name: _load(name, folder, base) for name, folder in folders.items()}
+
+
+def _load(task: str, folder: Path, base: BaseModel | None) -> TaskDelta:
+    if (folder / CONFIG_FILE).is_file():
+        return TaskDelta.load(folder)
+    if base is None:
+        raise UsageError(
+            f"{folder} is a checkpoint or an adapter, expected a delta",
+            hint=f"make it one: bitfit diff BASE {folder} --task {task} --output deltas/{task}",
+        )
+    from bitfit_export.interop import import_task
+
+    return import_task(base, folder, task)
+
+
+def _is_task(folder: Path) -> bool:
+    # What a checkpoint is lives beside torch; a missing folder is told without it.
+    if (folder / CONFIG_FILE).is_file():
+        return True
+    if not folder.is_dir():
+        return False
+    from bitfit_export.interop import is_checkpoint
+
+    return is_checkpoint(folder)
+
+
+def _from_hub(word: str) -> tuple[str, str, str]:
+    """(name, "=", folder) of `hub:ORG/NAME`, named as in training, or `NAME=hub:ORG/NAME`."""
+    name, _, address = word.partition(PREFIX)
+    folder = pull_delta(address)
+    return name.removesuffix("=") or TaskDelta.load(folder).config.task, "=", str(folder)
+
+
+def _search(model: str, task: str, folder: Path | None) -> Path:
+    places = [default_output(model, task), SHIPPED / model / task]
+    if folder is not None:
+        places = [folder / model / task, folder / task, *places]
+    for place in places:
+        if (place / CONFIG_FILE).is_file():
+            return place
+    shown, name = ", ".join(str(place.parent) for place in places[:-1]), model_argument(model)
+    raise UsageError(
+        f"no delta for the task {task} on {name}: looked in {shown}, and among those that the package ships",
+        hint=f"train one: bitfit-train --model {name} --task {task}",
+    )

@@ -1,0 +1,1 @@
+"""A task in PyTorch, biases merged: what every bundle is compared with."""

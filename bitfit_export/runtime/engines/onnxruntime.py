@@ -1,0 +1,119 @@
+"""The frozen model: ONNX Runtime's session on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+from bitfit_export.bundle import Manifest
+from bitfit_export.errors import BundleError, InputError, first_line
+from bitfit_export.runtime.engines.graph_check import EXPORT_AGAIN, LOGITS, TOKEN_LOGITS, check_digest, check_interface
+from bitfit_export.runtime.inputs import TEXT_INPUTS
+from bitfit_export.runtime.tasks.task_store import Feeds
+
+__all__ = ["LOGITS", "MODEL_FILE", "TOKEN_LOGITS", "FrozenModel"]
+
+MODEL_FILE = "model.onnx"
+# ONNX Runtime's failures are raised and become errors here; what it would log besides is a repetition.
+_LOG_FATAL_ONLY = 4
+
+Float32Array: TypeAlias = NDArray[np.float32]
+TextArrays: TypeAlias = Mapping[str, NDArray[np.int64]]
+
+
+class FrozenModel:
+    """`model.onnx` of a bundle, on the CPU. Any number of threads may run it.
+
+    Attributes:
+        text_inputs: the names of the graph inputs that a text becomes.
+        outputs: the names of the graph outputs.
+        labels: the number of labels that the head inputs have, where it is fixed.
+        max_positions: the longest sequence, in tokens.
+
+    Raises:
+        BundleError: the model can't be loaded, or is not the one that the manifest describes.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
+        path = folder / MODEL_FILE
+        self._session = _open_session(path, manifest, threads)
+        check_digest(path, self._session, manifest.layout)
+        self.labels = check_interface(path, self._session, manifest)
+        self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.inputs)
+        self.outputs = manifest.outputs
+        self.max_positions = manifest.static_shape[1] if manifest.static_shape else manifest.max_positions
+        self._static_shape = manifest.static_shape
+        self._pad_token_id = manifest.pad_token_id
+
+    def run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> dict[str, Float32Array]:
+        """Run a batch of any size; a graph of static shape runs it in batches of its own size.
+
+        Args:
+            text: the text inputs of the graph, contiguous int64 [batch, sequence].
+            feeds: all other inputs, as OrtValues.
+            outputs: the names of the wanted ones.
+
+        Returns:
+            For each wanted output an array: `logits` float32 [batch, labels of the feeds], `token_logits` float32
+            [batch, sequence, labels of the feeds].
+
+        Raises:
+            InputError: an input that only the model itself can refuse, such as a token type that it lacks.
+            BundleError: any other failure of ONNX Runtime.
+        """
+        if self._static_shape is None:
+            return dict(zip(outputs, self._run(text, feeds, outputs), strict=True))
+        rows, length = text["input_ids"].shape
+        parts = [self._run(part, feeds, outputs) for part in self._fit(text, self._static_shape)]
+        joined = (np.concatenate(each)[:rows] for each in zip(*parts, strict=True))
+        return {
+            name: values[:, :length] if name == TOKEN_LOGITS else values
+            for name, values in zip(outputs, joined, strict=True)
+        }
+
+    def _fit(self, text: TextArrays, shape: tuple[int, int]) -> Iterator[dict[str, NDArray[np.int64]]]:
+        """Batches of exactly this shape: what a text lacks is padding, and so are rows that the last batch lacks."""
+        rows, length = text["input_ids"].shape
+        for start in range(0, rows, shape[0]):
+            part = {}
+            for name, values in text.items():
+                part[name] = np.full(shape, self._pad_token_id if name == "input_ids" else 0, np.int64)
+                chosen = values[start : start + shape[0]]
+                part[name][: len(chosen), :length] = chosen
+            yield part
+
+    def _run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> list[Float32Array]:
+        wrap = ort.OrtValue.ortvalue_from_numpy
+        # OrtValues, for onnxruntime promises to copy none of these; they keep their numpy arrays alive.
+        values = {name: wrap(array) for name, array in text.items()} | dict(feeds)
+        try:
+            found = self._session.run_with_ort_values(list(outputs), values)
+            # Copies, for the originals live in ONNX Runtime's memory.
+            return [np.array(each.numpy()) for each in found]
+        except Exception as error:
+            kind = InputError if isinstance(error, InvalidArgument) else BundleError
+            raise kind(f"the model can't run this batch: {first_line(error)}") from error
+
+
+def _open_session(path: Path, manifest: Manifest, threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    if manifest.target == "ort":
+        # The compiler has optimised the graph. What is left would fuse SkipLayerNormalization, which is slower. Only
+        # float16 weights are still to be widened, once.
+        levels = ort.GraphOptimizationLevel
+        stored_in_half = manifest.precision == "fp16"
+        options.graph_optimization_level = levels.ORT_ENABLE_BASIC if stored_in_half else levels.ORT_DISABLE_ALL
+    options.log_severity_level = _LOG_FATAL_ONLY
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BundleError(f"the model {path} can't be loaded: {first_line(error)}", hint=EXPORT_AGAIN) from error

@@ -1,0 +1,1 @@
+"""The rows of the loaded tasks, as a run needs them."""

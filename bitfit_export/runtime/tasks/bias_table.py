@@ -1,0 +1,219 @@
+"""The bias table: the rows of all loaded tasks, in the arrays that the frozen model reads.
+
+Rows come and go while other threads run the model, and no run may see half of one. So:
+
+- a row is written into a slot that nothing reads, and only then becomes the task's slot;
+- a run takes a lease: it gets slots and arrays in one step, and holds both until it is over;
+- a slot is used again when its task has left it and no lease holds it;
+- the arrays are never resized. Growing makes larger ones; leases under way keep the old.
+
+The arrays are bound as `OrtValue`s, which on a CPU use numpy's memory, so a run copies none of the table.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import MappingProxyType, TracebackType
+from typing import TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from bitfit_export.bundle import BiasRow, Layout
+from bitfit_export.bundle.graph_inputs import fill_shape
+from bitfit_export.runtime.tasks.task_store import Feeds, Lease, LoadedTask, TaskStore
+
+__all__ = ["BIAS_TABLE", "TASK_IDS", "BiasTable", "TableLease"]
+
+#: The graph input that holds the bias values of all rows.
+BIAS_TABLE = "bias_table"
+#: The graph input that names each batch row's slot; [1] means one slot for the whole batch.
+TASK_IDS = "task_ids"
+
+Float32Array: TypeAlias = NDArray[np.float32]
+
+
+class _Slot:
+    """A place in the arrays, for as long as one row fills it."""
+
+    __slots__ = ("current", "holders", "index", "task")
+
+    def __init__(self, index: int, task: LoadedTask) -> None:
+        self.index = index
+        self.task = task
+        self.holders = 0
+        self.current = True
+
+
+class _Arrays:
+    """One size of the table: `bias_table` float32 [capacity, N], then a tensor [capacity, ...] for each head entry."""
+
+    def __init__(self, layout: Layout, capacity: int, labels: int, old: _Arrays | None = None) -> None:
+        self.capacity = capacity
+        self.labels = labels
+        shapes = [(layout.bias_count,), *layout.head_shapes(labels)]
+        previous: Sequence[Float32Array | None] = old.tensors if old else [None] * len(shapes)
+        self.tensors: Sequence[Float32Array] = [
+            _enlarged((capacity, *shape), each) for shape, each in zip(shapes, previous, strict=True)
+        ]
+        names = [BIAS_TABLE, *(entry.name for entry in layout.head)]
+        # An OrtValue keeps its numpy array alive.
+        self.values: Feeds = MappingProxyType(
+            {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in zip(names, self.tensors, strict=True)}
+        )
+
+    def write(self, index: int, row: BiasRow) -> None:
+        """Put a row into a slot, as float32; what its head lacks of the arrays' shape is zero."""
+        for tensor, values in zip(self.tensors, (row.biases, *row.head), strict=True):
+            slot = tensor[index]
+            slot[...] = 0
+            slot[tuple(slice(size) for size in values.shape)] = values
+
+
+class BiasTable(TaskStore[_Slot]):
+    """The rows of the loaded tasks. Any number of threads may use one table.
+
+    Args:
+        layout: of the frozen model.
+        rows: how many rows to make room for.
+        labels: the most labels of those rows.
+    """
+
+    mixes_tasks = True
+
+    def __init__(self, layout: Layout, *, rows: int = 1, labels: int = 1) -> None:
+        super().__init__()
+        self._layout = layout
+        self._writing = threading.Lock()  # one writer at a time; rows and whole tables are copied under it
+        # The store's lock guards these, too.
+        self._arrays = _Arrays(layout, max(rows, 1), max(labels, 1))
+        self._free = list(range(self._arrays.capacity))
+
+    @property
+    def capacity(self) -> int:
+        """The number of slots."""
+        return self._arrays.capacity
+
+    def lease(self, names: Sequence[str]) -> TableLease:
+        return TableLease(self, names)
+
+    def reserve(self, rows: int, *, labels: int = 1) -> None:
+        """Make room for `rows` rows in all, of up to `labels` labels, so that adding them copies nothing but them."""
+        with self._writing:
+            self._grow(rows, labels)
+
+    def add(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] = ()) -> LoadedTask:
+        task = self._task_of(row, name, labels)
+        with self._writing:
+            self._refuse_older(self.find(task.name), task)
+            self._grow(self._arrays.capacity, row.labels)
+            index = self._take_free()
+            try:
+                self._arrays.write(index, row)
+            except BaseException:
+                with self._lock:
+                    self._free.append(index)
+                raise
+            with self._lock:
+                old = self._entries.get(task.name)
+                self._entries[task.name] = _Slot(index, task)
+                self._leave(old)
+        return task
+
+    def remove(self, name: str) -> None:
+        with self._lock:
+            slot = self._entries.pop(name, None)
+            self._leave(slot)
+        if slot is None:
+            raise self._unknown(name)
+
+    def _hold(self, names: Sequence[str]) -> tuple[list[_Slot], Feeds]:
+        """Slots and arrays as one consistent state."""
+        with self._lock:
+            slots = self._entries
+            try:
+                held = [slots[name] for name in names]
+            except KeyError as error:
+                unknown = error.args[0]
+            else:
+                for slot in held:
+                    slot.holders += 1
+                return held, self._arrays.values
+        raise self._unknown(unknown)
+
+    def _release(self, held: Sequence[_Slot]) -> None:
+        with self._lock:
+            for slot in held:
+                slot.holders -= 1
+                if not slot.holders and not slot.current:
+                    self._free.append(slot.index)
+
+    def _leave(self, slot: _Slot | None) -> None:
+        """The slot's task has gone elsewhere; the lock is held."""
+        if slot is None:
+            return
+        slot.current = False
+        if not slot.holders:
+            self._free.append(slot.index)
+
+    def _take_free(self) -> int:
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+        # Only writers take slots and this is the only writer, so the new ones are still there.
+        self._grow(2 * self._arrays.capacity, 1)
+        with self._lock:
+            return self._free.pop()
+
+    def _grow(self, capacity: int, labels: int) -> None:
+        """Swap in larger arrays where these are too small; the writer's lock is held."""
+        old = self._arrays
+        if capacity <= old.capacity and labels <= old.labels:
+            return
+        new = _Arrays(self._layout, max(capacity, old.capacity), max(labels, old.labels), old)
+        with self._lock:
+            self._arrays = new
+            self._free.extend(range(old.capacity, new.capacity))
+
+
+class TableLease(Lease):
+    """Slots of the table, which nothing overwrites until the lease ends.
+
+    Attributes:
+        slots: the slot of each name, int64 [names].
+        values: the arrays as OrtValues, by the name of their graph input.
+    """
+
+    __slots__ = ("_held", "_names", "_table", "slots", "values")
+
+    slots: NDArray[np.int64]
+    values: Feeds
+
+    def __init__(self, table: BiasTable, names: Sequence[str]) -> None:
+        self._table = table
+        self._names = names
+        self._held: list[_Slot] = []
+
+    def feeds(self, rows: Sequence[int] | None = None) -> Feeds:
+        slots = self.slots if rows is None else self.slots[list(rows)]
+        return {**self.values, TASK_IDS: ort.OrtValue.ortvalue_from_numpy(slots)}
+
+    def __enter__(self) -> TableLease:
+        self._held, self.values = self._table._hold(self._names)
+        self.tasks = [slot.task for slot in self._held]
+        self.slots = np.array([slot.index for slot in self._held], np.int64)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._table._release(self._held)
+
+
+def _enlarged(shape: tuple[int, ...], old: Float32Array | None) -> Float32Array:
+    """Zeros of this shape with the old values in their old places; the old array itself where the shape is the same."""
+    if old is None:
+        return np.zeros(shape, np.float32)
+    return old if old.shape == shape else fill_shape(shape, old)

@@ -1,0 +1,110 @@
+"""The loaded tasks of a graph that runs one at a time: the layouts packed and named.
+
+A row's arrays and their OrtValues are made once, when it is loaded, and never change. So a switch of task is another
+mapping for the next run, and a row that is replaced or removed lives on in the leases that have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+
+import onnxruntime as ort
+
+from bitfit_export.bundle import BiasRow, Layout
+from bitfit_export.bundle.graph_inputs import row_inputs
+from bitfit_export.errors import InputError
+from bitfit_export.runtime.tasks.task_store import Feeds, Lease, LoadedTask, TaskStore
+
+__all__ = ["RowFeeds", "RowLease"]
+
+
+@dataclass(frozen=True)
+class _LoadedRow:
+    """A task and the OrtValues that run it."""
+
+    task: LoadedTask
+    feeds: Feeds
+
+
+class RowFeeds(TaskStore[_LoadedRow]):
+    """One set of graph inputs for each loaded task.
+
+    Args:
+        layout: of the frozen model.
+        layout_kind: `packed` or `named`.
+        labels: the number of labels that the graph's head inputs have, where it is fixed; rows have at most as many.
+    """
+
+    mixes_tasks = False
+
+    def __init__(self, layout: Layout, layout_kind: str, *, labels: int | None = None) -> None:
+        super().__init__()
+        self._layout = layout
+        self._layout_kind = layout_kind
+        self._labels = labels
+
+    def lease(self, names: Sequence[str]) -> RowLease:
+        return RowLease(self, names)
+
+    def add(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] = ()) -> LoadedTask:
+        task = self._task_of(row, name, labels)
+        arrays = row_inputs(row, self._layout, self._layout_kind, labels=self._labels)
+        # An OrtValue uses its numpy array's memory and keeps it alive.
+        values = {each: ort.OrtValue.ortvalue_from_numpy(array) for each, array in arrays.items()}
+        loaded = _LoadedRow(task, MappingProxyType(values))
+        with self._lock:
+            old = self._entries.get(task.name)
+            self._refuse_older(old.task if old else None, task)
+            self._entries[task.name] = loaded
+        return task
+
+    def remove(self, name: str) -> None:
+        with self._lock:
+            loaded = self._entries.pop(name, None)
+        if loaded is None:
+            raise self._unknown(name)
+
+    def _hold(self, names: Sequence[str]) -> list[_LoadedRow]:
+        """The rows of these names at one moment."""
+        with self._lock:
+            entries = self._entries
+            try:
+                return [entries[name] for name in names]
+            except KeyError as error:
+                unknown = error.args[0]
+        raise self._unknown(unknown)
+
+
+class RowLease(Lease):
+    """Some loaded rows; they need no giving back."""
+
+    __slots__ = ("_names", "_rows", "_store")
+
+    def __init__(self, store: RowFeeds, names: Sequence[str]) -> None:
+        self._store = store
+        self._names = names
+        self._rows: list[_LoadedRow] = []
+
+    def feeds(self, rows: Sequence[int] | None = None) -> Feeds:
+        chosen = self._rows if rows is None else [self._rows[row] for row in rows]
+        first = chosen[0]
+        for each in chosen:
+            if each is not first:
+                raise InputError(
+                    f"the rows of the batch have the tasks {first.task.name} and {each.task.name}, expected one task: "
+                    "the bundle's layout runs one at a time",
+                    hint="export the bundle with --layout table to mix tasks in a batch",
+                )
+        return first.feeds
+
+    def __enter__(self) -> RowLease:
+        self._rows = self._store._hold(self._names)
+        self.tasks = [row.task for row in self._rows]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rows = []

@@ -1,0 +1,230 @@
+"""From `--model` to weights, and the digest by which a base model is known."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from bitfit_export.base_model.loading import BaseModel, load_base_model, resolve_model, state_digest
+from bitfit_export.errors import BaseModelError
+from tests import families
+
+
+def test_an_alias_and_its_hub_id_are_the_same_model() -> None:
+    assert resolve_model("bert-base") == resolve_model("google-bert/bert-base-cased")
+    assert resolve_model("bert-base").short_name == "bert-base"
+
+
+def test_a_local_folder_is_known_by_its_name(tiny_base: BaseModel) -> None:
+    source = resolve_model(tiny_base.source.location)
+    assert (source.short_name, source.name) == ("tiny-bert", "tiny-bert")
+
+
+@pytest.mark.parametrize("model", ["no-such-model", "./missing", "/missing", "a/b/c"])
+def test_what_is_neither_folder_nor_hub_id_is_refused(model: str) -> None:
+    with pytest.raises(BaseModelError, match="no folder and no Hub id"):
+        resolve_model(model)
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"has no config\.json"):
+        resolve_model(str(tmp_path))
+
+
+def test_the_digest_follows_its_definition() -> None:
+    state = {"b": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "a.bias": torch.tensor([0.5], dtype=torch.float16)}
+    by_hand = hashlib.sha256()
+    by_hand.update(b"a.bias\0F16\x001\0" + struct.pack("<e", 0.5))
+    by_hand.update(b"b\0F32\x002,2\0" + struct.pack("<4f", 1, 2, 3, 4))
+    assert state_digest(state) == by_hand.hexdigest()
+
+
+def test_one_bit_of_one_weight_changes_the_digest(tiny_base: BaseModel) -> None:
+    state = {name: value.clone() for name, value in tiny_base.module.state_dict().items()}
+    assert state_digest(state) == tiny_base.digest
+    state["encoder.layer.1.output.dense.weight"].view(torch.int32)[0, 0] ^= 1
+    assert state_digest(state) != tiny_base.digest
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_checkpoint_is_loaded_as_float32_and_known_by_its_own_bytes(
+    tiny_base: BaseModel, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    half = copy.deepcopy(tiny_base.module).to(dtype)
+    half.save_pretrained(tmp_path)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    loaded = load_base_model(str(tmp_path))
+    assert loaded.module.dtype == torch.float32
+    assert loaded.digest == state_digest(half.state_dict()) != tiny_base.digest
+    assert all(value.dtype == np.float32 for value in loaded.biases.values())
+
+
+def test_a_truncated_checkpoint_is_one_clear_error(tiny_base: BaseModel, tmp_path: Path) -> None:
+    tiny_base.module.save_pretrained(tmp_path)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(BaseModelError, match="can't be loaded") as caught:
+        load_base_model(str(tmp_path))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tiny_base: BaseModel, tmp_path: Path) -> None:
+    """transformers would make one that knows no word."""
+    tiny_base.module.save_pretrained(tmp_path)
+    with pytest.raises(BaseModelError, match=r"has no tokenizer, expected tokenizer\.json"):
+        load_base_model(str(tmp_path))
+
+
+def test_a_tokenizer_that_can_not_pad_is_refused(
+    tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_base.module.save_pretrained(tmp_path)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    bare = copy.deepcopy(tiny_base.tokenizer)
+    bare.pad_token = bare.eos_token = None
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *words, **options: bare)
+    with pytest.raises(BaseModelError, match="has neither a padding token nor one that ends a text"):
+        load_base_model(str(tmp_path))
+
+
+def test_a_tokenizer_that_pads_and_cuts_on_the_left_is_made_to_do_so_on_the_right(
+    tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    tiny_base.module.save_pretrained(tmp_path)
+    tokenizer = copy.deepcopy(tiny_base.tokenizer)
+    tokenizer.padding_side = tokenizer.truncation_side = "left"
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_base_model(str(tmp_path)).tokenizer
+    assert (loaded.padding_side, loaded.truncation_side) == ("right", "right")
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tiny_base: BaseModel, tmp_path: Path) -> None:
+    state = tiny_base.module.state_dict()
+    del state["encoder.layer.0.output.dense.bias"]
+    tiny_base.module.save_pretrained(tmp_path, state_dict=state)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(BaseModelError, match=r"lacks 1 parameters .* encoder\.layer\.0\.output\.dense\.bias"):
+        load_base_model(str(tmp_path))
+
+
+def test_a_checkpoint_without_a_pooler_is_loaded_without_one(tiny_base: BaseModel, tmp_path: Path) -> None:
+    state = {name: value for name, value in tiny_base.module.state_dict().items() if not name.startswith("pooler.")}
+    tiny_base.module.save_pretrained(tmp_path, state_dict=state)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    loaded = load_base_model(str(tmp_path))
+    assert "pooler.dense.bias" not in loaded.biases
+    assert loaded.digest == load_base_model(str(tmp_path)).digest
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "distilbert", "electra", "deberta", "gpt2"])
+def test_a_text_of_max_positions_runs_and_one_more_token_does_not(family: str) -> None:
+    extra = {"position_biased_input": True} if family == "deberta" else {}
+    base = families.tiny_base(family, **extra)
+    assert base.max_positions == 64
+    longest = torch.full((1, 64), 200)
+    base.module(input_ids=longest, attention_mask=torch.ones_like(longest))
+    longer = torch.full((1, 65), 200)
+    with pytest.raises((IndexError, RuntimeError)):
+        base.module(input_ids=longer, attention_mask=torch.ones_like(longer))
+
+
+def test_positions_that_start_after_the_padding_id_are_fewer_than_the_config_says() -> None:
+    # As in roberta-base: a table of 514 positions for texts of 512 tokens.
+    base = families.tiny_base("roberta", max_position_embeddings=514, pad_token_id=1)
+    base.tokenizer.model_max_length = 10_000
+    assert base.max_positions == 512
+
+
+def test_where_positions_are_relative_the_tokenizer_or_a_default_sets_the_limit() -> None:
+    base = families.tiny_base("bloom", hidden_size=32, n_layer=1, n_head=4)
+    base.tokenizer.model_max_length = int(1e30)  # what transformers says where a tokenizer has no limit
+    assert base.max_positions == 512
+    base.tokenizer.model_max_length = 100
+    assert base.max_positions == 100
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("bert", ("input_ids", "attention_mask", "token_type_ids")),
+        ("albert", ("input_ids", "attention_mask", "token_type_ids")),
+        ("distilbert", ("input_ids", "attention_mask")),  # no token types
+        ("mpnet", ("input_ids", "attention_mask")),
+        ("roberta", ("input_ids", "attention_mask")),  # one token type
+        ("deberta-v2/v3", ("input_ids", "attention_mask")),
+        ("gpt2", ("input_ids", "attention_mask")),  # its tokenizer gives none
+        ("vit", ("pixel_values",)),
+        ("wav2vec2", ("input_values",)),
+    ],
+)
+def test_a_model_is_fed_what_it_takes(family: str, names: tuple[str, ...]) -> None:
+    base = families.tiny_base(family)
+    assert base.input_names == names
+    if base.tokenizer is not None:
+        # The tokenizer gives exactly that.
+        assert set(base.tokenizer("A text", "and another")) == set(names)
+
+
+@pytest.mark.parametrize(("family", "modality"), [("bert", "text"), ("vit", "image"), ("wav2vec2", "audio")])
+def test_the_modality_follows_from_the_model(family: str, modality: str) -> None:
+    base = families.tiny_base(family)
+    assert base.modality == modality
+    assert (base.tokenizer is None) == (modality != "text")
+
+
+def test_what_reads_no_text_has_no_longest_text() -> None:
+    with pytest.raises(BaseModelError, match="tiny-vit reads image"):
+        _ = families.tiny_base("vit").max_positions
+
+
+def test_a_model_without_biases_is_refused_with_the_way_out() -> None:
+    with pytest.raises(BaseModelError, match="has no bias terms") as caught:
+        families.tiny_base("llama", **families.FAMILIES["bert"])
+    assert "hint: --add-biases" in str(caught.value)
+
+
+def test_added_biases_are_zero_and_change_neither_outputs_nor_the_digest() -> None:
+    config = families.FAMILIES["bert"] | {"num_key_value_heads": 2}  # Qwen2 has biases at query, key and value only
+    plain, added = (families.tiny_base("qwen2", add_biases=add, **config) for add in (False, True))
+    assert plain.added_biases == ()
+    assert added.added_biases[:2] == ("layers.0.self_attn.o_proj.bias", "layers.0.mlp.gate_proj.bias")
+    assert added.biases.keys() == plain.biases.keys() | set(added.added_biases)
+    assert not any(added.biases[name].any() for name in added.added_biases)
+    assert added.digest == plain.digest
+    ids = torch.arange(200, 210).reshape(2, 5)
+    expected, got = (base.module(input_ids=ids).last_hidden_state for base in (plain, added))
+    assert torch.equal(expected, got)
+
+
+def test_an_encoder_with_a_decoder_is_refused() -> None:
+    with pytest.raises(BaseModelError, match=r"\(t5\) is an encoder with a decoder"):
+        families.tiny_base("t5", d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+
+
+def test_a_decoder_gives_no_cache_and_its_tokenizer_can_pad() -> None:
+    base = families.tiny_base("gpt2")
+    assert base.module(input_ids=torch.tensor([[200]])).past_key_values is None
+    folder = Path(base.source.location)
+    tokenizer = base.tokenizer
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    assert load_base_model(str(folder)).tokenizer.pad_token == "[SEP]"
+
+
+def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None:
+    script = "from bitfit_export.base_model.loading import load_base_model; load_base_model('bert-base')"
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert "BaseModelError: the base model google-bert/bert-base-cased can't be had from the Hugging" in done.stderr
+    assert "hint: check the name and the network" in done.stderr

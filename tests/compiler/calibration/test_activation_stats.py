@@ -1,0 +1,61 @@
+"""What matrix products read, compared with what PyTorch's linear layers read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+gs = pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
+
+from bitfit_export.base_model.loading import BaseModel  # noqa: E402
+from bitfit_export.compiler.calibration import activation_stats as observe  # noqa: E402
+from bitfit_export.compiler.frontend import trace  # noqa: E402
+
+
+def read_by_pytorch(base: BaseModel) -> list[np.ndarray]:
+    """The inputs [tokens, k] of every linear layer over all tokens of the texts that are observed, in their order."""
+    found: dict[str, list[np.ndarray]] = {}
+    kept = torch.empty(0)
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda module, inputs, name=name: found.setdefault(name, []).append(inputs[0][kept].numpy())
+        )
+        for name, module in base.module.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.startswith("pooler")
+    ]
+    with torch.inference_mode():
+        for feeds in observe.sample_batches(base):
+            kept = torch.from_numpy(feeds["attention_mask"]).bool()
+            base.module(**{name: torch.from_numpy(value) for name, value in feeds.items()})
+    for hook in hooks:
+        hook.remove()
+    return [np.concatenate(rows) for rows in found.values()]
+
+
+def test_it_sees_what_the_linear_layers_of_pytorch_read(tiny_base: BaseModel) -> None:
+    graph = gs.import_onnx(trace.trace_base_model(tiny_base))
+    found = list(observe.observe_products(graph, tiny_base, tiny_base.biases, gram=True).values())
+    expected = read_by_pytorch(tiny_base)
+    assert len(found) == len(expected)
+    for observed, rows in zip(found, expected, strict=True):
+        np.testing.assert_allclose(observed.largest, np.abs(rows).max(axis=0), rtol=1e-4)
+        wide = rows.astype(np.float64)
+        np.testing.assert_allclose(observed.gram, wide.T @ wide, rtol=1e-4, atol=1e-3)
+
+
+def test_it_runs_with_the_bias_values_that_it_is_given(tiny_base: BaseModel) -> None:
+    graph = gs.import_onnx(trace.trace_base_model(tiny_base))
+    before = observe.observe_products(graph, tiny_base, tiny_base.biases)
+    other = {name: value + 1 for name, value in tiny_base.biases.items()}
+    after = observe.observe_products(graph, tiny_base, other)
+    assert before.keys() == after.keys()
+    assert any(np.abs(before[name].largest - after[name].largest).max() > 0.1 for name in before)
+
+
+def test_it_changes_nothing_and_sees_the_same_again(tiny_base: BaseModel) -> None:
+    graph = gs.import_onnx(trace.trace_base_model(tiny_base))
+    before = gs.export_onnx(graph).SerializeToString()
+    first, second = (observe.observe_products(graph, tiny_base, tiny_base.biases) for _ in range(2))
+    assert gs.export_onnx(graph).SerializeToString() == before
+    assert all(np.array_equal(first[name].largest, second[name].largest) for name in first)

@@ -1,0 +1,228 @@
+"""The programs and the C API answer as the Python package does."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitfit_export.bundle import decode_row, encode_row
+from bitfit_export.runtime import BiasSession
+from tests.conftest import compile_shipped, real_data, real_rows
+from tests.cpp.conftest import GetBundle, assert_same_lines, cpp_run, run
+
+
+def python_run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`bitfit run` of the Python package."""
+    command = [sys.executable, "-c", "import sys; from bitfit_export.cli import main; sys.exit(main())", "run"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, **options)
+
+
+class TestBitfitRun:
+    ROWS: Sequence[dict[str, Any]] = (
+        {"task": "two_way", "text": 'A "warm", funny\tfilm.'},
+        {"task": "score", "sentence1": "naïve 日本", "sentence2": "x"},
+        {"sentence": "no task of its own"},
+        {"task": "topics", "text": "a", "text_pair": "b"},
+        {"task": "tags", "tokens": ["Ada", "日本", "\u2028"]},
+        {"task": "tags", "text": "Ada lives, in Paris"},
+        {"task": "answers", "question": "Who?", "context": "Ada 👍🏽 lives here."},
+    )
+
+    @pytest.mark.parametrize("kind", ["table", "named"])
+    def test_a_file(self, programs: Path, get_bundle: GetBundle, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n\n".join(json.dumps(row) for row in self.ROWS) + "\n", encoding="utf-8")
+        arguments = [get_bundle(kind), "--task", "three_way", "--input", path, "--threads", "1"]
+        expected = python_run(*arguments)
+        assert expected.returncode == 0, expected.stderr
+        found = cpp_run(programs, *arguments)
+        assert found.returncode == 0, found.stderr
+        assert_same_lines(found.stdout, expected.stdout)
+
+    def test_stdin(self, programs: Path, get_bundle: GetBundle) -> None:
+        """More rows than a batch has."""
+        lines = "".join(json.dumps({"text": f"row {number}"}) + "\n" for number in range(70))
+        arguments = [get_bundle("table"), "--task", "score", "--input", "-"]
+        assert_same_lines(cpp_run(programs, *arguments, input=lines).stdout, python_run(*arguments, input=lines).stdout)
+
+    @pytest.mark.parametrize("pair", [False, True])
+    def test_texts(self, programs: Path, get_bundle: GetBundle, pair: bool) -> None:
+        arguments = [get_bundle("table"), "--task", "two_way", "--text", "one", "--text", "two"] + ["--pair"] * pair
+        assert_same_lines(cpp_run(programs, *arguments).stdout, python_run(*arguments).stdout)
+
+    @pytest.mark.parametrize(
+        ("arguments", "stdin"),
+        [
+            (["--text", "x"], ""),
+            (["--task", "nope", "--text", "x"], ""),
+            (["--task", "score", "--pair", "--text", "x"], ""),
+            (["--task", "score", "--text", "x " * 80], ""),
+            (["--task", "score", "--input", "-"], '{"text": "fine"}\n{"text": "' + "x " * 80 + '"}\n'),
+            (["--task", "score", "--input", "-"], "{"),
+            (["--task", "score", "--input", "-"], "[1]"),
+            (["--task", "score", "--input", "-"], '{"words": 1}'),
+            (["--task", "score", "--input", "-"], '{"text": 1}'),
+            (["--task", "score", "--input", "-"], ""),
+            (["--task", "score", "--input", "/nowhere"], ""),
+            (["--task", "tags", "--input", "-"], '{"tokens": "Ada"}'),
+            (["--task", "score", "--text", "x", "--row", "/nowhere"], ""),
+            (["--task", "score"], ""),
+            (["--task", "score", "--text", "x", "--threads", "2abc"], ""),
+            (["--task", "score", "--text", "x", "--threads", "9999999999"], ""),
+            (["--task", "score", "--input", "-"], '{"sentence1": "a", "sentence2": 5}'),
+            (["--task", "answers", "--input", "-"], '{"question": "a", "context": null}'),
+            (["--unknown"], ""),
+        ],
+    )
+    def test_what_is_wrong(self, programs: Path, get_bundle: GetBundle, arguments: list[str], stdin: str) -> None:
+        """Exit status 2, and a message on stderr, as the Python package has."""
+        expected = python_run(get_bundle("table"), *arguments, input=stdin)
+        found = cpp_run(programs, get_bundle("table"), *arguments, input=stdin)
+        assert (found.returncode, expected.returncode) == (2, 2)
+        assert found.stdout == expected.stdout == ""
+        assert found.stderr.startswith("error: ")
+
+    def test_a_task_that_is_not_loaded_is_named_with_its_line(self, programs: Path, get_bundle: GetBundle) -> None:
+        lines = '{"text": "fine", "task": "score"}\n{"text": "fine", "task": "nope"}\n'
+        arguments = [get_bundle("table"), "--input", "-"]
+        for done in (python_run(*arguments, input=lines), cpp_run(programs, *arguments, input=lines)):
+            assert (done.returncode, done.stdout) == (2, "")
+            assert re.match(
+                r"""error: line 2 of -: the task ['"]nope['"] is not loaded, expected one of """, done.stderr
+            )
+
+    def test_a_second_text_that_is_null_is_none(self, programs: Path, get_bundle: GetBundle) -> None:
+        lines = '{"text": "fine", "text_pair": null}\n{"sentence1": "fine", "sentence2": null}\n'
+        arguments = [get_bundle("table"), "--task", "score", "--input", "-"]
+        found = cpp_run(programs, *arguments, input=lines)
+        assert_same_lines(found.stdout, python_run(*arguments, input=lines).stdout)
+        assert len(found.stdout.splitlines()) == 2
+
+    def test_a_text_that_the_model_refuses_is_named_by_its_line(
+        self, programs: Path, get_bundle: GetBundle, tmp_path: Path
+    ) -> None:
+        """Short texts are run first, and a long context in several pieces."""
+        folder = Path(shutil.copytree(get_bundle("table"), tmp_path / "bundle"))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"vocab_size": 20_000}))
+        fine, odd = "fine fine fine", "unicorns"
+        lines = [{"task": "score", "text": fine}, {"task": "score", "text": odd}]
+        for rows, wrong in ((lines, 2), ([{"task": "answers", "question": fine, "context": f"{odd} fine " * 80}], 1)):
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            for done in (
+                python_run(folder, "--input", "-", input=text),
+                cpp_run(programs, folder, "--input", "-", input=text),
+            ):
+                assert (done.returncode, done.stdout) == (2, "")
+                assert re.match(rf"error: line {wrong} of - has \d+ in input_ids, expected 0 to 19999", done.stderr)
+
+    def test_logits_that_are_no_numbers_are_no_answer(
+        self, programs: Path, get_bundle: GetBundle, tmp_path: Path
+    ) -> None:
+        bundle = get_bundle("table")
+        row = decode_row((bundle / "tasks" / "two_way.bias").read_bytes())
+        (tmp_path / "huge.bias").write_bytes(
+            encode_row(replace(row, task="huge", biases=np.full_like(row.biases, 3e38)))
+        )
+        arguments = [bundle, "--row", tmp_path / "huge.bias", "--task", "huge", "--text", "fine"]
+        for done in (python_run(*arguments), cpp_run(programs, *arguments)):
+            assert (done.returncode, done.stdout) == (2, "")
+            assert "text 1 has logits that are no finite numbers from the task huge" in done.stderr
+
+    def test_a_row_that_is_named(self, programs: Path, get_bundle: GetBundle) -> None:
+        lines = '{"text": "fine"}\n{"text": "' + "x " * 80 + '"}\n'
+        found = cpp_run(programs, get_bundle("table"), "--task", "score", "--input", "-", input=lines)
+        assert found.stderr.startswith("error: line 2 of - has 82 tokens, expected at most 64\nhint: ")
+
+
+def test_bitfit_bench_counts_its_own_memory_and_not_that_of_what_started_it(
+    programs: Path, get_bundle: GetBundle
+) -> None:
+    mine = np.ones(100_000_000)
+    options = ["--rounds", "1", "--shape", "1x4", "--tasks", "1"]
+    report = json.loads(run([programs / "bitfit_bench", get_bundle("table"), *options]).stdout)
+    assert 10 < report["peak_memory_mb_after_first_answer"] <= report["peak_memory_mb"] < mine.nbytes / 1e6
+
+
+@pytest.mark.parametrize("program", ["bitfit_run", "bitfit_bench"])
+def test_help(programs: Path, program: str) -> None:
+    shown = run([programs / program, "--help"]).stdout
+    assert shown.startswith(f"usage: {program} BUNDLE ")
+    assert f"example: {program} bundles/" in shown
+    refused = subprocess.run([programs / program, "bundle", "--nope"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr.splitlines()[0]) == (2, "error: unknown argument --nope")
+
+
+def test_bitfit_bench(programs: Path, get_bundle: GetBundle) -> None:
+    options = ["--rounds", "2", "--shape", "1x8", "--shape", "2x8", "--tasks", "1", "--tasks", "9"]
+    report = json.loads(run([programs / "bitfit_bench", get_bundle("table"), *options]).stdout)
+    assert report["first_answer_ms"] > report["open_ms"] > 0
+    assert set(report["runs"]) == {"1x8", "2x8"}
+    assert report["runs"]["2x8"]["mixed_ms"] > 0
+    assert set(report["switch"]) == {"1", "9"}
+
+
+def test_the_c_api(programs: Path, get_bundle: GetBundle) -> None:
+    bundle = get_bundle("table")
+    row = bundle / "tasks" / "two_way.bias"
+    lines = run([programs / "tests" / "c_test", bundle, "two_way", "A warm, funny film.", row]).stdout.splitlines()
+    words = subprocess.run(
+        [programs / "tests" / "c_test", bundle, "tags", "Ada", row], capture_output=True, text=True, check=False
+    )
+    assert (words.returncode, words.stdout) == (1, "")
+    assert "the task tags answers words" in words.stderr
+    session = BiasSession(bundle, threads=1)
+    (expected,) = session.predict(["A warm, funny film."], "two_way")
+    label, score = lines[0].split()
+    assert label == expected["label"]
+    assert float(score) == pytest.approx(expected["score"], abs=1e-5)
+    assert lines[1] == "refused"
+    logits = session.run("two_way", input_ids=[[1, 2, 3, 4]], attention_mask=[[1, 1, 1, 0]])
+    np.testing.assert_allclose([float(value) for value in lines[2].split()], logits[0], rtol=0, atol=1e-5)
+    assert lines[3].startswith('3 the task "copy" is not loaded, expected one of answers, ')
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_dev_rows_of_the_shipped_tasks(
+    programs: Path, minilm_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """From text, one task after the other and then mixed: the labels of Python, and its scores."""
+    pytest.importorskip("torch", reason="needs bitfit-export[export]")
+    rows = request.config.getoption("--dev-rows") or None
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    tasks = ("sst2", "mrpc", "cola", "stsb", "rte")
+    real_data(*tasks)
+    compile_shipped(tasks, folder)
+    lines = []
+    for task in tasks:
+        for row in real_rows(task)[:rows]:
+            texts = {name: row[name] for name in ("sentence", "sentence1", "sentence2") if name in row}
+            lines.append(json.dumps({"task": task, **texts}) + "\n")
+    assert len(lines) == (5 * rows if rows else 4100)
+    path = tmp_path / "rows.jsonl"
+    arguments = [folder, "--input", path, "--truncate", "--threads", "1"]
+
+    def answers(order: np.ndarray, ask: Callable[..., subprocess.CompletedProcess[str]], *program: Path) -> list[str]:
+        path.write_text("".join(lines[place] for place in order), encoding="utf-8")
+        done = ask(*program, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    in_turn, mixed = np.arange(len(lines)), np.random.default_rng(0).permutation(len(lines))
+    expected = answers(in_turn, python_run)
+    for order in (in_turn, mixed):
+        found = answers(order, cpp_run, programs)
+        assert_same_lines("\n".join(found), "\n".join(expected[place] for place in order), tolerance=1e-4)

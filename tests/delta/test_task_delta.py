@@ -1,0 +1,150 @@
+"""The task delta on disk: everything comes back, and everything that is wrong is found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.delta import CONFIG_FILE, TENSOR_FILE, TaskDelta
+from bitfit_export.errors import BaseMismatchError, DeltaError, OutputError
+
+
+@pytest.fixture
+def saved(tiny_deltas: dict[str, TaskDelta], tmp_path: Path) -> Path:
+    folder = tmp_path / "two_way"
+    tiny_deltas["two_way"].save(folder, card="# card\n")
+    return folder
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / CONFIG_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(folder: Path, changes: dict[str, np.ndarray | None]) -> None:
+    tensors = load_file(folder / TENSOR_FILE) | changes
+    save_file({name: value for name, value in tensors.items() if value is not None}, folder / TENSOR_FILE)
+
+
+def test_a_delta_comes_back_as_it_was(saved: Path, tiny_deltas: dict[str, TaskDelta]) -> None:
+    original, loaded = tiny_deltas["two_way"], TaskDelta.load(saved)
+    assert loaded.config == original.config
+    for ours, theirs in ((loaded.biases, original.biases), (loaded.head, original.head)):
+        assert sorted(ours) == sorted(theirs)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_same_delta_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    TaskDelta.load(saved).save(tmp_path / "again", card="# card\n")
+    for name in (CONFIG_FILE, TENSOR_FILE, "README.md"):
+        assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_the_file_has_differences_under_parameter_names_and_the_head_whole(saved: Path) -> None:
+    names = set(load_file(saved / TENSOR_FILE))
+    assert {"head.classifier.weight", "head.classifier.bias", "encoder.layer.0.output.dense.bias"} <= names
+    assert not any("weight" in name for name in names if not name.startswith("head."))
+
+
+def test_an_existing_delta_is_not_replaced_unasked(saved: Path, tiny_deltas: dict[str, TaskDelta]) -> None:
+    with pytest.raises(OutputError, match="exists already"):
+        tiny_deltas["three_way"].save(saved, card="")
+    assert TaskDelta.load(saved).config.task == "two_way"
+
+
+def test_merging_adds_the_difference_and_leaves_other_terms(
+    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
+) -> None:
+    whole = tiny_deltas["two_way"]
+    name = "encoder.layer.0.output.dense.bias"
+    config = dataclasses.replace(whole.config, bias_terms=(name,))
+    partial = TaskDelta(config, {name: whole.biases[name]}, whole.head)
+    merged = partial.merge(tiny_base.biases)
+    np.testing.assert_array_equal(merged[name], tiny_base.biases[name] + whole.biases[name])
+    others = [other for other in tiny_base.biases if other != name]
+    assert all(merged[other] is tiny_base.biases[other] for other in others)
+
+
+def test_another_base_is_refused(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> None:
+    with pytest.raises(BaseMismatchError, match="was trained on tiny-bert with digest"):
+        tiny_deltas["two_way"].check_base("other", "0" * 64, tiny_base.biases)
+
+
+def test_a_bias_term_that_the_base_lacks_must_have_been_added(
+    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
+) -> None:
+    term, *others = tiny_deltas["two_way"].biases
+    with pytest.raises(DeltaError, match=rf"changes {term} .* it is absent\nhint: it was trained with --add-biases"):
+        tiny_deltas["two_way"].check_base("other", tiny_base.digest, {name: tiny_base.biases[name] for name in others})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 2}, "format version 2, expected 1"),
+        ({"problem_type": "poetry"}, "problem_type is 'poetry'"),
+        ({"pooling": "max"}, "pooling is 'max'"),
+        ({"labels": []}, "only a regression has none"),
+        ({"labels": ["yes", "yes"]}, "same name"),
+        ({"labels": "yes"}, "expected a list of strings"),
+        ({"labels": ["a", "b", "c"]}, r"expected \(3, 32\)"),
+        ({"bias_terms": ["encoder.layer.0.output.dense.bias"]}, "disagree about"),
+        ({"max_length": 0}, "max_length is 0"),
+        ({"labels": ["yes", ""]}, "the label '' is empty"),
+        ({"labels": ["yes", "n\to"]}, "has a control character"),
+        ({"problem_type": "span", "pooling": "tokens", "labels": ["a", "b", "c"]}, "span task with 3 labels"),
+        ({"metrics": {"accuracy": "high"}}, "the metric accuracy is 'high', expected a finite number"),
+        ({"metrics": {"accuracy": float("nan")}}, "the metric accuracy is nan"),
+        ({"metrics": None}, "metrics is None, expected an object"),
+        ({"training": []}, "training is .*, expected an object"),
+        ({"base_digest": ""}, "non-empty strings"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(saved: Path, changes: dict[str, Any], message: str) -> None:
+    edit_config(saved, **changes)
+    with pytest.raises(DeltaError, match=message):
+        TaskDelta.load(saved)
+
+
+NAME = "encoder.layer.0.output.dense.bias"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({NAME: np.full(32, np.nan, np.float32)}, "NaN or an infinity"),
+        ({NAME: np.full(32, np.inf, np.float32)}, "NaN or an infinity"),
+        ({NAME: np.zeros(32, np.float64)}, "float64, expected float32"),
+        ({NAME: None}, f"disagree about {NAME}"),
+        ({"encoder.layer.0.output.dense.weight": np.zeros((2, 2), np.float32)}, "is no bias term"),
+        ({"head.classifier.bias": None}, r"expected \[.classifier.bias., .classifier.weight.\]"),
+    ],
+)
+def test_a_wrong_tensor_is_refused(saved: Path, changes: dict[str, np.ndarray | None], message: str) -> None:
+    edit_tensors(saved, changes)
+    with pytest.raises(DeltaError, match=message):
+        TaskDelta.load(saved)
+
+
+def test_a_term_of_another_shape_is_refused(saved: Path, tiny_base: BaseModel) -> None:
+    edit_tensors(saved, {NAME: np.zeros(31, np.float32)})
+    with pytest.raises(DeltaError, match=r"changes .* \(31,\), in tiny-bert it is of shape \(32,\)"):
+        TaskDelta.load(saved).check_base("tiny-bert", tiny_base.digest, tiny_base.biases)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, TENSOR_FILE])
+def test_a_truncated_or_missing_file_is_refused(saved: Path, name: str) -> None:
+    data = (saved / name).read_bytes()
+    (saved / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(DeltaError, match="no whole"):
+        TaskDelta.load(saved)
+    (saved / name).unlink()
+    with pytest.raises(DeltaError, match="can't be read"):
+        TaskDelta.load(saved)
