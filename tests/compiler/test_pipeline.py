@@ -40,7 +40,7 @@ def test_a_pass_that_would_run_too_early_or_too_late_is_found() -> None:
     passes = plan_passes(CompileOptions(precision="int8"))
     names = [each.name for each in passes]
     early = [passes[names.index("lift_biases")], *passes]
-    with pytest.raises(CompileError, match="the pass lift_biases runs where this does not hold: .*sites"):
+    with pytest.raises(CompileError, match=r"the pass lift_biases runs where this does not hold: .*sites"):
         check_order(early)
     late = [*passes, passes[names.index("collect_activation_stats")]]
     with pytest.raises(CompileError, match="the pass collect_activation_stats runs where this does not hold"):
