@@ -10,7 +10,7 @@ import math
 
 import onnx_graphsurgeon as gs
 
-from bitfit_export.compiler.passes.fold_biases.shift import Size
+from bitfit_export.compiler.graph.dimensions import Size
 
 __all__ = ["constant_number", "integers_in", "is_number", "producer_of", "reshape_sizes", "sizes_of"]
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.frontend.ir_values import add_constant, attribute, constant, dimensions, input_of
 from bitfit_export.compiler.graph.dimensions import BATCH
 from bitfit_export.compiler.passes.propagate_batch_axis import carry_rows
@@ -182,3 +183,14 @@ def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
         before = input_of(node, 0)
         graph.remove(node, safe=True)
         _remove_unused(graph, before)
+
+
+class CanonicalizeBiasUses(Pass):
+    """Bring each use of a bias to one of the forms that can be lifted."""
+
+    name = "canonicalize_bias_uses"
+    requires = frozenset({Fact.TRACED})
+    ensures = frozenset({Fact.CANONICAL})
+
+    def run(self, compilation: Compilation) -> bool:
+        return False

@@ -11,9 +11,22 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-__all__ = ["convert_to_half"]
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
+
+__all__ = ["ConvertToHalf", "convert_to_half"]
 
 _LIMITS = np.finfo(np.float16)
+
+
+class ConvertToHalf(Pass):
+    """Compute in float16."""
+
+    name = "convert_to_half"
+    requires = frozenset({Fact.LIFTED})
+
+    def run(self, compilation: Compilation) -> bool:
+        convert_to_half(compilation.graph)
+        return True
 
 
 def convert_to_half(graph: gs.Graph) -> None:

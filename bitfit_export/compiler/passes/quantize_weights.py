@@ -30,12 +30,20 @@ from onnx import TensorProto, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from bitfit_export.compiler.calibration.rounding import even_channels, quantize_blocks, quantize_columns
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.errors import CompileError
 
 if TYPE_CHECKING:
-    from bitfit_export.compiler.calibration.activation_stats import Observed
+    from bitfit_export.compiler.calibration.activation_stats import ActivationStats
 
-__all__ = ["INT4_BLOCK", "QuantizeReport", "constant_matrix", "products_of_weights", "quantize_weights"]
+__all__ = [
+    "INT4_BLOCK",
+    "QuantizeReport",
+    "QuantizeWeights",
+    "constant_matrix",
+    "products_of_weights",
+    "quantize_weights",
+]
 
 #: Weights that share a scale in int4; a smaller block is more exact, larger and slower.
 INT4_BLOCK = 32
@@ -43,6 +51,21 @@ INT4_BLOCK = 32
 _INT4_OPSET = 21
 #: Smaller tables, such as those of positions, are no weight worth saving.
 _TABLE_ROWS = 4096
+
+
+class QuantizeWeights(Pass):
+    """Quantise matrices and large tables to `int8` or `int4`, by what the sample texts showed."""
+
+    name = "quantize_weights"
+    requires = frozenset({Fact.STATISTICS})
+
+    def __init__(self, precision: str) -> None:
+        self._precision = precision
+
+    def run(self, compilation: Compilation) -> bool:
+        report = quantize_weights(compilation.graph, self._precision, compilation.statistics)
+        compilation.not_quantized = report.kept
+        return True
 
 
 @dataclass(frozen=True)
@@ -62,18 +85,20 @@ class QuantizeReport:
     kept: dict[str, str]
 
 
-def quantize_weights(graph: gs.Graph, precision: str, observed: Mapping[str, Observed] | None = None) -> QuantizeReport:
+def quantize_weights(
+    graph: gs.Graph, precision: str, statistics: Mapping[str, ActivationStats] | None = None
+) -> QuantizeReport:
     """Quantise the constant matrices and the large embedding tables of a graph, in place.
 
     Args:
         precision: `int8` or `int4`.
-        observed: what the matrix products read, by the names of their nodes, where that was observed; the same for
+        statistics: what the matrix products read, by the names of their nodes, where that is known; the same for
             products that share a matrix.
 
     Raises:
         CompileError: a graph without a constant matrix, or a weight that is not finite.
     """
-    observed = observed or {}
+    statistics = statistics or {}
     emit = _Emitter(graph)
     products = products_of_weights(graph)
     if not products:
@@ -87,7 +112,7 @@ def quantize_weights(graph: gs.Graph, precision: str, observed: Mapping[str, Obs
             reason = f"{weight.shape[0]} rows are no multiple of the block, {INT4_BLOCK}"
             kept |= {node.name: reason for node in nodes}
             continue
-        read = next((observed[node.name] for node in nodes if node.name in observed), None)
+        read = next((statistics[node.name] for node in nodes if node.name in statistics), None)
         (_multiply_int8 if precision == "int8" else _multiply_int4)(emit, nodes, weight, read)
         values += weight.size
     tables = [node for node in graph.nodes if node.op == "Gather" and _is_large_table(node)]
@@ -122,7 +147,7 @@ def constant_matrix(tensor: gs.Tensor) -> np.ndarray | None:
     return values if transpose is None else values.transpose(transpose.attrs.get("perm", (1, 0)))
 
 
-def _multiply_int8(emit: _Emitter, nodes: list[gs.Node], weight: np.ndarray, observed: Observed | None) -> None:
+def _multiply_int8(emit: _Emitter, nodes: list[gs.Node], weight: np.ndarray, observed: ActivationStats | None) -> None:
     divisors = None if observed is None else even_channels(observed.largest)
     rounded = quantize_columns(weight if divisors is None else weight * divisors[:, np.newaxis], paired=True)
     integers, scale = emit.constants(nodes[0].name, ("int8", "int8_scale"), rounded)
@@ -135,7 +160,7 @@ def _multiply_int8(emit: _Emitter, nodes: list[gs.Node], weight: np.ndarray, obs
         node.op, node.attrs, node.inputs = "Mul", {}, [sums, factor]
 
 
-def _multiply_int4(emit: _Emitter, nodes: list[gs.Node], weight: np.ndarray, observed: Observed | None) -> None:
+def _multiply_int4(emit: _Emitter, nodes: list[gs.Node], weight: np.ndarray, observed: ActivationStats | None) -> None:
     rounded = quantize_blocks(weight, INT4_BLOCK, None if observed is None else observed.gram)
     constants = emit.constants(nodes[0].name, ("int4", "int4_scale", "int4_zero"), rounded)
     for node in nodes:
