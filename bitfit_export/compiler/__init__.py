@@ -68,7 +68,8 @@ def compile_bundle(
 
     Args:
         deltas: task name in the bundle -> delta.
-        traced, observe: as for `compile_model`.
+        traced: as for `compile_model`.
+        observe: as for `compile_model`.
 
     Raises:
         UsageError: no task, or options that the target does not take.
