@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     _say(f"loading {source.name}")
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
-    deltas = load_deltas(folders, base)
+    deltas = load_deltas(folders, base, say=_say)
     with new_folder(output, overwrite=options.overwrite) as folder:
         _say(f"compiling {len(deltas)} tasks")
         model = compile_bundle(base, deltas, folder, wanted, observe=_observer(options.dump_passes))
