@@ -26,7 +26,7 @@ from bitfit_export.bundle import (
 from bitfit_export.bundle.adapter import adapter_file, write_adapter
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import CompileError, MissingExtraError, UsageError
+from bitfit_export.errors import CompileError, MissingExtraError, OutputError, UsageError
 from bitfit_export.files import sha256_of_file
 
 if TYPE_CHECKING:
@@ -175,7 +175,9 @@ def _record_digests(model: onnx.ModelProto, layout: Layout) -> None:
 def compile_bundle(
     base: BaseModel, deltas: Mapping[str, TaskDelta], folder: Path, options: CompileOptions | None = None
 ) -> CompiledModel:
-    """Compile the base model once and write a bundle with a row for each task into the existing `folder`.
+    """Compile the base model once and write a bundle with a row for each task into the existing, empty `folder`.
+
+    The files are written one by one: `new_folder` gives a folder that is published when all of them are there.
 
     Args:
         deltas: task name in the bundle -> delta.
@@ -184,7 +186,10 @@ def compile_bundle(
         UsageError: no task.
         BaseMismatchError, DeltaError: a delta that does not fit the base.
         CompileError: a graph whose biases can't be lifted.
+        OutputError: the folder is not empty.
     """
+    if any(folder.iterdir()):
+        raise OutputError(f"the folder {folder} is not empty", hint="pass a new folder")
     if not deltas:
         raise UsageError("no task to compile, expected at least one", hint="pass --tasks rte,sst2")
     if base.modality != "text":
