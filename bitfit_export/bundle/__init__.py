@@ -2,6 +2,7 @@
 
 from bitfit_export.bundle.layout import LABELS, BiasEntry, HeadEntry, Layout
 from bitfit_export.bundle.manifest import (
+    BUNDLE,
     MANIFEST_FILE,
     BaseRecord,
     FileRecord,
@@ -15,6 +16,7 @@ from bitfit_export.bundle.manifest import (
 from bitfit_export.bundle.row import PROBLEM_CODES, TASK_NAME, BiasRow, decode_row, encode_row, read_row, write_row
 
 __all__ = [
+    "BUNDLE",
     "LABELS",
     "MANIFEST_FILE",
     "PROBLEM_CODES",

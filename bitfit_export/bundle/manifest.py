@@ -19,8 +19,10 @@ from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.row import LABEL_COUNTS, PROBLEM_CODES, TASK_NAME
 from bitfit_export.errors import BundleError
 from bitfit_export.files import canonical_json, sha256_of_file, write_bytes
+from bitfit_export.outputs import OutputKind
 
 __all__ = [
+    "BUNDLE",
     "LAYOUT_KINDS",
     "MANIFEST_FILE",
     "MANIFEST_VERSION",
@@ -291,6 +293,21 @@ def check_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> None:
     for task in manifest.tasks.values():
         _check_file(folder, task.file, size=None, sha256=task.sha256 if hash_files else None)
 
+
+def _files_of(manifest: object) -> dict[str, str | None]:
+    """The files of a bundle's folder, by its manifest; looser than `from_json`, for a bundle that this release can't
+    read may be replaced too."""
+    record = Record(manifest, MANIFEST_FILE)
+    record.integer("format_version")
+    check_text(record.text("product_version"), "product_version")
+    check_digest(record.text("layout_digest"), "layout_digest")
+    check_digest(record.record("base").text("digest"), "the base model's digest")
+    rows = [task.text("file") for task in record.named_records("tasks").values()]
+    return dict.fromkeys((MANIFEST_FILE, *record.named_records("files"), *rows))
+
+
+#: How a bundle's folder is told from any other.
+BUNDLE = OutputKind("a bundle", MANIFEST_FILE, _files_of)
 
 #: How to read the keys that have a default.
 _OPTIONAL: Mapping[str, Callable[[Record, str], Any]] = {

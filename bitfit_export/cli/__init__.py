@@ -95,8 +95,9 @@ def _run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     except BitfitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; what was there before is untouched", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        # Whoever was writing an output has noted whether it was done.
+        print("; ".join(["interrupted", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout has gone; Python would print a traceback when it flushes at exit.

@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.base_model.loading import ALIASES, load_base_model
+from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_model
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.cli.text_tables import print_table
-from bitfit_export.delta import PROBLEM_TYPES, TOKEN_PROBLEMS
+from bitfit_export.delta import DELTA, PROBLEM_TYPES, TOKEN_PROBLEMS
 from bitfit_export.errors import UsageError
-from bitfit_export.files import refuse_existing
+from bitfit_export.files import check_output
 from bitfit_export.interop import Difference, compare_with_base, read_checkpoint, task_of_checkpoint
 from bitfit_export.interop.importing import CHOSEN_REGRESSION, chose_regression, render_import_card
 
@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     task = _task_name(options)
     if options.output is not None:
-        refuse_existing(options.output, overwrite=options.overwrite)
+        inputs = [resolve_model(options.base).location, options.checkpoint]
+        check_output(options.output, inputs=inputs, replaces=DELTA if options.overwrite else None)
     if not options.checkpoint.is_dir():
         raise UsageError(f"{options.checkpoint} is no folder", hint="name the folder of a checkpoint or an adapter")
     base = load_base_model(options.base, revision=options.revision)

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
-from bitfit_export.bundle import Manifest, read_manifest
+from bitfit_export.bundle import BUNDLE, Manifest, read_manifest
 from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES
 from bitfit_export.cli.text_tables import print_comparisons, print_table, size_text
 from bitfit_export.compiler import CompileOptions, compile_bundle
 from bitfit_export.compiler.targets import TARGETS
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import MissingExtraError, UsageError
-from bitfit_export.files import new_folder, refuse_existing
+from bitfit_export.files import check_output, new_folder
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
+from bitfit_export.outputs import refuse_overlap
 from bitfit_export.verification.bundle import VerifyReport, verify_bundle
 
 if TYPE_CHECKING:
@@ -67,13 +68,15 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError(f"--{name} is missing", hint="bitfit-export --model minilm-l6 --tasks rte,sst2")
     source = resolve_model(options.model)
     output = options.output or Path("bundles") / source.short_name
-    refuse_existing(output, overwrite=options.overwrite)
+    replaces = BUNDLE if options.overwrite else None
+    check_output(output, inputs=[source.location], replaces=replaces)
     folders = find_deltas(source.short_name, options.tasks, options.deltas)
+    refuse_overlap(output, folders.values())
     started = time.monotonic()
     _say(f"loading {source.name}")
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
     deltas = load_deltas(folders, base, say=_say)
-    with new_folder(output, overwrite=options.overwrite) as folder:
+    with new_folder(output, replaces=replaces) as folder:
         _say(f"compiling {len(deltas)} tasks")
         model = compile_bundle(base, deltas, folder, wanted, observe=_observer(options.dump_passes))
         compiled = time.monotonic()

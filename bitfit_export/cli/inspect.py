@@ -20,6 +20,7 @@ from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.delta.change_plot import PLOT_FORMATS, draw_change, mean_absolute_change
 from bitfit_export.errors import OutputError, UsageError
 from bitfit_export.files import write_bytes
+from bitfit_export.outputs import refuse_overlap
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def plot_delta(path: Path, plot: Path, *, overwrite: bool = False) -> None:
 
     Raises:
         UsageError: no delta, or another ending than .png and .svg.
-        OutputError: the file exists, or can't be written.
+        OutputError: the file exists, is in the delta's folder, or can't be written.
         MissingExtraError: matplotlib is not installed.
     """
     kind = plot.suffix.removeprefix(".").lower()
@@ -64,6 +65,7 @@ def plot_delta(path: Path, plot: Path, *, overwrite: bool = False) -> None:
             f"{path} is no delta, and only a delta can be plotted: it has no {CONFIG_FILE}",
             hint="pass the folder that bitfit-train wrote, for example deltas/minilm-l6/rte",
         )
+    refuse_overlap(plot, [path])
     write_bytes(plot, draw_change(TaskDelta.load(path), kind))
 
 

@@ -12,10 +12,11 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model
+from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import TASK_NAME
+from bitfit_export.delta import DELTA
 from bitfit_export.errors import UsageError
-from bitfit_export.files import refuse_existing
+from bitfit_export.files import check_output
 from bitfit_export.interop.delta_lookup import default_output
 from bitfit_export.interop.hub import check_push, push_delta
 from bitfit_export.training import (
@@ -98,9 +99,10 @@ def run(options: argparse.Namespace) -> int:
     if not TASK_NAME.fullmatch(options.task):
         raise UsageError(f"{options.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
     settings = _settings(options)
+    if options.push_to_hub is not None and settings.method not in DELTA_METHODS:
+        raise UsageError(f"--push-to-hub with --method {settings.method}, which makes no delta")
+    output = _checked_output(options)
     if options.push_to_hub is not None:
-        if settings.method not in DELTA_METHODS:
-            raise UsageError(f"--push-to-hub with --method {settings.method}, which makes no delta")
         check_push(options.push_to_hub)
     data = load_task_data(
         options.task,
@@ -116,8 +118,6 @@ def run(options: argparse.Namespace) -> int:
     )
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
     settings = with_learning_rate(settings, options.task, base)
-    output = options.output or default_output(base.source.short_name, options.task)
-    refuse_existing(output, overwrite=options.overwrite)
     work_folder = output.parent / f".{output.name}.training"
     with claimed_work_folder(work_folder, base, data, settings, restart=options.restart):
         result = _train(base, data, settings, work_folder, options.threads)
@@ -130,6 +130,16 @@ def run(options: argparse.Namespace) -> int:
     if options.push_to_hub is not None:
         print(push_delta(output, options.push_to_hub))
     return 0
+
+
+def _checked_output(options: argparse.Namespace) -> Path:
+    """Where the delta goes, once it is sure that it may."""
+    source = resolve_model(options.model)
+    output: Path = options.output or default_output(source.short_name, options.task)
+    if is_first_process():
+        inputs = [source.location, options.data, options.train_file, options.validation_file]
+        check_output(output, inputs=inputs, replaces=DELTA if options.overwrite else None)
+    return output
 
 
 def _settings(options: argparse.Namespace) -> TrainingSettings:

@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from bitfit_export.base_model.bias_terms import is_bias_term
-from bitfit_export.bundle.fields import is_name
+from bitfit_export.bundle.fields import check_digest, is_name
 from bitfit_export.errors import BaseMismatchError, DeltaError, MissingExtraError
 from bitfit_export.files import canonical_json, new_folder
+from bitfit_export.outputs import OutputKind
 
 __all__ = [
     "ACTIVATIONS",
     "CARD_FILE",
     "CONFIG_FILE",
+    "DELTA",
     "FORMAT_VERSION",
     "POOLINGS",
     "PROBLEM_TYPES",
@@ -131,13 +133,17 @@ class TaskDelta:
     def save(self, folder: Path, *, card: str, overwrite: bool = False) -> None:
         """Write the delta's folder atomically.
 
+        Args:
+            overwrite: replace a delta that is there; a folder that holds anything else is never replaced.
+
         Raises:
             OutputError: the folder exists, or can't be written.
+            BusyError: another process is writing it.
         """
         save_file = _safetensors().save
         tensors = {name: np.ascontiguousarray(value) for name, value in self.biases.items()}
         tensors |= {_HEAD_PREFIX + name: np.ascontiguousarray(value) for name, value in self.head.items()}
-        with new_folder(folder, overwrite=overwrite) as temporary:
+        with new_folder(folder, replaces=DELTA if overwrite else None) as temporary:
             (temporary / TENSOR_FILE).write_bytes(save_file(dict(sorted(tensors.items()))))
             (temporary / CONFIG_FILE).write_bytes(canonical_json(asdict(self.config)))
             (temporary / CARD_FILE).write_text(card, encoding="utf-8")
@@ -161,6 +167,18 @@ class TaskDelta:
         head = {name.removeprefix(_HEAD_PREFIX): v for name, v in tensors.items() if name.startswith(_HEAD_PREFIX)}
         biases = {name: value for name, value in tensors.items() if not name.startswith(_HEAD_PREFIX)}
         return TaskDelta(config, biases, head)
+
+
+def _files_of(config: Any) -> dict[str, str | None]:
+    """The files of a delta's folder, by its config; looser than loading, for a damaged delta may be replaced too."""
+    check_digest(config["base_digest"], "base_digest")
+    if type(config["format_version"]) is not int or config["problem_type"] not in PROBLEM_TYPES:
+        raise DeltaError(f"not the {CONFIG_FILE} of a delta")
+    return dict.fromkeys((TENSOR_FILE, CONFIG_FILE, CARD_FILE))
+
+
+#: How a delta's folder is told from any other.
+DELTA = OutputKind("a task delta", CONFIG_FILE, _files_of)
 
 
 def _safetensors() -> Any:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfit_export.base_model.loading import BaseModel, load_base_model
+from bitfit_export.base_model.loading import BaseModel, load_base_model, resolve_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.delta.change_plot import mean_absolute_change
 from bitfit_export.errors import BitfitError, DataError
 from bitfit_export.experiments.trial import TRAIN_PREFIX, Trial, TrialResult
 from bitfit_export.experiments.trial_store import TrialStore
+from bitfit_export.outputs import refuse_overlap
 from bitfit_export.training import TaskData, TrainingResult, load_task_data, train_task
 from bitfit_export.training.data import sample_rows
 from bitfit_export.training.model_card import render_card
@@ -58,9 +59,14 @@ class LaboratoryOptions:
 
 
 class Laboratory:
-    """Trains trials, one at a time. Base model and data are loaded when they are first needed, and kept."""
+    """Trains trials, one at a time. Base model and data are loaded when they are first needed, and kept.
+
+    Raises:
+        OutputError: the output folder is that of the base model or of the data, or is above or below one.
+    """
 
     def __init__(self, options: LaboratoryOptions) -> None:
+        refuse_overlap(options.output, [resolve_model(options.model).location, options.data.folder])
         self.options = options
         self.store = TrialStore(options.output)
         self._load_data = functools.lru_cache(_KEPT_DATA)(self._read_data)

@@ -33,6 +33,7 @@ from bitfit_export.training.trainable import TrainableModel
 from bitfit_export.training.work_folder import (
     checkpoint_folder,
     last_checkpoint,
+    mark_begun,
     mark_complete,
     remove_other_checkpoints,
 )
@@ -283,6 +284,9 @@ class _DeltaTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         work_folder, step = Path(self.args.output_dir), self.state.global_step
         try:
+            if is_first_process():
+                mark_begun(work_folder, step)
+            wait_for_all()
             super()._save_checkpoint(model, trial)
             wait_for_all()
             if is_first_process():

@@ -2,7 +2,9 @@
 
 <folder>/lock                   held by the process that is at work
 <folder>/run.json               which run began the checkpoints
-<folder>/checkpoint-<step>/     what transformers' Trainer writes, and `complete` once all of it is there
+<folder>/checkpoint-<step>/     what transformers' Trainer writes; `begun` until all of it is there, then `complete`
+
+A checkpoint with neither mark is not this package's, and is left alone.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.errors import BusyError, OutputError
+from bitfit_export.errors import OutputError
 from bitfit_export.files import canonical_json, write_bytes
+from bitfit_export.locks import locked
 from bitfit_export.training.data import TaskData
 from bitfit_export.training.processes import is_first_process, wait_for_all
 from bitfit_export.training.settings import TrainingSettings
@@ -25,10 +28,12 @@ __all__ = [
     "checkpoint_folder",
     "claimed_work_folder",
     "last_checkpoint",
+    "mark_begun",
     "mark_complete",
     "remove_other_checkpoints",
 ]
 
+_BEGUN_MARK = "begun"
 _COMPLETE_MARK = "complete"
 
 
@@ -54,26 +59,14 @@ def claimed_work_folder(
         wait_for_all()
         yield
         return
-    from filelock import FileLock, Timeout
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} can't be made: {error.strerror}", hint="choose another --output") from error
-    # The lock goes with the process, however it ends.
-    lock = FileLock(folder / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(
-            f"another bitfit-train is at work in {folder}", hint="wait for it, or choose another --output"
-        ) from error
-    try:
+    with locked(folder / "lock", f"another bitfit-train is at work in {folder}"):
         _claim(folder, _identity(base, data, settings), restart=restart)
         wait_for_all()
         yield
-    finally:
-        lock.release()
 
 
 def _identity(base: BaseModel, data: TaskData, settings: TrainingSettings) -> bytes:
@@ -108,17 +101,37 @@ def checkpoint_folder(work_folder: Path, step: int | None) -> Path:
     return work_folder / f"checkpoint-{step}"
 
 
+def mark_begun(work_folder: Path, step: int) -> None:
+    """Make the checkpoint's folder, and record that it is this package's and not complete.
+
+    Raises:
+        OutputError: somebody else's checkpoint of this step is there.
+    """
+    folder = checkpoint_folder(work_folder, step)
+    if folder.exists() and not _is_own(folder):
+        raise OutputError(
+            f"{folder} is a checkpoint that this package did not write, expected a folder without any",
+            hint="train in another folder, or remove it",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _BEGUN_MARK).touch()
+
+
 def mark_complete(work_folder: Path, step: int) -> None:
     """Record that all of the checkpoint is on the disk."""
-    with open(checkpoint_folder(work_folder, step) / _COMPLETE_MARK, "wb") as stream:
+    folder = checkpoint_folder(work_folder, step)
+    with open(folder / _COMPLETE_MARK, "wb") as stream:
         os.fsync(stream.fileno())
+    (folder / _BEGUN_MARK).unlink(missing_ok=True)
 
 
 def remove_other_checkpoints(work_folder: Path, kept: Collection[int | None]) -> None:
-    """Remove every checkpoint but those of some steps; one that is half removed does not count as whole."""
+    """Remove every checkpoint of this package but those of some steps."""
     names = {checkpoint_folder(work_folder, step).name for step in kept}
     for folder in work_folder.glob("checkpoint-*"):
-        if folder.name not in names:
+        if folder.name not in names and _is_own(folder):
+            # One that is half removed must not count as complete.
+            (folder / _BEGUN_MARK).touch()
             (folder / _COMPLETE_MARK).unlink(missing_ok=True)
             shutil.rmtree(folder)
 
@@ -129,6 +142,10 @@ def last_checkpoint(work_folder: Path) -> Path | None:
     for folder in work_folder.glob("checkpoint-*"):
         if (folder / _COMPLETE_MARK).is_file():
             whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
-        elif is_first_process():
+        elif is_first_process() and _is_own(folder):
             shutil.rmtree(folder)
     return max(whole)[1] if whole else None
+
+
+def _is_own(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in (_BEGUN_MARK, _COMPLETE_MARK))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.delta import CONFIG_FILE, TaskDelta
+from bitfit_export.delta import CARD_FILE, TaskDelta
 from bitfit_export.errors import DeltaError, UsageError
 from bitfit_export.interop import merge_task
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
@@ -144,13 +144,25 @@ def test_of_one_output_the_choice_is_said_and_the_option_decides(
 def test_an_existing_output_is_refused_before_any_work(
     bitfit: Bitfit, model_folder: str, checkpoint: Path, workplace: Path
 ) -> None:
-    (workplace / "out").mkdir()
-    (workplace / "out" / CONFIG_FILE).write_text("x")
+    assert bitfit("diff", model_folder, checkpoint, "--output", "out").status == 0
+    (workplace / "out" / CARD_FILE).write_text("x")
     done = bitfit("diff", model_folder, checkpoint, "--output", "out")
     assert done.err.startswith("error: the output out exists already")
-    assert (workplace / "out" / CONFIG_FILE).read_text() == "x"
+    assert (workplace / "out" / CARD_FILE).read_text() == "x"
     assert bitfit("diff", model_folder, checkpoint, "--output", "out", "--overwrite").status == 0
-    assert (workplace / "out" / CONFIG_FILE).read_text() != "x"
+    assert (workplace / "out" / CARD_FILE).read_text() != "x"
+
+
+def test_base_model_and_checkpoint_are_never_the_output(
+    bitfit: Bitfit, model_folder: str, checkpoint: Path, workplace: Path
+) -> None:
+    shutil.copytree(model_folder, workplace / "own")
+    shutil.copytree(checkpoint, workplace / "tuned")
+    for output in ("own", "tuned", "tuned/delta"):
+        done = bitfit("diff", "own", "tuned", "--output", output, "--overwrite")
+        assert done.status == 2
+        assert "which this command reads" in done.err
+    assert sorted(os.listdir(workplace / "tuned")) == sorted(os.listdir(checkpoint))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bitfit_export.delta import CONFIG_FILE, TENSOR_FILE, TaskDelta
+from bitfit_export.locks import locked
 from tests.cli.conftest import Bitfit, write_rows
 
 QUICK = ["--pooling", "mean", "--learning-rate", "0.01", "--max-length", "16", "--threads", "1"]
@@ -177,11 +179,36 @@ mount -o remount,size=4m {disk} && "$@" --output {disk}/out; ls -A {disk}
     assert "Traceback" not in done.stderr
 
 
-def test_a_second_process_is_kept_out(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
-    from filelock import FileLock
+def test_base_model_and_data_are_never_the_output(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitfit_export.cli.train.load_task_data", None)
+    shutil.copytree(model_folder, workplace / "own")
+    files = ["--train-file", "data/train.jsonl", "--validation-file", "data/dev.jsonl"]
+    for output, data in (("own", ["--data", "data"]), ("data/mood", ["--data", "data"]), (".", files), ("data", files)):
+        done = bitfit("train", "--model", "own", "--task", "mood", *data, "--output", output, "--overwrite", *QUICK)
+        assert done.status == 2, output
+        assert "which this command reads" in done.err
+    assert sorted(os.listdir(workplace)) == ["data", "own"]
+    assert sorted(os.listdir(mood_data)) == ["dev.jsonl", "train.jsonl"]
 
+
+@pytest.mark.parametrize("command", [["sweep", "--tasks", "mood"], ["reproduce", "table3", "--tasks", "mood"]])
+def test_a_series_does_not_write_into_base_model_or_data(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path, command: list[str]
+) -> None:
+    shutil.copytree(model_folder, workplace / "own")
+    for output in ("own", "own/results", "data", "."):
+        done = bitfit(*command, "--model", "own", "--data", "data", "--output", output)
+        assert done.status == 2, output
+        assert "which this command reads" in done.err
+    assert sorted(os.listdir(workplace)) == ["data", "own"]
+    assert sorted(os.listdir(mood_data)) == ["dev.jsonl", "train.jsonl"]
+
+
+def test_a_second_process_is_kept_out(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
     (workplace / ".out.training").mkdir()
-    with FileLock(workplace / ".out.training/lock"):
+    with locked(workplace / ".out.training/lock", "busy"):
         words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--output", "out", *QUICK]
         done = bitfit("train", *words)
     assert done.status == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bitfit_export.training.work_folder import (
     checkpoint_folder,
     claimed_work_folder,
     last_checkpoint,
+    mark_begun,
     mark_complete,
     remove_other_checkpoints,
 )
@@ -27,7 +29,7 @@ SETTINGS = TrainingSettings(epochs=3)
 
 def checkpoint(work_folder: Path, step: int, *, whole: bool = True) -> Path:
     folder = checkpoint_folder(work_folder, step)
-    folder.mkdir()
+    mark_begun(work_folder, step)
     (folder / "trained.safetensors").touch()
     if whole:
         mark_complete(work_folder, step)
@@ -82,6 +84,19 @@ def test_the_newest_whole_checkpoint_is_the_last_one(tmp_path: Path) -> None:
     checkpoint(tmp_path, 102, whole=False)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-96"
     assert not (tmp_path / "checkpoint-102").exists()
+
+
+def test_a_checkpoint_of_another_program_is_neither_taken_nor_removed_nor_written_over(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-6").mkdir()
+    (tmp_path / "checkpoint-6/model.safetensors").write_text("days of work")
+    checkpoint(tmp_path, 12)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
+    remove_other_checkpoints(tmp_path, ())
+    assert last_checkpoint(tmp_path) is None
+    with pytest.raises(OutputError, match="this package did not write"):
+        mark_begun(tmp_path, 6)
+    assert os.listdir(tmp_path) == ["checkpoint-6"]
+    assert (tmp_path / "checkpoint-6/model.safetensors").read_text() == "days of work"
 
 
 def test_only_the_checkpoints_that_are_named_stay(tmp_path: Path) -> None:
