@@ -20,6 +20,7 @@ from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.base_model.tokenizers import OWN_CODE, fit_tokenizer, has_vocabulary, read_tokenizer
 from bitfit_export.base_model.weight_files import find_wrapper, stored_dtype, stored_tensors, weight_files
 from bitfit_export.errors import BaseModelError, MissingExtraError, first_line
+from bitfit_export.own_pooling import OwnPooling, find_own_pooling
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +113,11 @@ class BaseModel:
         """
         parameters = self.module.named_parameters()
         return {name: value.detach().numpy().copy() for name, value in parameters if is_bias_term(name)}
+
+    @functools.cached_property
+    def own_pooling(self) -> OwnPooling:
+        """The pooling that the model's publisher trained it with, see `find_own_pooling`."""
+        return find_own_pooling(self.source, self.revision)
 
     @property
     def modality(self) -> str:
@@ -212,7 +218,8 @@ def load_base_model(model: str, *, revision: str | None = None, add_biases: bool
         revision=None if Path(source.location).is_dir() else found,
         digest=digest,
         module=module.requires_grad_(False),
-        tokenizer=_load_tokenizer(source, revision, module) if module.main_input_name == "input_ids" else None,
+        # At the commit that the weights are of, even if the branch moves between the two downloads.
+        tokenizer=_load_tokenizer(source, found or revision, module) if module.main_input_name == "input_ids" else None,
         added_biases=added,
     )
     if not base.biases:

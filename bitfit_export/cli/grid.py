@@ -46,6 +46,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
     parser.add_argument("--output", type=Path, help="folder of results; a series that is there goes on")
     parser.add_argument("--data", type=Path, help="folder with TASK/train.* and TASK/dev.* (GLUE: from the Hub)")
+    parser.add_argument("--data-revision", help="commit or tag of GLUE on the Hub (a fixed commit)")
     parser.add_argument("--columns", help="text columns of a task of your own, with commas")
     parser.add_argument("--label-column")
     parser.add_argument("--labels", help="label names in id order, with commas")
@@ -89,7 +90,12 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def laboratory_options(options: argparse.Namespace, output: Path) -> LaboratoryOptions:
     data = DataOptions(
-        options.data, words(options.columns), options.label_column, options.problem_type, words(options.labels)
+        folder=options.data,
+        columns=words(options.columns),
+        label_column=options.label_column,
+        problem_type=options.problem_type,
+        labels=words(options.labels),
+        revision=options.data_revision,
     )
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads is {options.threads}, expected at least 1")

@@ -32,6 +32,8 @@ from bitfit_export.training import (
     load_task_data,
     train_task,
 )
+from bitfit_export.training.constant import find_constant_run
+from bitfit_export.training.heads import describe_head
 from bitfit_export.training.learning_rates import with_learning_rate
 from bitfit_export.training.processes import is_first_process, wait_for_all
 from bitfit_export.training.work_folder import claimed_work_folder
@@ -50,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="forget an interrupted run instead of going on with it")
     data = parser.add_argument_group("data (a GLUE task without --data comes from the Hugging Face Hub)")
     data.add_argument("--data", type=Path, help="folder with train.* and dev.* (JSONL, CSV, TSV, Parquet)")
+    data.add_argument("--data-revision", help="commit or tag of the data on the Hub (a fixed commit)")
     data.add_argument("--train-file", type=Path)
     data.add_argument("--validation-file", type=Path)
     data.add_argument("--columns", help="one text column, or two with a comma (sentence, or sentence1,sentence2)")
@@ -67,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pooling",
         choices=HEAD_POOLINGS,
         default=_DEFAULTS.pooling,
-        help="what the head reads (%(default)s: as transformers has it for the model and the kind of task)",
+        help="what the head reads (%(default)s: as the model names it, else as transformers' class for it does)",
     )
     training.add_argument(
         "--activation",
@@ -115,6 +118,7 @@ def run(options: argparse.Namespace) -> int:
         labels=_words(options.labels),
         train_rows=options.train_rows,
         validation_rows=options.validation_rows,
+        revision=options.data_revision,
     )
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
     settings = with_learning_rate(settings, options.task, base)
@@ -126,6 +130,7 @@ def run(options: argparse.Namespace) -> int:
         if not is_first_process():
             return 0
         _publish(result, settings.method, base, data, output, overwrite=options.overwrite)
+        _warn_if_constant(result, settings, data)
         shutil.rmtree(work_folder, ignore_errors=True)
     if options.push_to_hub is not None:
         print(push_delta(output, options.push_to_hub))
@@ -162,8 +167,15 @@ def _train(
         if threads < 1:
             raise UsageError(f"--threads is {threads}, expected at least 1")
         torch.set_num_threads(threads)
-    callbacks = [EpochReport(data.spec.metrics[0])] if is_first_process() else []
-    return train_task(base, data, settings, work_folder, callbacks)
+    if not is_first_process():
+        return train_task(base, data, settings, work_folder)
+    print(f"head: {describe_head(base, data.spec.problem_type, settings)}", file=sys.stderr)
+    print(
+        f"learning rate: {settings.learning_rate:g}, {settings.schedule}, "
+        f"warm-up in {settings.warmup:.0%} of the steps",
+        file=sys.stderr,
+    )
+    return train_task(base, data, settings, work_folder, [EpochReport(data.spec.metrics[0])])
 
 
 def _publish(
@@ -187,3 +199,21 @@ def _publish(
 
     result.delta.save(output, card=render_card(result.delta, base.source.short_name), overwrite=overwrite)
     print(output)
+
+
+def _warn_if_constant(result: TrainingResult, settings: TrainingSettings, data: TaskData) -> None:
+    """Say so where the answers never got clearly better than the same one for every row, and what may help."""
+    found = find_constant_run(data.spec, data.validation, result.history)
+    if found is None:
+        return
+    print(
+        f"warning: nothing was learnt: {found.metric} reached {found.best:.4f} on {found.rows} rows, "
+        f"and the same answer to every row has {found.constant:.4f}",
+        file=sys.stderr,
+    )
+    ideas = [f"another --learning-rate than {settings.learning_rate:g}", f"more --epochs than {settings.epochs}"]
+    if settings.schedule != _DEFAULTS.schedule or settings.warmup < _DEFAULTS.warmup:
+        ideas.insert(0, f"--schedule {_DEFAULTS.schedule} --warmup {_DEFAULTS.warmup:g}")
+    if result.record["pooling"] not in ("mean", "tokens"):
+        ideas.insert(0, "--pooling mean")
+    print(f"hint: train again with {', '.join(ideas[:-1])} or {ideas[-1]}", file=sys.stderr)

@@ -18,6 +18,7 @@ from bitfit_export.experiments.trial_store import TrialStore
 from bitfit_export.outputs import refuse_overlap
 from bitfit_export.training import TaskData, TrainingResult, load_task_data, train_task
 from bitfit_export.training.data import sample_rows
+from bitfit_export.training.heads import with_pooling
 from bitfit_export.training.model_card import render_card
 from bitfit_export.training.work_folder import claimed_work_folder
 
@@ -39,6 +40,7 @@ class DataOptions:
     label_column: str | None = None
     problem_type: str | None = None
     labels: tuple[str, ...] | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Laboratory:
         self.options = options
         self.store = TrialStore(options.output)
         self._load_data = functools.lru_cache(_KEPT_DATA)(self._read_data)
-        self._data_digest = functools.cache(lambda *rows: self._load_data(*rows).digest)
+        self._digest_and_problem = functools.cache(self._read_digest_and_problem)
 
     @functools.cached_property
     def base(self) -> BaseModel:
@@ -93,13 +95,18 @@ class Laboratory:
         """The stored result of a trial, once it is sure that training it now would give the same.
 
         Raises:
-            DataError: it was trained on other rows, or without the biases that were added to the base model, or with.
+            DataError: it was trained on other rows, without the biases that were added to the base model, or with, or
+                with another pooling than the one that `auto` chooses now.
         """
         result = self.load(trial)
         if result is None:
             return None
-        if result.record.get("data_digest") != self._data_digest(*_rows_of(trial)):
+        digest, problem_type = self._digest_and_problem(*_rows_of(trial))
+        pooling = with_pooling(self.base, problem_type, trial.settings).pooling
+        if result.record.get("data_digest") != digest:
             what = "on other rows than the data has now"
+        elif result.record.get("pooling", pooling) != pooling:
+            what = f"with --pooling {result.record['pooling']}, where {trial.settings.pooling} is {pooling} now"
         elif tuple(result.record.get("added_biases", ())) != self.base.added_biases:
             what = f"{'without' if self.base.added_biases else 'with'} --add-biases"
         else:
@@ -133,6 +140,12 @@ class Laboratory:
             self.store.save(result, delta, card)
         return result
 
+    def _read_digest_and_problem(
+        self, task: str, train_rows: int | None, train_share: float | None, validation_rows: int | None
+    ) -> tuple[str, str]:
+        data = self._load_data(task, train_rows, train_share, validation_rows)
+        return data.digest, data.spec.problem_type
+
     def _read_data(
         self, task: str, train_rows: int | None, train_share: float | None, validation_rows: int | None
     ) -> TaskData:
@@ -149,6 +162,7 @@ class Laboratory:
             labels=options.labels,
             train_rows=train_rows,
             validation_rows=validation_rows,
+            revision=options.revision,
         )
 
     def _result(self, trial: Trial, data: TaskData, trained: TrainingResult) -> TrialResult:

@@ -9,20 +9,23 @@ A checkpoint with neither mark is not this package's, and is left alone.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.errors import OutputError
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.locks import locked
 from bitfit_export.training.data import TaskData
+from bitfit_export.training.heads import class_pooling, with_pooling
 from bitfit_export.training.processes import is_first_process, wait_for_all
-from bitfit_export.training.settings import TrainingSettings
+from bitfit_export.training.settings import ORIGINAL, TrainingSettings
 
 __all__ = [
     "checkpoint_folder",
@@ -64,36 +67,61 @@ def claimed_work_folder(
     except OSError as error:
         raise OutputError(f"{folder} can't be made: {error.strerror}", hint="choose another --output") from error
     with locked(folder / "lock", f"another bitfit-train is at work in {folder}"):
-        _claim(folder, _identity(base, data, settings), restart=restart)
+        identity = _identity(base, data, settings)
+        _claim(folder, identity, class_pooling(base, data.spec.problem_type), restart=restart)
         wait_for_all()
         yield
 
 
-def _identity(base: BaseModel, data: TaskData, settings: TrainingSettings) -> bytes:
-    """What must be the same for a run to go on."""
-    return canonical_json(
-        {
-            "settings": settings.unusual(),
-            "base": base.digest,
-            "added_biases": base.added_biases,
-            "data": data.digest,
-            "task": asdict(data.spec),
-        }
-    )
+def _identity(base: BaseModel, data: TaskData, settings: TrainingSettings) -> dict[str, Any]:
+    """What must be the same for a run to resume; the pooling is the one that the run has, so never `auto`."""
+    return {
+        "settings": with_pooling(base, data.spec.problem_type, settings).unusual(),
+        "base": base.digest,
+        "added_biases": base.added_biases,
+        "data": data.digest,
+        "task": asdict(data.spec),
+    }
 
 
-def _claim(folder: Path, identity: bytes, *, restart: bool) -> None:
-    """Record whose checkpoints these are."""
+def _claim(folder: Path, identity: dict[str, Any], usual_pooling: str, *, restart: bool) -> None:
+    """Record whose checkpoints these are.
+
+    Args:
+        usual_pooling: that of a recorded run without a pooling, which an earlier release began: it knew no other.
+    """
     record = folder / "run.json"
     if restart:
         remove_other_checkpoints(folder, ())
-    elif last_checkpoint(folder) is not None and record.exists() and record.read_bytes() != identity:
-        raise OutputError(
-            f"{folder} holds an interrupted run with other settings or data",
-            hint="repeat the earlier command to finish it; to forget it, remove the folder or pass --restart to "
-            "bitfit-train",
-        )
-    write_bytes(record, identity)
+    elif last_checkpoint(folder) is not None and record.exists():
+        difference = _difference(record.read_bytes(), canonical_json(identity), usual_pooling)
+        if difference is not None:
+            raise OutputError(
+                f"{folder} holds an interrupted run with other settings or data{difference}",
+                hint="repeat the earlier command with its settings to finish it; to forget it, remove the folder or "
+                "pass --restart to bitfit-train",
+            )
+    write_bytes(record, canonical_json(identity))
+
+
+def _difference(recorded: bytes, wanted: bytes, usual_pooling: str) -> str | None:
+    """The settings in which a recorded run differs, in brackets; "" for another difference, None for none."""
+    try:
+        old, new = json.loads(recorded), json.loads(wanted)
+        usual = asdict(ORIGINAL) | {"bias_terms": [], "pooling": usual_pooling}
+        old["settings"], new["settings"] = usual | old["settings"], usual | new["settings"]
+    except (ValueError, TypeError, KeyError):
+        return ""
+    if old == new:
+        return None
+    names = [name for name, value in new["settings"].items() if old["settings"].get(name) != value]
+    found = (f"{name} {_shown(old['settings'].get(name))}, now {_shown(new['settings'][name])}" for name in names)
+    return f" ({'; '.join(found)})" if names else ""
+
+
+def _shown(value: Any) -> str:
+    """A setting as its option takes it."""
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def checkpoint_folder(work_folder: Path, step: int | None) -> Path:

@@ -18,6 +18,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+from bitfit_export.base_model import loading as base_models
 from bitfit_export.base_model.loading import BaseModel, load_base_model, resolve_model, state_digest
 from bitfit_export.errors import BaseModelError
 from tests import families
@@ -37,6 +38,23 @@ def test_a_local_folder_is_known_by_its_name(tiny_base: BaseModel) -> None:
 def test_what_is_neither_folder_nor_hub_id_is_refused(model: str) -> None:
     with pytest.raises(BaseModelError, match="no folder and no Hub id"):
         resolve_model(model)
+
+
+def test_the_tokenizer_is_of_the_commit_that_the_weights_are_of(
+    tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch may move between the two downloads."""
+    seen: list[str | None] = []
+
+    def tokenizer_at(source: object, revision: str | None, module: object) -> object:
+        seen.append(revision)
+        return tiny_base.tokenizer
+
+    weights = (copy.deepcopy(tiny_base.module), "c" * 40)
+    monkeypatch.setattr(base_models, "_from_pretrained", lambda source, revision: weights)
+    monkeypatch.setattr(base_models, "_load_tokenizer", tokenizer_at)
+    assert load_base_model("org/name", revision="main").revision == "c" * 40
+    assert seen == ["c" * 40]
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -155,6 +155,18 @@ def test_results_without_added_biases_are_refused_with_them(laboratory: Laborato
         run_trials(laboratory, [trial()], Watcher())
 
 
+def test_results_with_another_pooling_than_auto_chooses_now_are_refused(laboratory: Laboratory, tmp_path: Path) -> None:
+    """The model's folder has since come to name the mean, or an earlier release did not look."""
+    run_trials(laboratory, [trial(pooling="auto"), trial("size", pooling="pooler")], Watcher())
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    source = dataclasses.replace(laboratory.base.source, location=str(tmp_path))
+    laboratory.base = dataclasses.replace(laboratory.base, source=source)
+    with pytest.raises(DataError, match=r"was trained with --pooling pooler, where auto is mean now"):
+        run_trials(laboratory, [trial(pooling="auto")], Watcher())
+    assert run_trials(laboratory, [trial("size", pooling="pooler")], Watcher()) == []
+
+
 def test_a_trial_that_another_process_is_at_comes_last(laboratory: Laboratory) -> None:
     work_folder, diary = laboratory.store.work_folder(trial()), Diary()
     work_folder.mkdir(parents=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.base_model.loading import BaseModel, ModelSource
 from bitfit_export.errors import OutputError
 from bitfit_export.training import TrainingSettings
 from bitfit_export.training.data import TaskData
@@ -68,6 +69,47 @@ def test_a_run_that_left_no_checkpoint_is_in_nobodys_way(tiny_base: BaseModel, t
     checkpoint(tmp_path, 6, whole=False)
     begin(tmp_path, *others(tiny_base)[what])
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def old_run(folder: Path, base: BaseModel, **settings: object) -> None:
+    """What a release with other defaults left: checkpoints, and the settings that were not at its defaults."""
+    begin(folder, base)
+    checkpoint(folder, 6)
+    record = json.loads((folder / "run.json").read_bytes())
+    (folder / "run.json").write_text(json.dumps(record | {"settings": {"epochs": 3, **settings}}))
+
+
+PAPERS = dataclasses.replace(SETTINGS, schedule="constant", warmup=0.0)
+
+
+def test_a_run_that_began_with_another_default_is_refused_or_resumes_as_it_was(
+    tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    old_run(tmp_path, tiny_base)
+    with pytest.raises(OutputError, match=r"\(schedule constant, now linear; warmup 0\.0, now 0\.1\)") as caught:
+        begin(tmp_path, tiny_base)
+    assert "with its settings" in (caught.value.hint or "")
+    begin(tmp_path, tiny_base, settings=PAPERS)
+
+
+def test_a_run_that_began_with_the_class_s_pooling_is_not_mixed_with_the_model_s_own(
+    tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    (tmp_path / "model" / "1_Pooling").mkdir(parents=True)
+    (tmp_path / "model" / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    pooled = dataclasses.replace(tiny_base, source=ModelSource("mine", "mine", str(tmp_path / "model")))
+    old_run(tmp_path / "work", pooled)
+    with pytest.raises(OutputError, match=r"\(pooling pooler, now mean\)"):
+        begin(tmp_path / "work", pooled, settings=PAPERS)
+    begin(tmp_path / "work", pooled, settings=dataclasses.replace(PAPERS, pooling="pooler"))
+    begin(tmp_path / "work", tiny_base, settings=PAPERS)
+
+
+def test_a_run_resumes_by_the_pooling_that_it_has_whether_named_or_chosen(tiny_base: BaseModel, tmp_path: Path) -> None:
+    begin(tmp_path, tiny_base)
+    checkpoint(tmp_path, 6)
+    begin(tmp_path, tiny_base, settings=dataclasses.replace(SETTINGS, pooling="pooler"))
+    begin(tmp_path, tiny_base)
 
 
 def test_restart_forgets_an_interrupted_run(tiny_base: BaseModel, tmp_path: Path) -> None:
