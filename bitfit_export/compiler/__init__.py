@@ -91,16 +91,20 @@ def compile_model(
         from bitfit_export.compiler.calibration import activation_stats as observe
         from bitfit_export.compiler.frontend import trace
         from bitfit_export.compiler.passes import attach_heads as head
+        from bitfit_export.compiler.passes import canonicalize_bias_uses as canonicalize
         from bitfit_export.compiler.passes import check_invariants as check
         from bitfit_export.compiler.passes import find_bias_sites as sites
         from bitfit_export.compiler.passes import fold_biases as fold
         from bitfit_export.compiler.passes import lift_biases as lift
+        from bitfit_export.compiler.passes import propagate_batch_axis as propagate
         from bitfit_export.compiler.passes import quantize_weights as quantize
         from bitfit_export.compiler.passes import slice_first_token as first_token
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "export") from error
     options = options or CompileOptions()
     graph = gs.import_onnx(trace.trace_base_model(base))
+    canonicalize.canonicalize_bias_uses(graph, base.biases)
+    propagate.propagate_batch_axis(graph, base.biases)
     found = sites.find_bias_sites(graph, base.biases, by_row=options.layout == "table")
     plan = fold.fold_biases(graph, found) if options.fold else fold.no_fold(base.biases)
     observed, not_quantized = None, {}

@@ -21,11 +21,10 @@ Biases = Mapping[str, np.ndarray]
 
 
 class ByRow:
-    """A traced model whose named biases are fed, other ones for each row."""
+    """A graph whose named biases are fed, other ones for each row. The graph itself is changed."""
 
-    def __init__(self, model: onnx.ModelProto, names: Iterable[str]) -> None:
+    def __init__(self, graph: gs.Graph, names: Iterable[str]) -> None:
         self.names = tuple(names)
-        graph = gs.import_onnx(model)
         self.sites = find_bias_sites(graph, self.names)
         inputs = {name: gs.Variable(f"{name} by row", np.float32, ["rows", None]) for name in self.names}
         graph.inputs += inputs.values()

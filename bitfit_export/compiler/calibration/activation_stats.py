@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.compiler.calibration.sample_texts import SAMPLE_TEXTS
 from bitfit_export.compiler.graph.model_files import save_model
-from bitfit_export.compiler.passes.quantize_weights import products_of_weights
+from bitfit_export.compiler.graph.weights import products_of_weights
 
 __all__ = ["Observed", "observe_products", "sample_batches"]
 

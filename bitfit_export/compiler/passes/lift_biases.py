@@ -22,14 +22,27 @@ import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
 from bitfit_export.bundle import Layout
+from bitfit_export.compiler.graph.constants import int64s
+from bitfit_export.compiler.graph.edit import detach, emit
 from bitfit_export.compiler.passes.attach_heads import HeadRows
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 
-__all__ = ["BIAS_TABLE", "PACKED_BIAS", "TASK_IDS", "add_defaults", "declare_inputs", "head_rows", "lift_biases"]
+__all__ = [
+    "BIAS_SPLIT",
+    "BIAS_TABLE",
+    "PACKED_BIAS",
+    "TASK_IDS",
+    "add_defaults",
+    "declare_inputs",
+    "head_rows",
+    "lift_biases",
+]
 
 TASK_IDS = "task_ids"
 BIAS_TABLE = "bias_table"
 PACKED_BIAS = "bias"
+#: The name of the node that cuts a row into bias terms.
+BIAS_SPLIT = "bias_split"
 
 
 def declare_inputs(graph: gs.Graph, layout: Layout, kind: str) -> dict[str, gs.Variable]:
@@ -54,12 +67,11 @@ def declare_inputs(graph: gs.Graph, layout: Layout, kind: str) -> dict[str, gs.V
 def head_rows(graph: gs.Graph, inputs: Mapping[str, gs.Variable]) -> HeadRows:
     """How a head input becomes values for each row of the batch, [batch or 1, ...]."""
     task_ids = inputs.get(TASK_IDS)
-    first_axis = gs.Constant("head/axis_0", np.array([0]))
 
     def rows(tensor: gs.Variable) -> gs.Variable:
         if task_ids is None:
-            return _emit(graph, "Unsqueeze", f"{tensor.name}/row", [tensor, first_axis])
-        return _emit(graph, "Gather", f"{tensor.name}/row", [tensor, task_ids], axis=0)
+            return emit(graph, "Unsqueeze", f"{tensor.name}/row", [tensor, [0]])
+        return emit(graph, "Gather", f"{tensor.name}/row", [tensor, task_ids], axis=0)
 
     return rows
 
@@ -77,8 +89,7 @@ def lift_biases(
     for number, site in enumerate(sites):
         value = values[site.name]
         if kind == "table" and site.rank == 2:
-            axis = gs.Constant(f"{site.name}/axis_{number}", np.array([1]))
-            value = _emit(graph, "Squeeze", f"{site.name}/row_2d_{number}", [value, axis])
+            value = emit(graph, "Squeeze", f"{site.name}/row_2d_{number}", [value, [1]])
         _reconnect(graph, site, value, number)
     graph.cleanup().toposort()
 
@@ -95,8 +106,8 @@ def add_defaults(model: onnx.ModelProto, layout: Layout, biases: Mapping[str, np
 
 
 def _split_table(graph: gs.Graph, layout: Layout, inputs: Mapping[str, gs.Variable]) -> dict[str, gs.Variable]:
-    row = _emit(graph, "Gather", "bias_row", [inputs[BIAS_TABLE], inputs[TASK_IDS]], axis=0)
-    row = _emit(graph, "Unsqueeze", "bias_row_3d", [row, gs.Constant("bias_row_axis", np.array([1]))])
+    row = emit(graph, "Gather", "bias_row", [inputs[BIAS_TABLE], inputs[TASK_IDS]], axis=0)
+    row = emit(graph, "Unsqueeze", "bias_row_3d", [row, [1]])
     return _split(graph, layout, row, leading=["task_batch", 1])
 
 
@@ -104,13 +115,13 @@ def _split(
     graph: gs.Graph, layout: Layout, row: gs.Variable, *, leading: Sequence[int | str]
 ) -> dict[str, gs.Variable]:
     """The row, cut along its last axis into one slice a bias term."""
-    sizes = gs.Constant("bias_sizes", np.array([entry.size for entry in layout.biases], np.int64))
+    sizes = int64s("bias_sizes", [entry.size for entry in layout.biases])
     # A new Variable for each slice: the constant of the same name keeps its own until nothing uses it.
     slices = {
         entry.name: gs.Variable(f"{entry.name}/row", np.float32, [*leading, entry.size]) for entry in layout.biases
     }
     axis = {"axis": len(leading)}
-    graph.nodes.append(gs.Node("Split", "bias_split", axis, inputs=[row, sizes], outputs=list(slices.values())))
+    graph.nodes.append(gs.Node("Split", BIAS_SPLIT, axis, inputs=[row, sizes], outputs=list(slices.values())))
     return slices
 
 
@@ -127,15 +138,7 @@ def _add_after(graph: gs.Graph, site: BiasSite, value: gs.Variable, number: int)
     The operator takes a bias of the normalised shape only; and ONNX Runtime would fuse a LayerNormalization that
     has one into SkipLayerNormalization, which is slower than the two nodes that it replaces.
     """
-    node = site.node
-    del node.inputs[site.index]
-    out = node.outputs[0]
-    normalised = gs.Variable(f"{site.name}/normalised_{number}", out.dtype, out.shape)
-    node.outputs[0] = normalised
-    graph.nodes.append(gs.Node("Add", f"{site.name}/add_{number}", inputs=[normalised, value], outputs=[out]))
-
-
-def _emit(graph: gs.Graph, op: str, name: str, inputs: list[gs.Tensor], **attrs: int) -> gs.Variable:
-    out = gs.Variable(name, np.float32)
-    graph.nodes.append(gs.Node(op, f"{name}_node", attrs, inputs=inputs, outputs=[out]))
-    return out
+    del site.node.inputs[site.index]
+    out = site.node.outputs[0]
+    normalised = detach(out, f"{site.name}/normalised_{number}")
+    emit(graph, "Add", f"{site.name}/add_{number}", [normalised, value], out=out)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bitfit_export.compiler.graph.half import fits_half, to_half
 from bitfit_export.errors import CompileError
 
 __all__ = ["store_in_half"]
@@ -34,7 +35,7 @@ def store_in_half(model: onnx.ModelProto) -> int:
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1 and np.prod(tensor.dims) >= _SMALLEST
     }
     for tensor in weights.values():
-        tensor.CopyFrom(_to_half(tensor))
+        tensor.CopyFrom(_halved(tensor))
     nodes: list[onnx.NodeProto] = []
     cast: set[str] = set()
     for node in graph.node:
@@ -53,14 +54,12 @@ def store_in_half(model: onnx.ModelProto) -> int:
     return len(weights)
 
 
-def _to_half(tensor: onnx.TensorProto) -> onnx.TensorProto:
+def _halved(tensor: onnx.TensorProto) -> onnx.TensorProto:
     values = numpy_helper.to_array(tensor)
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    if not np.isfinite(half).all():
+    if not fits_half(values):
         largest = np.abs(values).max()
         raise CompileError(f"the weight {tensor.name} has a value of {largest:.3g}, expected one that float16 can hold")
-    return numpy_helper.from_array(half, f"{tensor.name}/half")
+    return numpy_helper.from_array(to_half(values), f"{tensor.name}/half")
 
 
 def _cast(source: str, target: str) -> onnx.NodeProto:

@@ -20,10 +20,9 @@ from typing import NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-__all__ = ["Atom", "Axis", "Factor", "Shift", "Size", "product_of"]
+from bitfit_export.compiler.graph.dimensions import Size
 
-#: The size of an axis: a number, a symbol such as `batch`, or unknown.
-Size = int | str | None
+__all__ = ["Atom", "Axis", "Factor", "Shift", "product_of"]
 
 
 class Atom(NamedTuple):
