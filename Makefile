@@ -10,7 +10,7 @@ WORKERS := 2
 # Installed once for each state of the two files that say what to install.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 
-.PHONY: demo test check cpp install clean
+.PHONY: demo test quick check docs cpp install clean
 
 demo: install ## compile the packaged model with five real tasks and run them
 	$(BIN)/python examples/demo.py
@@ -18,10 +18,16 @@ demo: install ## compile the packaged model with five real tasks and run them
 test: install ## every test, the slow ones and those of the C++ runtime included
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-check: install ## what CI runs before the tests
+quick: install ## the unmarked tests: no slow ones, no real data
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not data" $(PYTEST_ARGS)
+
+check: install docs ## what CI runs before the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install ## the documents and the API reference, into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 cpp: install ## the C++ runtime and its programs, into build/cpp/default
 	PYTHON=$(BIN)/python runtimes/cpp/tools/build.sh default bitfit_run bitfit_bench
@@ -31,7 +37,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
-	$(INSTALL) --editable '.[export,train,plot,demo,dev]'
+	$(INSTALL) --editable '.[export,train,plot,demo,dev,docs]'
 	rm -f $(VENV)/.installed-*
 	touch $@
 

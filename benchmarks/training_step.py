@@ -28,9 +28,9 @@ from models import MODELS, prepare
 from processes import run_json
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.methods import create_method
 from bitfit_export.training.settings import TrainingSettings
+from bitfit_export.training.trainable import TrainableModel
 
 METHODS = ("bitfit", "full", "stock")
 #: What decides how long a step takes: options of the scripts that measure one.
@@ -111,7 +111,7 @@ def measure_steps(arguments: argparse.Namespace) -> dict[str, float]:
 class Step:
     """A training step as bitfit-train's: forward, backward, clipped gradients, AdamW."""
 
-    model: TaskModel
+    model: TrainableModel
     optimiser: torch.optim.Optimizer
     ids: torch.Tensor
     labels: torch.Tensor
@@ -136,7 +136,7 @@ class Step:
 
 def prepare_step(base: BaseModel, method: str, batch: int, sequence: int, *, bf16: bool = False) -> Step:
     """A step of this method on random ids [batch, sequence], with two labels."""
-    model = TaskModel(copy.deepcopy(base.module), "pooler", 2, autocast=bf16)
+    model = TrainableModel(copy.deepcopy(base.module), "pooler", 2, autocast=bf16)
     chosen = create_method(TrainingSettings(method=method))
     chosen.prepare(model)
     # As the trainer chooses: over a whole model the fused step is the faster one.

@@ -1,6 +1,7 @@
 """Compile a base model and its tasks into one bundle: constant weights, biases as inputs, a small row for each task.
 
 example: bitfit-export --model minilm-l6 --tasks rte,sst2 --output bundles/minilm-l6
+         bitfit-export --print-passes --precision int8
 """
 
 from __future__ import annotations
@@ -11,24 +12,28 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import Manifest, read_manifest
-from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES, TARGETS
+from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES
 from bitfit_export.cli.text_tables import print_comparisons, print_table, size_text
 from bitfit_export.compiler import CompileOptions, compile_bundle
+from bitfit_export.compiler.targets import TARGETS
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import UsageError
+from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.files import new_folder, refuse_existing
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 from bitfit_export.verification.bundle import VerifyReport, verify_bundle
 
+if TYPE_CHECKING:
+    from bitfit_export.compiler.pipeline import Observer
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
+    parser.add_argument("--model", help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
     parser.add_argument(
         "--tasks",
-        required=True,
         help="names with commas; NAME=PATH names a folder: a delta, a checkpoint, a PEFT adapter; hub:ORG/NAME a delta "
         "on the Hugging Face Hub",
     )
@@ -38,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="the bundle's folder (bundles/MODEL)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
     parser.add_argument("--layout", choices=LAYOUT_KINDS, default="table", help="how biases enter (%(default)s)")
-    parser.add_argument("--target", choices=TARGETS, default="ort", help="(%(default)s)")
+    parser.add_argument("--target", choices=tuple(TARGETS), default="ort", help="(%(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the weights (%(default)s)")
     parser.add_argument("--no-fold", action="store_true", help="keep every bias term in the row")
     parser.add_argument("--static-shape", metavar="B,S", help="fixed batch and sequence, with packed or named")
@@ -47,10 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prepack", action="store_true", help="weights as this kind of processor wants them: larger, starts faster"
     )
+    passes = parser.add_argument_group("passes")
+    passes.add_argument("--print-passes", action="store_true", help="list the passes for these options, and do no more")
+    passes.add_argument("--dump-passes", type=Path, metavar="DIR", help="write the graph after each pass to DIR")
 
 
 def run(options: argparse.Namespace) -> int:
     wanted = compile_options(options)
+    if options.print_passes:
+        print(_passes(wanted))
+        return 0
+    for name in ("model", "tasks"):
+        if getattr(options, name) is None:
+            raise UsageError(f"--{name} is missing", hint="bitfit-export --model minilm-l6 --tasks rte,sst2")
     source = resolve_model(options.model)
     output = options.output or Path("bundles") / source.short_name
     refuse_existing(output, overwrite=options.overwrite)
@@ -61,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     deltas = load_deltas(folders, base)
     with new_folder(output, overwrite=options.overwrite) as folder:
         _say(f"compiling {len(deltas)} tasks")
-        model = compile_bundle(base, deltas, folder, wanted)
+        model = compile_bundle(base, deltas, folder, wanted, observe=_observer(options.dump_passes))
         compiled = time.monotonic()
         for reason, count in Counter(model.not_quantized.values()).items():
             _say(f"matrix products that stay in float32: {count}, for {reason}")
@@ -74,6 +88,22 @@ def run(options: argparse.Namespace) -> int:
     _say(f"compiled in {compiled - started:.1f} s, verified in {verified - compiled:.1f} s")
     print(output)
     return 0
+
+
+def _passes(options: CompileOptions) -> str:
+    try:
+        from bitfit_export.compiler.pipeline import describe_passes, plan_passes
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnx", "export") from error
+    return describe_passes(plan_passes(options))
+
+
+def _observer(folder: Path | None) -> Observer | None:
+    if folder is None:
+        return None
+    from bitfit_export.compiler.dump import GraphDump
+
+    return GraphDump(folder)
 
 
 def compile_options(options: argparse.Namespace) -> CompileOptions:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES, TARGETS
+from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES
+from bitfit_export.compiler.targets import TARGETS
 from bitfit_export.errors import UsageError
 
 __all__ = ["CompileOptions"]
@@ -16,7 +17,7 @@ class CompileOptions:
 
     Attributes:
         layout: how biases enter the graph: `table` (one input for all tasks, a row chosen by `task_ids`), `packed` (one
-            task's values in one vector) or `named` (one input a bias, under its parameter name).
+            task's values in one vector) or `named` (one input for each bias, under its parameter name).
         target: `ort` for ONNX Runtime's CPU kernels, `portable` for standard ONNX operators alone.
         precision: of the weights; biases stay float32.
         fold: remove bias terms by exact algebra.
@@ -41,7 +42,7 @@ class CompileOptions:
     def __post_init__(self) -> None:
         for name, known in (
             ("layout", LAYOUT_KINDS),
-            ("target", TARGETS),
+            ("target", tuple(TARGETS)),
             ("precision", PRECISIONS),
             ("row_dtype", ROW_DTYPES),
         ):
@@ -57,12 +58,6 @@ class CompileOptions:
             )
         if self.overridable and self.layout != "named":
             raise UsageError(
-                f"--overridable gives each bias input a default, but --layout {self.layout} has no input a bias",
+                f"--overridable gives each bias input a default, but --layout {self.layout} has no input for each bias",
                 hint="add --layout named",
-            )
-        # ONNX Runtime 1.31 crashes in some shapes when it reads packed int8 or int4 weights from a file.
-        if self.prepack and (self.target, self.precision) != ("ort", "fp32"):
-            raise UsageError(
-                f"--prepack goes with --target ort and --precision fp32, not with {self.target} and {self.precision}",
-                hint="leave --prepack out",
             )

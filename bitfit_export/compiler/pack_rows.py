@@ -8,8 +8,9 @@ import numpy as np
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import BiasRow, HeadEntry, Layout
-from bitfit_export.compiler.passes.attach_heads import HEAD_CHOICE, HEAD_POOLING, HeadPlan
+from bitfit_export.bundle.interface import HEAD_CHOICE, HEAD_POOLING
 from bitfit_export.compiler.passes.fold_biases import FoldPlan
+from bitfit_export.compiler.passes.plan_layout import HeadPlan
 from bitfit_export.delta import TOKENS, TaskDelta
 from bitfit_export.errors import DeltaError
 

@@ -1,10 +1,9 @@
-"""The PyTorch model of one task: base model, pooling, head. Training trains it, verify compares with it."""
+"""The PyTorch model of one task: base model, pooling, head. Bundles are compared with it; training trains it."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,8 @@ from torch import nn
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TOKENS, TaskDelta
 from bitfit_export.errors import BaseModelError
-from bitfit_export.training.dropout import SeededDropout
 
 __all__ = [
-    "IGNORED",
     "TaskModel",
     "default_head",
     "merged_model",
@@ -25,11 +22,8 @@ __all__ = [
     "pool",
     "predict_features",
     "predict_logits",
-    "task_loss",
 ]
 
-#: The label of a token that has none, as torch's cross entropy and transformers know it.
-IGNORED = -100
 #: The sentence heads that transformers gives its families, by `model_type`: pooling, and the dense layer's activation.
 _FAMILY_HEADS: dict[str, tuple[str, str | None]] = {
     "bert": ("pooler", None),
@@ -112,14 +106,10 @@ class TaskModel(nn.Module):
 
     Args:
         labels: the number of outputs.
-        problem_type: decides the loss, see `task_loss`.
+        problem_type: decides the dropout, and the loss where the model is trained.
         activation: what is applied to the dense layer's output; None for a head without that layer.
         inner: the size of the dense layer's output; by default the hidden size.
-        autocast: do training steps in bfloat16 where that is safe; evaluation is always float32.
     """
-
-    #: The Trainer may not scale the loss by itself.
-    accepts_loss_kwargs = False
 
     def __init__(
         self,
@@ -130,7 +120,6 @@ class TaskModel(nn.Module):
         problem_type: str = "single_label",
         activation: str | None = None,
         inner: int | None = None,
-        autocast: bool = False,
     ) -> None:
         super().__init__()
         config: Any = base.config
@@ -138,7 +127,6 @@ class TaskModel(nn.Module):
         self.pooling = pooling
         self.problem_type = problem_type
         self.activation = activation
-        self.autocast = autocast
         self.dropout = nn.Dropout(_dropout(config, pooling, problem_type))
         width = config.hidden_size
         if activation is not None:
@@ -147,71 +135,27 @@ class TaskModel(nn.Module):
             self.dense = _new_linear(config, config.hidden_size, width)
         self.classifier = _new_linear(config, width, labels)
 
-    def train(self, mode: bool = True) -> TaskModel:
-        """As every module's `train`; but a body that is frozen whole gets no dropout, which would only add noise."""
-        super().train(mode)
-        if mode and not any(parameter.requires_grad for parameter in self.base.parameters()):
-            self.base.eval()
-        return self
+    def forward(self, **inputs: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Returns `logits`, float32 [batch, labels], or with `tokens` [batch, sequence, labels].
 
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        input_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """Logits [batch, labels], or with `tokens` [batch, sequence, labels], float32; and with `labels` the loss.
-
-        The base model is given those inputs that are not None.
+        Args:
+            inputs: the base model's: `input_ids`, `attention_mask`, `token_type_ids`, `pixel_values` or `input_values`.
         """
-        given = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "pixel_values": pixel_values,
-            "input_values": input_values,
-        }
-        inputs = {name: value for name, value in given.items() if value is not None}
-        device = next(iter(inputs.values())).device.type
-        cheap_dropout = SeededDropout() if self.training else contextlib.nullcontext()
-        with cheap_dropout, torch.autocast(device, torch.bfloat16, enabled=self.autocast and self.training):
-            output = self.base(**inputs)
-            pooled = pool(
-                self.pooling, output.last_hidden_state, getattr(output, "pooler_output", None), attention_mask
-            )
+        return {"logits": self.score(self.read(inputs))}
+
+    def read(self, inputs: Mapping[str, torch.Tensor | None]) -> torch.Tensor:
+        """Returns what the head reads of the base model's hidden states."""
+        output = self.base(**inputs)
+        pooler_output = getattr(output, "pooler_output", None)
+        return pool(self.pooling, output.last_hidden_state, pooler_output, inputs.get("attention_mask"))
+
+    def score(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Returns the head's logits, computed in float32."""
         features = pooled.float()
         if self.activation is not None:
             features = _ACTIVATION_FUNCTIONS[self.activation](self.dense(self.dense_dropout(features)))
         logits: torch.Tensor = self.classifier(self.dropout(features))
-        if labels is None:
-            return {"logits": logits}
-        return {"loss": task_loss(self.problem_type, logits, labels), "logits": logits}
-
-
-def task_loss(problem_type: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The loss that transformers' classes have.
-
-    - single_label: cross entropy; labels [batch], ids.
-    - multi_label: binary cross entropy; labels [batch, labels], 0 or 1.
-    - regression: squared error; labels [batch].
-    - token: cross entropy over the tokens whose label is not `IGNORED`; labels [batch, sequence].
-    - span: the mean of start's and end's cross entropy over the sequence; labels [batch, 2], positions.
-    """
-    if problem_type == "regression":
-        return nn.functional.mse_loss(logits.squeeze(-1), labels.float())
-    if problem_type == "multi_label":
-        return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
-    if problem_type == "token":
-        # Not the mean of cross_entropy itself, which is NaN for a batch without a labelled token.
-        total = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-        return total / (labels != IGNORED).sum().clamp(min=1)
-    if problem_type == "span":
-        # [batch, sequence, 2] with labels [batch, 2]: the classes are the positions.
-        return nn.functional.cross_entropy(logits, labels)
-    return nn.functional.cross_entropy(logits, labels)
+        return logits
 
 
 def _new_linear(config: Any, inputs: int, outputs: int) -> nn.Linear:

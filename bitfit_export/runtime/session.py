@@ -248,8 +248,9 @@ class BiasSession:
             texts: a string or a tuple of two is one text; a list holds several. A token task takes a string, or the
                 list of a text's words; a span task a tuple of question and context; the others a string or a pair.
             task: the task of all texts, or a list with one for each. Any tasks may be mixed.
-            truncate, max_length: as for `encode`. A context that is too long is never cut: it is read in windows that
-                overlap by 128 tokens where there is room, and the best answer of all windows counts.
+            truncate: as for `encode`. A context that is too long is never cut: it is read in windows that overlap by
+                128 tokens where there is room, and the best answer of all windows counts.
+            max_length: as for `encode`.
             top_k: give a list of this many labels or answers for each text, best first, instead of the best one.
             max_answer_tokens: the longest answer of a span task.
             batch_size: how many texts of similar length to run at once.
@@ -258,7 +259,7 @@ class BiasSession:
             One result a text, in the order of the texts:
 
             - sentence tasks: `{"label", "score"}`. The score is the softmax probability for `single_label` and the
-              sigmoid for `multi_label`; a regression gives `{"score"}`, the value itself;
+                sigmoid for `multi_label`; a regression gives `{"score"}`, the value itself;
             - token tasks: a list of `{"word", "label", "score", "start", "end"}`, one a word. Its first token decides;
             - span tasks: `{"answer", "score", "start", "end"}`.
 

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from bitfit_export.errors import DataError
-from bitfit_export.reference.task_model import IGNORED, pad_features
+from bitfit_export.reference.task_model import pad_features
 from bitfit_export.training import metrics
 from bitfit_export.training.examples import Rows
 from bitfit_export.training.spans import EncodedSpans
 from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.tokens import EncodedWords
+from bitfit_export.training.trainable import IGNORED
 
 __all__ = ["EncodedRows", "EncodedSentences", "collate", "decide", "encode_rows"]
 

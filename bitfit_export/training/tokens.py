@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from bitfit_export.reference.task_model import IGNORED
 from bitfit_export.training import metrics
 from bitfit_export.training.examples import Rows
 from bitfit_export.training.tasks import TaskSpec
+from bitfit_export.training.trainable import IGNORED
 
 __all__ = ["EncodedWords", "first_tokens"]
 

@@ -29,6 +29,7 @@ from bitfit_export.training.features import EncodedRows, collate, encode_rows
 from bitfit_export.training.methods import Method, create_method
 from bitfit_export.training.processes import is_first_process, rows_a_process, together_on_cpu, wait_for_all
 from bitfit_export.training.settings import AUTO, LINEAR, TrainingSettings
+from bitfit_export.training.trainable import TrainableModel
 from bitfit_export.training.work_folder import (
     checkpoint_folder,
     last_checkpoint,
@@ -112,7 +113,7 @@ def train_model(
     set_seed(settings.seed)
     spec = data.spec
     pooling, activation = choose_head(base, spec.problem_type, settings)
-    model = TaskModel(
+    model = TrainableModel(
         copy.deepcopy(base.module),
         pooling,
         max(1, len(spec.labels)),

@@ -1,6 +1,6 @@
 """Write the reports of `bitfit reproduce` into a page, each between its two marks.
 
-    python examples/reproduce/update_page.py README.md [--results results/reproduce/minilm-l6]
+    python examples/reproduce/update_page.py docs/results.md [--results results/reproduce/minilm-l6]
 
 A mark is a line `<!-- table3: written by examples/reproduce/update_page.py -->`, and the end of what it has
 `<!-- table3: to here -->`. A report that is not there yet leaves its place as it is.

@@ -3,7 +3,7 @@
     python examples/train_shipped_deltas/publish.py
 
 Reads what `train.py` left in `results/` and `runs/`, and `notes.json`: a paragraph for a task's card. Prints the table
-of the README.
+of docs/results.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _row(task: str, results: dict[str, dict[str, Any]]) -> str:
-    """A line of the README's table: the best run of each method."""
+    """A line of the table of docs/results.md: the best run of each method."""
     metric = _metric_of(task)
     best = [_best(results, method, metric) for method in _METHOD_NAMES]
     cells = ["not run yet" if name is None else f"{results[name]['metrics'][metric]:.3f}" for name in best]

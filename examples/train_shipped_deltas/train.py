@@ -32,7 +32,7 @@ ROOT = HERE.parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with rte/, sst2/, ... (see the README)")
+    parser.add_argument("--data", type=Path, required=True, help="folder with rte/, sst2/, ... (see docs/guide.md)")
     parser.add_argument("--model", default="minilm-l6", help="one of the names that --model of bitfit-train knows")
     parser.add_argument("--model-folder", type=Path, help="the model's files (the Hub, its cache or a package)")
     parser.add_argument("--runs", default="", help="numbers of the runs to train, from 1, comma-separated (all)")

@@ -12,6 +12,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
+from bitfit_export.compiler.compilation import Refusal
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite, find_bias_sites
 
 __all__ = ["Biases", "ByRow", "run_model"]
@@ -25,7 +26,9 @@ class ByRow:
 
     def __init__(self, graph: gs.Graph, names: Iterable[str]) -> None:
         self.names = tuple(names)
-        self.sites = find_bias_sites(graph, self.names)
+        sites = find_bias_sites(graph, self.names)
+        assert not isinstance(sites, Refusal), sites
+        self.sites = sites
         inputs = {name: gs.Variable(f"{name} by row", np.float32, ["rows", None]) for name in self.names}
         graph.inputs += inputs.values()
         for number, site in enumerate(self.sites):

@@ -12,7 +12,8 @@ import torch
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import BiasRow
-from bitfit_export.compiler import CompiledModel, CompileOptions, compile_model
+from bitfit_export.compiler import CompileOptions, compile_model
+from bitfit_export.compiler.pipeline import CompiledModel, plan_passes
 from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
 from bitfit_export.errors import CompileError, DeltaError, UsageError
 from bitfit_export.reference.task_model import merged_model
@@ -193,12 +194,12 @@ def test_a_row_in_half_precision_is_half_as_long(tiny_base: BaseModel, deltas: d
         ({"overridable": True}, "--overridable gives each bias input a default"),
         ({"overridable": True, "layout": "packed"}, "--overridable"),
         ({"prepack": True, "target": "portable"}, "--prepack goes with --target ort"),
-        ({"prepack": True, "precision": "int8"}, "--prepack goes with --target ort and --precision fp32"),
+        ({"prepack": True, "precision": "int8"}, "--prepack goes with --precision fp32, not with int8"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        CompileOptions(**options)  # type: ignore[arg-type]
+        plan_passes(CompileOptions(**options))  # type: ignore[arg-type]
 
 
 def test_two_kinds_of_dense_layer_need_two_bundles(tiny_base: BaseModel, make_delta: MakeDelta) -> None:
@@ -233,7 +234,7 @@ def test_a_task_that_the_frozen_model_can_not_run_gets_no_row(
 def test_weights_lie_outside_in_every_layout(
     tiny_base: BaseModel, deltas: dict[str, TaskDelta], tmp_path: Path
 ) -> None:
-    from bitfit_export.compiler import write_model
+    from bitfit_export.compiler.write_bundle import write_model
 
     compiled = compile_model(tiny_base, deltas, CompileOptions(layout="packed", static_shape=(1, 8)))
     write_model(compiled.model, tmp_path)

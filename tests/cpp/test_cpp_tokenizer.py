@@ -158,7 +158,7 @@ class TestWordPiece:
 @pytest.fixture(scope="session", params=[False, True], ids=["as it is", "with a space before"])
 def byte_level(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    words = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8").splitlines()
+    words = Path(__file__).parents[2].joinpath("docs/guide.md").read_text(encoding="utf-8").splitlines()
     return byte_level_file(folder, words + TORTURE, add_prefix_space=request.param)
 
 

@@ -1,4 +1,4 @@
-"""The README's tables are what `bitfit reproduce` wrote."""
+"""The tables of docs/results.md are what `bitfit reproduce` wrote."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_a_page_without_known_marks_is_refused(tmp_path: Path, text: str) -> Non
         MAIN([str(tmp_path / "page.md"), "--results", str(tmp_path)])
 
 
-def test_the_readmes_table_is_the_committed_result(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
-    (tmp_path / "README.md").write_text(readme)
-    MAIN([str(tmp_path / "README.md"), "--results", str(ROOT / "results/reproduce/minilm-l6")])
-    assert (tmp_path / "README.md").read_text() == readme
+def test_the_tables_of_the_results_are_the_committed_ones(tmp_path: Path) -> None:
+    page = (ROOT / "docs/results.md").read_text()
+    (tmp_path / "results.md").write_text(page)
+    MAIN([str(tmp_path / "results.md"), "--results", str(ROOT / "results/reproduce/minilm-l6")])
+    assert (tmp_path / "results.md").read_text() == page

@@ -14,6 +14,7 @@ from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import ACTIVATIONS, TaskDelta
 from bitfit_export.errors import BaseModelError
 from bitfit_export.reference.task_model import TaskModel, default_head, merged_model, pool, predict_logits
+from bitfit_export.training.trainable import TrainableModel
 from tests.conftest import MakeDelta
 from tests.families import FAMILIES, randomise
 
@@ -73,11 +74,11 @@ def their_model(family: str, class_name: str, labels: int = 3, **settings: Any) 
     return model.eval()
 
 
-def our_model(theirs: Any, names: dict[str, str], **options: Any) -> TaskModel:
-    """A `TaskModel` around the same body, with the same head put in by name."""
+def our_model(theirs: Any, names: dict[str, str], **options: Any) -> TrainableModel:
+    """A `TaskModel` with its loss around the same body, with the same head put in by name."""
     state = theirs.state_dict()
     classifier = state[f"{names['classifier']}.weight"]
-    model = TaskModel(theirs.base_model, labels=len(classifier), inner=classifier.shape[1], **options)
+    model = TrainableModel(theirs.base_model, labels=len(classifier), inner=classifier.shape[1], **options)
     for ours, name in names.items():
         for kind in ("weight", "bias"):
             value = state.get(f"{name}.{kind}", torch.zeros(len(classifier)))
@@ -197,7 +198,7 @@ def test_a_bert_without_a_pooler_gets_one_in_its_head() -> None:
     base = transformers.BertModel(transformers.BertConfig(vocab_size=9, **FAMILIES["bert"]), add_pooling_layer=False)
     assert default_head(base) == ("cls", "tanh")
     with pytest.raises(BaseModelError, match="no pooler"):
-        TaskModel(base, "pooler", 2)(torch.tensor([[1, 2]]), torch.tensor([[1, 1]]))
+        TaskModel(base, "pooler", 2)(input_ids=torch.tensor([[1, 2]]), attention_mask=torch.tensor([[1, 1]]))
 
 
 @pytest.mark.parametrize(

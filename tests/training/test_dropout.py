@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch", reason="needs bitfit-export[export]")
 from torch.nn import functional  # noqa: E402
 
 from bitfit_export.base_model.loading import BaseModel  # noqa: E402
-from bitfit_export.reference.task_model import TaskModel  # noqa: E402
 from bitfit_export.training import dropout as module  # noqa: E402
 from bitfit_export.training.dropout import SeededDropout, dropout  # noqa: E402
+from bitfit_export.training.trainable import TrainableModel  # noqa: E402
 
 
 def ones(*shape: int) -> torch.Tensor:
@@ -173,7 +173,7 @@ def test_a_task_model_in_training_draws_every_mask_so(
     monkeypatch.setattr(
         module, "_drop", lambda values, *others: drawn.append(tuple(values.shape)) or drop(values, *others)
     )
-    model = TaskModel(copy.deepcopy(tiny_base.module), "pooler", 2, autocast=autocast).requires_grad_()
+    model = TrainableModel(copy.deepcopy(tiny_base.module), "pooler", 2, autocast=autocast).requires_grad_()
     ids = torch.arange(1, 25).view(2, 12)
     model.eval()(ids)
     assert drawn == []

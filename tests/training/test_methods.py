@@ -15,11 +15,11 @@ from safetensors.numpy import load_file
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.errors import UsageError
-from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training import METHODS, TrainingSettings, train_task
 from bitfit_export.training.methods import create_method
 from bitfit_export.training.methods.adapters import residual_outputs
 from bitfit_export.training.methods.diff_pruning import _gates
+from bitfit_export.training.trainable import TrainableModel
 from bitfit_export.training.trainer import TrainedModel, train_model
 from tests.families import TEXT_FAMILIES
 from tests.families import tiny_base as make_family
@@ -38,15 +38,15 @@ def settings_for(method: str, **changes: Any) -> TrainingSettings:
     return dataclasses.replace(QUICK, method=method, **{**small, **changes})
 
 
-def prepared(base: BaseModel, settings: TrainingSettings) -> tuple[TaskModel, Any]:
+def prepared(base: BaseModel, settings: TrainingSettings) -> tuple[TrainableModel, Any]:
     torch.manual_seed(settings.seed)
-    model = TaskModel(copy.deepcopy(base.module), settings.pooling, 2)
+    model = TrainableModel(copy.deepcopy(base.module), settings.pooling, 2)
     method = create_method(settings)
     method.prepare(model)
     return model, method
 
 
-def trained_parts(model: TaskModel) -> dict[str, torch.nn.Parameter]:
+def trained_parts(model: TrainableModel) -> dict[str, torch.nn.Parameter]:
     return {name: value for name, value in model.base.named_parameters() if value.requires_grad}
 
 
@@ -61,7 +61,7 @@ def bias_count(base: BaseModel) -> int:
     return sum(value.size for value in base.biases.values())
 
 
-def gradients(model: TaskModel) -> None:
+def gradients(model: TrainableModel) -> None:
     ids = torch.arange(1, 13).view(2, 6)
     model(ids, torch.ones_like(ids), labels=torch.tensor([0, 1]))["loss"].backward()
 

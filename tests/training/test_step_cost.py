@@ -9,23 +9,23 @@ import torch
 from torch import nn
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training import TrainingSettings
 from bitfit_export.training.methods import create_method
+from bitfit_export.training.trainable import TrainableModel
 
 
-def prepared(base: BaseModel, method: str) -> TaskModel:
-    model = TaskModel(copy.deepcopy(base.module), "pooler", 2)
+def prepared(base: BaseModel, method: str) -> TrainableModel:
+    model = TrainableModel(copy.deepcopy(base.module), "pooler", 2)
     create_method(TrainingSettings(method=method)).prepare(model)
     return model.train()
 
 
-def loss_of(model: TaskModel) -> torch.Tensor:
+def loss_of(model: TrainableModel) -> torch.Tensor:
     ids = torch.arange(1, 25).view(2, 12)
     return model(ids, torch.ones_like(ids), labels=torch.tensor([0, 1]))["loss"]
 
 
-def kept_inputs(model: TaskModel) -> set[str]:
+def kept_inputs(model: TrainableModel) -> set[str]:
     """The base's linear layers that keep their input until the backward pass."""
     kept: list[tuple[str, torch.Tensor]] = []
     inside: list[str] = []
@@ -51,7 +51,7 @@ def test_no_linear_layer_keeps_its_input(tiny_base: BaseModel) -> None:
     assert kept_inputs(prepared(tiny_base, "full")) == linear  # so the test would see it
 
 
-def products(model: TaskModel) -> int:
+def products(model: TrainableModel) -> int:
     """Matrix products of the backward pass, attention's batched ones apart."""
     loss = loss_of(model)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

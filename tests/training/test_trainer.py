@@ -15,11 +15,12 @@ import transformers
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BitfitError, UsageError
-from bitfit_export.reference.task_model import TaskModel, merged_model, predict_logits
+from bitfit_export.reference.task_model import merged_model, predict_logits
 from bitfit_export.training import TrainingSettings, evaluate, train_task
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.methods import create_method
 from bitfit_export.training.tasks import TaskSpec
+from bitfit_export.training.trainable import TrainableModel
 
 QUICK = TrainingSettings(pooling="mean", learning_rate=5e-3, epochs=3, max_length=16)
 #: Enough for the tiny model to learn the two moods.
@@ -75,7 +76,7 @@ def test_a_task_is_learnt_and_its_delta_gives_the_metric_that_it_records(
 
 
 def test_exactly_the_bias_terms_and_the_head_are_trained(tiny_base: BaseModel) -> None:
-    model = TaskModel(tiny_base.module, "pooler", 2)
+    model = TrainableModel(tiny_base.module, "pooler", 2)
     create_method(TrainingSettings()).prepare(model)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {f"base.{name}" for name in tiny_base.biases} | {"classifier.weight", "classifier.bias"}
@@ -276,7 +277,7 @@ def test_evaluation_uses_every_row(tiny_base: BaseModel, tiny_deltas: dict[str, 
 
 
 def test_a_body_that_is_frozen_whole_has_no_dropout(tiny_base: BaseModel) -> None:
-    model = TaskModel(tiny_base.module, "mean", 2).train()
+    model = TrainableModel(tiny_base.module, "mean", 2).train()
     assert not model.base.training
     assert model.dropout.training
     create_method(QUICK).prepare(model)

@@ -22,10 +22,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.compiler.calibration.sample_texts import SAMPLE_TEXTS
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.model_files import save_model
 from bitfit_export.compiler.graph.weights import products_of_weights
 
-__all__ = ["Observed", "observe_products", "sample_batches"]
+__all__ = ["ActivationStats", "CollectActivationStats", "collect_activation_stats", "sample_batches"]
 
 _BATCH, _TOKENS = 8, 48
 #: They show what rare words do.
@@ -35,7 +36,7 @@ _ERRORS_ONLY = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
+class ActivationStats:
     """What one matrix product x @ W read.
 
     Attributes:
@@ -47,9 +48,29 @@ class Observed:
     gram: np.ndarray | None = None
 
 
-def observe_products(
+class CollectActivationStats(Pass):
+    """Run the traced graph on sample texts, and keep what its products with weights read.
+
+    Args:
+        gram: sum up products of channels too, as rounding to int4 needs them.
+    """
+
+    name = "collect_activation_stats"
+    requires = frozenset({Fact.TRACED, Fact.FOLD_PLAN})
+    ensures = frozenset({Fact.STATISTICS})
+
+    def __init__(self, *, gram: bool = False) -> None:
+        self._gram = gram
+
+    def run(self, compilation: Compilation) -> bool:
+        folded = compilation.fold.apply(compilation.base.biases).biases
+        compilation.statistics = collect_activation_stats(compilation.graph, compilation.base, folded, gram=self._gram)
+        return False
+
+
+def collect_activation_stats(
     graph: gs.Graph, base: BaseModel, biases: Mapping[str, np.ndarray], *, gram: bool = False
-) -> dict[str, Observed]:
+) -> dict[str, ActivationStats]:
     """Run the graph on some texts, and look at what its products with constant matrices read.
 
     Args:
@@ -64,7 +85,7 @@ def observe_products(
     products = [nodes for _, nodes in products_of_weights(graph)]
     reads = {node.name: node.inputs[0].name for nodes in products for node in nodes}
     model = _with_outputs(gs.export_onnx(graph), sorted(set(reads.values())), biases)
-    found: dict[str, Observed] = {}
+    found: dict[str, ActivationStats] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "observed.onnx")
         save_model(model, path)
@@ -110,15 +131,15 @@ def _rows(values: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])
 
 
-def _add(before: Observed | None, rows: np.ndarray, *, gram: bool) -> Observed:
+def _add(before: ActivationStats | None, rows: np.ndarray, *, gram: bool) -> ActivationStats:
     largest = np.abs(rows).max(axis=0)
     products = rows.T.astype(np.float64) @ rows if gram else None
-    now = Observed(largest, products)
+    now = ActivationStats(largest, products)
     return now if before is None else _together([before, now])
 
 
-def _together(parts: Sequence[Observed]) -> Observed:
+def _together(parts: Sequence[ActivationStats]) -> ActivationStats:
     """What was read in several parts."""
     grams = [part.gram for part in parts if part.gram is not None]
     largest = functools.reduce(np.maximum, [part.largest for part in parts])
-    return Observed(largest, functools.reduce(np.add, grams) if grams else None)
+    return ActivationStats(largest, functools.reduce(np.add, grams) if grams else None)

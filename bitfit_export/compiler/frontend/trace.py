@@ -27,7 +27,7 @@ from bitfit_export.errors import CompileError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["BATCH", "OPSET", "SEQUENCE", "trace_base_model"]
+__all__ = ["OPSET", "trace_base_model"]
 
 OPSET = 20
 _HINT = "docs/compiler.md says which models the compiler takes"

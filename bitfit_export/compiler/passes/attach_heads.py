@@ -1,8 +1,7 @@
 """Attach the task heads: pooling, an optional dense layer, the classifier, all of them read from the task's row.
 
 Requires: the traced outputs `last_hidden_state` [batch, sequence, hidden] and, maybe, `pooler_output`.
-Ensures: the output `logits` float32 [batch, labels] and, for token tasks, `token_logits` [batch, sequence, labels]; an
-input for each entry of `HeadPlan.entries`.
+Ensures: the output `logits` float32 [batch, labels] and, for token tasks, `token_logits` [batch, sequence, labels].
 
 How a head reads the sequence is data, too: `head.pooling` has a one for the task's pooling and zeros elsewhere, so
 tasks that read `[CLS]` and tasks that read the mean share a batch. x * 1 + y * 0 is x, exactly. `head.choice` does the
@@ -11,136 +10,82 @@ same for tasks with and without a dense layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from bitfit_export.bundle import HeadEntry
+from bitfit_export.bundle import LABELS
+from bitfit_export.bundle.interface import (
+    ATTENTION_MASK,
+    HEAD_BIAS,
+    HEAD_CHOICE,
+    HEAD_DENSE_BIAS,
+    HEAD_DENSE_WEIGHT,
+    HEAD_POOLING,
+    HEAD_WEIGHT,
+    LOGITS,
+    TASK_IDS,
+    TOKEN_LOGITS,
+)
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal
 from bitfit_export.compiler.graph.dimensions import BATCH, SEQUENCE
 from bitfit_export.compiler.graph.edit import emit
-from bitfit_export.delta import POOLINGS, TOKENS, TaskDelta
-from bitfit_export.errors import CompileError
+from bitfit_export.compiler.passes.plan_layout import HeadPlan
 
-__all__ = [
-    "HEAD_BIAS",
-    "HEAD_CHOICE",
-    "HEAD_DENSE_BIAS",
-    "HEAD_DENSE_WEIGHT",
-    "HEAD_POOLING",
-    "HEAD_WEIGHT",
-    "LOGITS",
-    "TOKEN_LOGITS",
-    "HeadPlan",
-    "attach_head",
-    "plan_head",
-]
-
-LOGITS = "logits"
-TOKEN_LOGITS = "token_logits"
-HEAD_POOLING = "head.pooling"
-HEAD_DENSE_WEIGHT = "head.dense.weight"
-HEAD_DENSE_BIAS = "head.dense.bias"
-HEAD_CHOICE = "head.choice"
-HEAD_WEIGHT = "head.classifier.weight"
-HEAD_BIAS = "head.classifier.bias"
-
-#: Gives a head input's values for each row of the batch: [batch or 1, ...].
-HeadRows = Callable[[gs.Variable], gs.Variable]
+__all__ = ["AttachHeads", "attach_heads"]
 
 _ACTIVATION_OPS = {"tanh": "Tanh", "relu": "Relu", "gelu": "Gelu"}
 
 
-@dataclass(frozen=True)
-class HeadPlan:
-    """What the heads of a bundle's tasks need of the graph.
+class AttachHeads(Pass):
+    """Give the graph the tasks' outputs instead of its hidden states."""
 
-    Attributes:
-        hidden: the size of a hidden vector.
-        poolings: what a task may read, in the order of `head.pooling`.
-        activation: of the dense layer, or None where no task has one.
-        inner: the size of the dense layer's output; `hidden` without one.
-        tokens: whether a task reads every token.
-    """
+    name = "attach_heads"
+    requires = frozenset({Fact.TRACED, Fact.LAYOUT})
+    ensures = frozenset({Fact.HEADS})
+    ends = frozenset({Fact.TRACED})
 
-    hidden: int
-    poolings: tuple[str, ...]
-    activation: str | None = None
-    inner: int = 0
-    tokens: bool = False
-
-    @property
-    def has_choice(self) -> bool:
-        """Whether tasks with and without the dense layer may share the graph: both give the classifier one size."""
-        return self.activation is not None and self.inner == self.hidden
-
-    @property
-    def entries(self) -> tuple[HeadEntry, ...]:
-        """The head's part of a layout, in the order in which a row stores it."""
-        entries = [HeadEntry(HEAD_POOLING, (len(self.poolings),))]
-        if self.activation is not None:
-            entries += [
-                HeadEntry(HEAD_DENSE_WEIGHT, (self.inner, self.hidden)),
-                HeadEntry(HEAD_DENSE_BIAS, (self.inner,)),
-            ]
-        if self.has_choice:
-            entries.append(HeadEntry(HEAD_CHOICE, (2,)))
-        return (*entries, HeadEntry(HEAD_WEIGHT, ("labels", self.inner)), HeadEntry(HEAD_BIAS, ("labels",)))
+    def run(self, compilation: Compilation) -> bool | Refusal:
+        return attach_heads(compilation.graph, compilation.heads, compilation.row_inputs)
 
 
-def plan_head(graph: gs.Graph, deltas: Iterable[TaskDelta]) -> HeadPlan:
-    """The head that serves all of these tasks, and others of the same kinds.
-
-    Raises:
-        CompileError: two tasks whose heads no one graph can run.
-    """
-    outputs = {output.name: output for output in graph.outputs}
-    hidden = int(outputs["last_hidden_state"].shape[-1])
-    tasks = list(deltas)
-    wanted = {task.config.pooling for task in tasks}
-    # Where no task reads more than the first token, the last layer need not compute the others.
-    optional = {"pooler": "pooler_output" in outputs, "mean": "mean" in wanted, "last": "last" in wanted}
-    poolings = tuple(name for name in POOLINGS if optional.get(name, True))
-    kinds = {
-        (task.config.activation, task.head["classifier.weight"].shape[1]) for task in tasks if task.config.activation
-    }
-    if len(kinds) > 1:
-        found = " and ".join(sorted(f"{activation} of {inner}" for activation, inner in kinds))
-        raise CompileError(f"the heads have dense layers with {found}, expected one kind", hint="compile two bundles")
-    activation, inner = kinds.pop() if kinds else (None, hidden)
-    linear = [task.config.task for task in tasks if not task.config.activation]
-    if linear and inner != hidden:
-        raise CompileError(
-            f"the task {linear[0]} has a linear head, others have a dense layer of {inner}, expected {hidden}",
-            hint="compile two bundles",
-        )
-    return HeadPlan(hidden, poolings, activation, inner, TOKENS in wanted)
-
-
-def attach_head(graph: gs.Graph, plan: HeadPlan, rows: HeadRows, leading: tuple[str, ...]) -> None:
+def attach_heads(graph: gs.Graph, plan: HeadPlan, row_inputs: Mapping[str, gs.Variable]) -> bool | Refusal:
     """Replace the traced outputs by `logits` and, where a task reads tokens, `token_logits`.
 
+    Returns:
+        True; or a refusal, where a task reads what the base model does not have.
+
     Args:
-        rows: turns a head input into its values for each row of the batch.
-        leading: the dimensions that each head input has before its own: `("tasks",)` in the table layout.
+        row_inputs: the graph inputs of a row, by name; in the table layout `task_ids` is among them.
     """
     outputs = {output.name: output for output in graph.outputs}
-    inputs = {entry.name: gs.Variable(entry.name, np.float32, [*leading, *entry.shape]) for entry in plan.entries}
-    graph.inputs += inputs.values()
-    values = {name: rows(tensor) for name, tensor in inputs.items()}
-
-    vectors = [_pool(graph, name, outputs) for name in plan.poolings]
+    mask = next((tensor for tensor in graph.inputs if tensor.name == ATTENTION_MASK), None)
+    if mask is None and not {"mean", "last"}.isdisjoint(plan.poolings):
+        read = next(name for name in ("mean", "last") if name in plan.poolings)
+        return Refusal(
+            f"a task reads the base's {read}, but the base takes no attention_mask", hint="use --pooling cls"
+        )
+    values = {entry.name: _by_item(graph, row_inputs[entry.name], row_inputs.get(TASK_IDS)) for entry in plan.entries}
+    vectors = [_pool(graph, name, outputs, mask) for name in plan.poolings]
     pooled = _choose(graph, "head/pooled", vectors, values[HEAD_POOLING])  # [batch, hidden, 1]
     if plan.activation is not None:
         pooled = _apply_dense(graph, plan, pooled, values)
     scores = emit(graph, "MatMul", "head/scores_3d", [values[HEAD_WEIGHT], pooled])  # [batch, labels, 1]
     scores = emit(graph, "Squeeze", "head/scores", [scores, [2]])
-    logits = emit(graph, "Add", LOGITS, [scores, values[HEAD_BIAS]], shape=[BATCH, "labels"])
+    logits = emit(graph, "Add", LOGITS, [scores, values[HEAD_BIAS]], shape=[BATCH, LABELS])
     graph.outputs = [logits]
     if plan.tokens:
         graph.outputs.append(_score_tokens(graph, outputs["last_hidden_state"], values))
     graph.cleanup().toposort()
+    return True
+
+
+def _by_item(graph: gs.Graph, tensor: gs.Variable, task_ids: gs.Variable | None) -> gs.Variable:
+    """A head input as values for each item of the batch, [batch or 1, ...]."""
+    if task_ids is None:
+        return emit(graph, "Unsqueeze", f"{tensor.name}/row", [tensor, [0]])
+    return emit(graph, "Gather", f"{tensor.name}/row", [tensor, task_ids], axis=0)
 
 
 def _choose(graph: gs.Graph, name: str, vectors: list[gs.Variable], weights: gs.Variable) -> gs.Variable:
@@ -167,22 +112,17 @@ def _score_tokens(graph: gs.Graph, hidden: gs.Variable, values: Mapping[str, gs.
     weight = emit(graph, "Transpose", "head/token_weight", [values[HEAD_WEIGHT]], perm=[0, 2, 1])
     product = emit(graph, "MatMul", "head/token_product", [hidden, weight])
     bias = emit(graph, "Unsqueeze", "head/token_bias", [values[HEAD_BIAS], [1]])
-    return emit(graph, "Add", TOKEN_LOGITS, [product, bias], shape=[BATCH, SEQUENCE, "labels"])
+    return emit(graph, "Add", TOKEN_LOGITS, [product, bias], shape=[BATCH, SEQUENCE, LABELS])
 
 
-def _pool(graph: gs.Graph, name: str, outputs: Mapping[str, gs.Variable]) -> gs.Variable:
-    """One pooled vector, [batch, hidden, 1]; the same arithmetic as `task_model.pool`."""
+def _pool(graph: gs.Graph, name: str, outputs: Mapping[str, gs.Variable], mask: gs.Variable | None) -> gs.Variable:
+    """One pooled vector, [batch, hidden, 1]; the same arithmetic as `reference.task_model.pool`."""
     hidden = outputs["last_hidden_state"]
     if name == "pooler":
         return emit(graph, "Unsqueeze", "head/pooled_pooler", [outputs["pooler_output"], [2]])
-    if name == "cls":
+    if name == "cls" or mask is None:
         first = emit(graph, "Gather", "head/first_token", [hidden, 0], axis=1)
         return emit(graph, "Unsqueeze", "head/pooled_cls", [first, [2]])
-    mask = next((tensor for tensor in graph.inputs if tensor.name == "attention_mask"), None)
-    if mask is None:
-        raise CompileError(
-            f"a task reads the base's {name}, but the base takes no attention_mask", hint="use --pooling cls"
-        )
     share = _mean_share(graph, mask) if name == "mean" else _last_share(graph, mask)
     share = emit(graph, "Unsqueeze", f"head/{name}_share", [share, [1]])
     row = emit(graph, "MatMul", f"head/{name}_row", [share, hidden])

@@ -15,12 +15,24 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.bias_views import VIEWS, is_batch_view
 from bitfit_export.compiler.graph.dimensions import BATCH
 from bitfit_export.compiler.graph.edit import bypass, detach, emit, is_output, remove_unused, uses_of
 from bitfit_export.compiler.graph.shapes import known_integers, producer_of, sizes_of
 
-__all__ = ["canonicalize_bias_uses"]
+__all__ = ["CanonicalizeBiasUses", "canonicalize_bias_uses"]
+
+
+class CanonicalizeBiasUses(Pass):
+    """Bring each use of a bias to one of the forms that can be lifted."""
+
+    name = "canonicalize_bias_uses"
+    requires = frozenset({Fact.TRACED})
+    ensures = frozenset({Fact.CANONICAL})
+
+    def run(self, compilation: Compilation) -> bool:
+        return canonicalize_bias_uses(compilation.graph, compilation.base.biases)
 
 
 def canonicalize_bias_uses(graph: gs.Graph, names: Iterable[str]) -> bool:

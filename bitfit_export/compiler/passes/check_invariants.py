@@ -1,4 +1,4 @@
-"""Pass 5, check: the graph keeps the promises that every bundle makes, whatever passes ran before."""
+"""Check that the model keeps the promises that every bundle makes, whatever passes ran before."""
 
 from __future__ import annotations
 
@@ -10,27 +10,46 @@ from onnx import numpy_helper
 
 from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.bundle import Layout
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal
 from bitfit_export.compiler.passes.lift_biases import BIAS_SPLIT
-from bitfit_export.errors import CompileError
 
-__all__ = ["check_frozen_model"]
+__all__ = ["CheckInvariants", "find_problems"]
 
 # Values that many tensors share, such as zeros, prove nothing about where a constant came from.
 _TELLING_VALUES = 3
+_PROBLEMS_SHOWN = 3
 
 
-def check_frozen_model(
+class CheckInvariants(Pass):
+    """Refuse a model that does not keep the promises of a bundle."""
+
+    name = "check_invariants"
+    requires = frozenset({Fact.EMITTED, Fact.LAYOUT})
+
+    def run(self, compilation: Compilation) -> bool | Refusal:
+        options = compilation.options
+        problems = find_problems(
+            compilation.model,
+            compilation.layout,
+            options.layout,
+            compilation.base.biases,
+            overridable=options.overridable,
+        )
+        if problems:
+            return Refusal(f"the compiled graph is wrong: {'; '.join(problems[:_PROBLEMS_SHOWN])}")
+        return False
+
+
+def find_problems(
     model: onnx.ModelProto, layout: Layout, kind: str, biases: Mapping[str, np.ndarray], *, overridable: bool = False
-) -> None:
-    """Every weight is a constant, no bias is one, every input is used, and the row has a use for each of its values.
+) -> list[str]:
+    """Returns what is wrong: every weight is a constant, no bias is one, every input is used, and the row has a use for
+    each of its values. A problem is a defect of the compiler.
 
     Args:
         kind: the layout's kind, `table`, `packed` or `named`.
         biases: the base model's; none of them may hide in a constant, be it whole or as a part.
         overridable: bias inputs have defaults, which are initializers of the same name.
-
-    Raises:
-        CompileError: a promise that does not hold. It is a defect of the compiler, so nothing is written.
     """
     graph = model.graph
     inputs = {value.name for value in graph.input}
@@ -44,8 +63,7 @@ def check_frozen_model(
     problems += [f"the input {name} has no use" for name in sorted(inputs - used)]
     problems += _lost_biases(graph, layout, kind, used)
     problems += _hidden_biases(graph, biases, defaults)
-    if problems:
-        raise CompileError(f"the compiled graph is wrong: {'; '.join(problems[:3])}")
+    return problems
 
 
 def _lost_biases(graph: onnx.GraphProto, layout: Layout, kind: str, used: set[str]) -> list[str]:

@@ -11,10 +11,22 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.edit import detach, emit, replace_uses
 from bitfit_export.compiler.graph.half import to_half
 
-__all__ = ["convert_to_half"]
+__all__ = ["ConvertToHalf", "convert_to_half"]
+
+
+class ConvertToHalf(Pass):
+    """Compute in float16."""
+
+    name = "convert_to_half"
+    requires = frozenset({Fact.LIFTED})
+
+    def run(self, compilation: Compilation) -> bool:
+        convert_to_half(compilation.graph)
+        return True
 
 
 def convert_to_half(graph: gs.Graph) -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal
 from bitfit_export.compiler.graph.bias_views import is_batch_view
 from bitfit_export.compiler.graph.dimensions import BATCH, ROWS
 from bitfit_export.compiler.graph.edit import uses_of
 from bitfit_export.compiler.graph.shapes import sizes_of
-from bitfit_export.errors import CompileError
 
-__all__ = ["BiasSite", "find_bias_sites"]
+__all__ = ["BiasSite", "FindBiasSites", "find_bias_sites"]
 
 _REASONS_SHOWN = 3
 
@@ -42,14 +42,29 @@ class BiasSite:
     rank: int
 
 
-def find_bias_sites(graph: gs.Graph, names: Iterable[str], *, by_row: bool = True) -> list[BiasSite]:
-    """All sites of the named bias terms, in the order of `names`.
+class FindBiasSites(Pass):
+    """Find the node inputs through which bias values enter the graph."""
+
+    name = "find_bias_sites"
+    requires = frozenset({Fact.TRACED, Fact.CANONICAL, Fact.BATCH_AXIS})
+    ensures = frozenset({Fact.SITES})
+
+    def run(self, compilation: Compilation) -> bool | Refusal:
+        by_row = compilation.options.layout == "table"
+        found = find_bias_sites(compilation.graph, compilation.base.biases, by_row=by_row)
+        if isinstance(found, Refusal):
+            return found
+        compilation.sites = found
+        return False
+
+
+def find_bias_sites(graph: gs.Graph, names: Iterable[str], *, by_row: bool = True) -> list[BiasSite] | Refusal:
+    """Returns all sites of the named bias terms, in the order of `names`.
+
+    A bias term without a use, or with one that cannot be lifted, is a refusal with the reasons.
 
     Args:
-        by_row: whether rows of one batch may have different biases, as in the table layout.
-
-    Raises:
-        CompileError: a bias term without a use, or with one that can't be lifted; the message has the reasons.
+        by_row: whether items of one batch may have different biases, as in the table layout.
     """
     tensors = graph.tensors()
     sites: list[BiasSite] = []
@@ -65,8 +80,8 @@ def find_bias_sites(graph: gs.Graph, names: Iterable[str], *, by_row: bool = Tru
     if refusals:
         shown = "; ".join(refusals[:_REASONS_SHOWN])
         more = f"; and {len(refusals) - _REASONS_SHOWN} more" if len(refusals) > _REASONS_SHOWN else ""
-        raise CompileError(
-            f"{len(refusals)} uses of bias terms can't be lifted: {shown}{more}",
+        return Refusal(
+            f"{len(refusals)} uses of bias terms cannot be lifted: {shown}{more}",
             hint="--layout packed runs one task at a time and takes more models; see docs/compiler.md"
             if by_row
             else "docs/compiler.md says which models the compiler takes",

@@ -9,11 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import onnx
+import onnx_graphsurgeon as gs
 import onnx_ir
 from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants
 
-__all__ = ["fix_shapes"]
+from bitfit_export.bundle import LABELS
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
+from bitfit_export.compiler.graph.dimensions import BATCH, SEQUENCE
+
+__all__ = ["FixShapes", "fix_shapes"]
+
+
+class FixShapes(Pass):
+    """Give every dynamic dimension a number."""
+
+    name = "fix_shapes"
+    requires = frozenset({Fact.LIFTED})
+
+    def run(self, compilation: Compilation) -> bool:
+        assert compilation.options.static_shape is not None
+        batch, sequence = compilation.options.static_shape
+        sizes = {BATCH: batch, SEQUENCE: sequence, LABELS: compilation.most_labels}
+        compilation.graph = gs.import_onnx(fix_shapes(gs.export_onnx(compilation.graph), sizes))
+        return True
 
 
 def fix_shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:

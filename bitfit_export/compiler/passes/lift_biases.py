@@ -1,7 +1,7 @@
-"""Pass 4, lift: bias constants become graph inputs, in one of three layouts.
+"""Bias constants become graph inputs, in one of three layouts.
 
 Requires: every bias term of the layout is a constant with sites that `find_bias_sites` accepted.
-Ensures: no bias is a constant any more, and every value of a row has a use. The graph gets these inputs:
+Ensures: no bias is a constant any more, and every value of a row has a use. The inputs are read like this:
 
 - `table`: `task_ids` int64 [batch or 1] and `bias_table` float32 [tasks, N]. A row of the batch gets its own values:
 
@@ -17,63 +17,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
-from onnx import numpy_helper
 
 from bitfit_export.bundle import Layout
+from bitfit_export.bundle.interface import BIAS_TABLE, PACKED_BIAS, TASK_IDS
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.constants import int64s
 from bitfit_export.compiler.graph.edit import detach, emit
-from bitfit_export.compiler.passes.attach_heads import HeadRows
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 
-__all__ = [
-    "BIAS_SPLIT",
-    "BIAS_TABLE",
-    "PACKED_BIAS",
-    "TASK_IDS",
-    "add_defaults",
-    "declare_inputs",
-    "head_rows",
-    "lift_biases",
-]
+__all__ = ["BIAS_SPLIT", "LiftBiases", "lift_biases"]
 
-TASK_IDS = "task_ids"
-BIAS_TABLE = "bias_table"
-PACKED_BIAS = "bias"
 #: The name of the node that cuts a row into bias terms.
 BIAS_SPLIT = "bias_split"
 
 
-def declare_inputs(graph: gs.Graph, layout: Layout, kind: str) -> dict[str, gs.Variable]:
-    """Add the inputs that bring the biases; give them by name."""
-    if kind == "named":
-        # The inputs take the constants' names.
-        tensors = graph.tensors()
-        for entry in layout.biases:
-            tensors[entry.name].name = f"{entry.name}/base"
-    shapes: dict[str, list[int | str]]
-    if kind == "named":
-        shapes = {entry.name: [*entry.shape] for entry in layout.biases}
-    else:
-        shapes = {BIAS_TABLE: ["tasks", layout.bias_count]} if kind == "table" else {PACKED_BIAS: [layout.bias_count]}
-    inputs = {name: gs.Variable(name, np.float32, shape) for name, shape in shapes.items()}
-    if kind == "table":
-        inputs = {TASK_IDS: gs.Variable(TASK_IDS, np.int64, ["task_batch"]), **inputs}
-    graph.inputs += inputs.values()
-    return inputs
+class LiftBiases(Pass):
+    """Replace each bias constant by its part of the inputs."""
 
+    name = "lift_biases"
+    requires = frozenset({Fact.SITES, Fact.LAYOUT, Fact.HEADS})
+    ensures = frozenset({Fact.LIFTED})
+    ends = frozenset({Fact.SITES})
 
-def head_rows(graph: gs.Graph, inputs: Mapping[str, gs.Variable]) -> HeadRows:
-    """How a head input becomes values for each row of the batch, [batch or 1, ...]."""
-    task_ids = inputs.get(TASK_IDS)
-
-    def rows(tensor: gs.Variable) -> gs.Variable:
-        if task_ids is None:
-            return emit(graph, "Unsqueeze", f"{tensor.name}/row", [tensor, [0]])
-        return emit(graph, "Gather", f"{tensor.name}/row", [tensor, task_ids], axis=0)
-
-    return rows
+    def run(self, compilation: Compilation) -> bool:
+        lift_biases(
+            compilation.graph,
+            compilation.sites,
+            compilation.layout,
+            compilation.options.layout,
+            compilation.row_inputs,
+        )
+        return True
 
 
 def lift_biases(
@@ -85,24 +60,13 @@ def lift_biases(
     elif kind == "packed":
         values = _split(graph, layout, inputs[PACKED_BIAS], leading=[])
     else:
-        values = dict(inputs)
+        values = {entry.name: inputs[entry.name] for entry in layout.biases}
     for number, site in enumerate(sites):
         value = values[site.name]
         if kind == "table" and site.rank == 2:
             value = emit(graph, "Squeeze", f"{site.name}/row_2d_{number}", [value, [1]])
         _reconnect(graph, site, value, number)
     graph.cleanup().toposort()
-
-
-def add_defaults(model: onnx.ModelProto, layout: Layout, biases: Mapping[str, np.ndarray], *, labels: int = 1) -> None:
-    """Give each input of the named layout a default: the biases' values [n], and a head that is all zero.
-
-    ONNX Runtime's Python `LoraAdapter` feeds inputs that have one, and no others.
-    """
-    values = {entry.name: biases[entry.name] for entry in layout.biases}
-    values |= {entry.name: np.zeros(entry.resolve(labels)) for entry in layout.head}
-    for name, value in values.items():
-        model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
 
 
 def _split_table(graph: gs.Graph, layout: Layout, inputs: Mapping[str, gs.Variable]) -> dict[str, gs.Variable]:

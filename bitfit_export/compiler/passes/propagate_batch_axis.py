@@ -19,16 +19,28 @@ from enum import Enum
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.constants import int64s
 from bitfit_export.compiler.graph.dimensions import BATCH, ROWS, Size
 from bitfit_export.compiler.graph.edit import emit, is_output, uses_of
 from bitfit_export.compiler.graph.shapes import is_number, known_integers, producer_of, sizes_of
 from bitfit_export.compiler.graph.weights import weight_in
 
-__all__ = ["propagate_batch_axis"]
+__all__ = ["PropagateBatchAxis", "propagate_batch_axis"]
 
 _UNARY = frozenset({"Cast", "CastLike", "Dropout", "Identity"})
 _BINARY = frozenset({"Add", "Div", "MatMul", "Mul", "Sub"})
+
+
+class PropagateBatchAxis(Pass):
+    """Give what depends on biases alone a dimension for the batch."""
+
+    name = "propagate_batch_axis"
+    requires = frozenset({Fact.CANONICAL})
+    ensures = frozenset({Fact.BATCH_AXIS})
+
+    def run(self, compilation: Compilation) -> bool:
+        return propagate_batch_axis(compilation.graph, compilation.base.biases)
 
 
 def propagate_batch_axis(graph: gs.Graph, names: Iterable[str]) -> bool:

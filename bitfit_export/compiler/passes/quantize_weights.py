@@ -29,15 +29,21 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from bitfit_export.compiler.calibration.rounding import even_channels, quantize_blocks, quantize_columns
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.constants import constant
 from bitfit_export.compiler.graph.edit import emit
 from bitfit_export.compiler.graph.weights import products_of_weights
 from bitfit_export.errors import CompileError
 
 if TYPE_CHECKING:
-    from bitfit_export.compiler.calibration.activation_stats import Observed
+    from bitfit_export.compiler.calibration.activation_stats import ActivationStats
 
-__all__ = ["INT4_BLOCK", "QuantizeReport", "quantize_weights"]
+__all__ = [
+    "INT4_BLOCK",
+    "QuantizeReport",
+    "QuantizeWeights",
+    "quantize_weights",
+]
 
 #: Weights that share a scale in int4; a smaller block is more exact, larger and slower.
 INT4_BLOCK = 32
@@ -45,6 +51,21 @@ INT4_BLOCK = 32
 _INT4_OPSET = 21
 #: Smaller tables, such as those of positions, are no weight worth saving.
 _TABLE_ROWS = 4096
+
+
+class QuantizeWeights(Pass):
+    """Quantise matrices and large tables to `int8` or `int4`, by what the sample texts showed."""
+
+    name = "quantize_weights"
+    requires = frozenset({Fact.STATISTICS})
+
+    def __init__(self, precision: str) -> None:
+        self._precision = precision
+
+    def run(self, compilation: Compilation) -> bool:
+        report = quantize_weights(compilation.graph, self._precision, compilation.statistics)
+        compilation.not_quantized = report.kept
+        return True
 
 
 @dataclass(frozen=True)
@@ -64,18 +85,20 @@ class QuantizeReport:
     kept: dict[str, str]
 
 
-def quantize_weights(graph: gs.Graph, precision: str, observed: Mapping[str, Observed] | None = None) -> QuantizeReport:
+def quantize_weights(
+    graph: gs.Graph, precision: str, statistics: Mapping[str, ActivationStats] | None = None
+) -> QuantizeReport:
     """Quantise the constant matrices and the large embedding tables of a graph, in place.
 
     Args:
         precision: `int8` or `int4`.
-        observed: what the matrix products read, by the names of their nodes, where that was observed; the same for
+        statistics: what the matrix products read, by the names of their nodes, where that is known; the same for
             products that share a matrix.
 
     Raises:
         CompileError: a graph without a constant matrix, or a weight that is not finite.
     """
-    observed = observed or {}
+    statistics = statistics or {}
     quantized = _QuantizedInputs(graph)
     products = products_of_weights(graph)
     if not products:
@@ -90,7 +113,7 @@ def quantize_weights(graph: gs.Graph, precision: str, observed: Mapping[str, Obs
             reason = f"{len(matrix)} rows are no multiple of the block, {INT4_BLOCK}"
             kept |= {node.name: reason for node in nodes}
             continue
-        read = next((observed[node.name] for node in nodes if node.name in observed), None)
+        read = next((statistics[node.name] for node in nodes if node.name in statistics), None)
         if precision == "int8":
             _multiply_int8(graph, nodes, matrix, read, quantized)
         else:
@@ -110,7 +133,7 @@ def _multiply_int8(
     graph: gs.Graph,
     nodes: list[gs.Node],
     weight: np.ndarray,
-    observed: Observed | None,
+    observed: ActivationStats | None,
     quantized: _QuantizedInputs,
 ) -> None:
     divisors = None if observed is None else even_channels(observed.largest)
@@ -125,7 +148,7 @@ def _multiply_int8(
         node.op, node.attrs, node.inputs = "Mul", {}, [sums, factor]
 
 
-def _multiply_int4(graph: gs.Graph, nodes: list[gs.Node], weight: np.ndarray, observed: Observed | None) -> None:
+def _multiply_int4(graph: gs.Graph, nodes: list[gs.Node], weight: np.ndarray, observed: ActivationStats | None) -> None:
     rounded = quantize_blocks(weight, INT4_BLOCK, None if observed is None else observed.gram)
     parts = _constants(nodes[0].name, ("int4", "int4_scale", "int4_zero"), rounded)
     for node in nodes:

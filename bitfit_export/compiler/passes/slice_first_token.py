@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.constants import int64s
 from bitfit_export.compiler.graph.dimensions import Size
 from bitfit_export.compiler.graph.edit import emit, uses_of
 from bitfit_export.compiler.graph.shapes import integers_in, known_integers, sizes_of
 
-__all__ = ["read_first_token"]
+__all__ = ["SliceFirstToken", "slice_first_token"]
 
 #: The axis of the sequence in a hidden state [batch, sequence, hidden].
 _SEQUENCE_AXIS = 1
@@ -35,6 +36,16 @@ _ELEMENTWISE = frozenset(
 _MOVES = frozenset({"Cast", "Identity", "Reshape", "Slice", "Transpose"})
 
 
+class SliceFirstToken(Pass):
+    """Compute the last layer for the first token alone, where no head reads another one."""
+
+    name = "slice_first_token"
+    requires = frozenset({Fact.HEADS})
+
+    def run(self, compilation: Compilation) -> bool:
+        return slice_first_token(compilation.graph) > 0
+
+
 @dataclass(frozen=True)
 class _Use:
     """A node input of which only index 0 along an axis is needed."""
@@ -44,7 +55,7 @@ class _Use:
     axis: int
 
 
-def read_first_token(graph: gs.Graph) -> int:
+def slice_first_token(graph: gs.Graph) -> int:
     """Narrow what only index 0 of the sequence is read of, in place; give the number of nodes that now compute less."""
     uses: dict[int, list[_Use]] = defaultdict(list)
     narrowed: list[tuple[gs.Node, int, list[_Use]]] = []

@@ -9,7 +9,7 @@ import torch
 gs = pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
 
 from bitfit_export.base_model.loading import BaseModel  # noqa: E402
-from bitfit_export.compiler.calibration import activation_stats as observe  # noqa: E402
+from bitfit_export.compiler.calibration import activation_stats  # noqa: E402
 from bitfit_export.compiler.frontend import trace  # noqa: E402
 
 
@@ -25,7 +25,7 @@ def read_by_pytorch(base: BaseModel) -> list[np.ndarray]:
         if isinstance(module, torch.nn.Linear) and not name.startswith("pooler")
     ]
     with torch.inference_mode():
-        for feeds in observe.sample_batches(base):
+        for feeds in activation_stats.sample_batches(base):
             kept = torch.from_numpy(feeds["attention_mask"]).bool()
             base.module(**{name: torch.from_numpy(value) for name, value in feeds.items()})
     for hook in hooks:
@@ -35,7 +35,7 @@ def read_by_pytorch(base: BaseModel) -> list[np.ndarray]:
 
 def test_it_sees_what_the_linear_layers_of_pytorch_read(tiny_base: BaseModel) -> None:
     graph = gs.import_onnx(trace.trace_base_model(tiny_base))
-    found = list(observe.observe_products(graph, tiny_base, tiny_base.biases, gram=True).values())
+    found = list(activation_stats.collect_activation_stats(graph, tiny_base, tiny_base.biases, gram=True).values())
     expected = read_by_pytorch(tiny_base)
     assert len(found) == len(expected)
     for observed, rows in zip(found, expected, strict=True):
@@ -46,9 +46,9 @@ def test_it_sees_what_the_linear_layers_of_pytorch_read(tiny_base: BaseModel) ->
 
 def test_it_runs_with_the_bias_values_that_it_is_given(tiny_base: BaseModel) -> None:
     graph = gs.import_onnx(trace.trace_base_model(tiny_base))
-    before = observe.observe_products(graph, tiny_base, tiny_base.biases)
+    before = activation_stats.collect_activation_stats(graph, tiny_base, tiny_base.biases)
     other = {name: value + 1 for name, value in tiny_base.biases.items()}
-    after = observe.observe_products(graph, tiny_base, other)
+    after = activation_stats.collect_activation_stats(graph, tiny_base, other)
     assert before.keys() == after.keys()
     assert any(np.abs(before[name].largest - after[name].largest).max() > 0.1 for name in before)
 
@@ -56,6 +56,6 @@ def test_it_runs_with_the_bias_values_that_it_is_given(tiny_base: BaseModel) -> 
 def test_it_changes_nothing_and_sees_the_same_again(tiny_base: BaseModel) -> None:
     graph = gs.import_onnx(trace.trace_base_model(tiny_base))
     before = gs.export_onnx(graph).SerializeToString()
-    first, second = (observe.observe_products(graph, tiny_base, tiny_base.biases) for _ in range(2))
+    first, second = (activation_stats.collect_activation_stats(graph, tiny_base, tiny_base.biases) for _ in range(2))
     assert gs.export_onnx(graph).SerializeToString() == before
     assert all(np.array_equal(first[name].largest, second[name].largest) for name in first)

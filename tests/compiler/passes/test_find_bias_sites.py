@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from bitfit_export.compiler.passes.find_bias_sites import find_bias_sites
-from bitfit_export.errors import CompileError
+from tests.compiler.refusals import reason_of
 
 
 def one_node(op: str, index: int, out_shape: list[int | str] | None, size: int = 4, **attrs: float) -> gs.Graph:
@@ -50,8 +50,7 @@ def test_a_bias_that_is_added_to_a_batch_is_a_site(graph: gs.Graph, rank: int) -
     ],
 )
 def test_any_other_use_is_refused_with_its_reason(graph: gs.Graph, reason: str) -> None:
-    with pytest.raises(CompileError, match=reason):
-        find_bias_sites(graph, ["b"])
+    assert reason in reason_of(find_bias_sites(graph, ["b"]))
 
 
 def viewed(shape: list[int], out: list[int | str] | None, op: str = "Add") -> gs.Graph:
@@ -81,8 +80,7 @@ def test_a_reshape_that_keeps_the_batch_in_front_is_a_site(shape: list[int]) -> 
     ],
 )
 def test_any_other_reshape_of_a_bias_is_refused(graph: gs.Graph) -> None:
-    with pytest.raises(CompileError, match="input 0 of Reshape"):
-        find_bias_sites(graph, ["b"])
+    assert "input 0 of Reshape" in reason_of(find_bias_sites(graph, ["b"]))
 
 
 @pytest.mark.parametrize(
@@ -103,16 +101,15 @@ def test_a_bias_of_two_dimensions_can_be_lifted_in_no_layout() -> None:
     graph = one_node("Add", 1, ["batch", 4, "sequence"])
     graph.nodes[0].inputs[1].values = np.ones((4, 1), np.float32)
     for by_row in (True, False):
-        with pytest.raises(CompileError, match=r"takes it in its shape \(4, 1\), expected one dimension"):
-            find_bias_sites(graph, ["b"], by_row=by_row)
+        reason = reason_of(find_bias_sites(graph, ["b"], by_row=by_row))
+        assert "takes it in its shape (4, 1), expected one dimension" in reason
 
 
 @pytest.mark.parametrize("name", ["absent", "b"])
 def test_a_bias_without_a_use_is_refused(name: str) -> None:
     graph = one_node("Add", 1, ["batch", 4])
     graph.nodes[0].inputs[1] = gs.Constant("c", np.ones(4, np.float32))
-    with pytest.raises(CompileError, match=f"{name} is used nowhere"):
-        find_bias_sites(graph, [name])
+    assert f"{name} is used nowhere" in reason_of(find_bias_sites(graph, [name]))
 
 
 def test_every_use_of_a_tied_bias_is_a_site() -> None:
@@ -124,8 +121,9 @@ def test_every_use_of_a_tied_bias_is_a_site() -> None:
 
 
 def test_an_error_counts_what_it_does_not_show(make_many: Callable[[int], gs.Graph]) -> None:
-    with pytest.raises(CompileError, match=r"5 uses of bias terms can't be lifted: .*; and 2 more"):
-        find_bias_sites(make_many(5), [f"b{number}" for number in range(5)])
+    reason = reason_of(find_bias_sites(make_many(5), [f"b{number}" for number in range(5)]))
+    assert reason.startswith("5 uses of bias terms cannot be lifted: ")
+    assert reason.endswith("; and 2 more")
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfit_export.compiler.passes.fold_biases.shift import Atom, Shift, Size
+from bitfit_export.compiler.graph.dimensions import Size
+from bitfit_export.compiler.passes.fold_biases.shift import Atom, Shift
 
 
 def materialised(shift: Shift, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 gs = pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
 ort = pytest.importorskip("onnxruntime")
 
-from bitfit_export.compiler.calibration.activation_stats import Observed  # noqa: E402
+from bitfit_export.compiler.calibration.activation_stats import ActivationStats  # noqa: E402
 from bitfit_export.compiler.calibration.rounding import quantize_blocks  # noqa: E402
 from bitfit_export.compiler.passes.quantize_weights import INT4_BLOCK, quantize_weights  # noqa: E402
 from bitfit_export.errors import CompileError  # noqa: E402
@@ -100,7 +100,7 @@ def test_a_matrix_that_layers_share_is_quantised_once(precision: str) -> None:
     graph = linear_graph(random_matrix(), products=3)
     first, second, _ = (node for node in graph.nodes if node.op == "MatMul")
     second.inputs[1] = first.inputs[1]
-    large, plain = Observed(np.where(np.arange(K) == 3, 100.0, 1.0)), Observed(np.ones(K))
+    large, plain = ActivationStats(np.where(np.arange(K) == 3, 100.0, 1.0)), ActivationStats(np.ones(K))
     read = {"multiply_0": large, "multiply_1": large, "multiply_2": plain}
     assert quantize_weights(graph, precision, read).matrices == 3
     stored = [each for each in graph.tensors().values() if each.name.endswith(f"/{precision}")]
@@ -190,7 +190,7 @@ def test_a_channel_that_is_much_larger_does_not_take_all_the_steps() -> None:
     x[..., 5] *= 10
     expected = x.astype(np.float64) @ weight + np.linspace(-1, 1, N)
     errors = []
-    for observed in ({}, {"multiply_0": Observed(np.abs(x).reshape(-1, channels).max(axis=0))}):
+    for observed in ({}, {"multiply_0": ActivationStats(np.abs(x).reshape(-1, channels).max(axis=0))}):
         graph = linear_graph(weight)
         quantize_weights(graph, "int8", observed)
         errors.append(float(np.abs(run(graph, x=x)[0] - expected).mean()))
@@ -199,7 +199,7 @@ def test_a_channel_that_is_much_larger_does_not_take_all_the_steps() -> None:
 
 def test_channels_of_about_one_size_are_not_multiplied() -> None:
     graph = linear_graph(random_matrix())
-    quantize_weights(graph, "int8", {"multiply_0": Observed(np.linspace(1, 1.4, K))})
+    quantize_weights(graph, "int8", {"multiply_0": ActivationStats(np.linspace(1, 1.4, K))})
     assert operators(graph).count("Mul") == 2
 
 
@@ -223,6 +223,6 @@ def test_int4_weights_that_know_what_they_multiply_give_the_better_product() -> 
     errors = []
     for gram in (None, rows.T @ rows):
         graph = linear_graph(weight)
-        quantize_weights(graph, "int4", {"multiply_0": Observed(np.abs(rows).max(axis=0), gram)})
+        quantize_weights(graph, "int4", {"multiply_0": ActivationStats(np.abs(rows).max(axis=0), gram)})
         errors.append(float(np.square(run(graph, x=x)[0] - x @ weight - np.linspace(-1, 1, N)).mean()))
     assert errors[1] < 0.75 * errors[0]

@@ -12,7 +12,7 @@ gs = pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export
 ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 
-from bitfit_export.compiler.passes.slice_first_token import read_first_token  # noqa: E402
+from bitfit_export.compiler.passes.slice_first_token import slice_first_token  # noqa: E402
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
@@ -75,7 +75,7 @@ def test_the_first_token_is_the_one_that_pytorch_computes(
     node, token = take(hidden, 0)
     graph.nodes.append(node)
     graph.outputs = [token]
-    assert read_first_token(graph) > 0
+    assert slice_first_token(graph) > 0
     (found,) = run(graph, **batch)
     np.testing.assert_allclose(found, first_vectors(tiny_base, batch), atol=1e-5)
 
@@ -85,7 +85,7 @@ def test_only_the_last_layers_feed_forward_loses_its_other_tokens(traced: bytes,
     node, token = take(hidden, 0)
     graph.nodes.append(node)
     graph.outputs = [token]
-    read_first_token(graph)
+    slice_first_token(graph)
     activations = [each.outputs[0] for each in graph.nodes if each.op == "Gelu"]
     for each in activations:
         each.dtype = np.float32
@@ -100,7 +100,7 @@ def test_a_reader_of_all_tokens_keeps_the_graph_as_it_is(traced: bytes) -> None:
     graph.nodes += [node, gs.Node("ReduceMean", "mean_all", {}, [hidden, constant("axes", 1)], [mean])]
     graph.outputs = [token, mean]
     before = [each.name for each in graph.nodes]
-    assert read_first_token(graph) == 0
+    assert slice_first_token(graph) == 0
     assert sorted(each.name for each in graph.nodes) == sorted(before)
 
 
@@ -147,7 +147,7 @@ X = np.random.default_rng(1).normal(size=(2, 5, 6)).astype(np.float32)
 )  # fmt: skip
 def test_a_rule_narrows_what_it_may_and_never_changes_the_result(graph: object, narrowed: int) -> None:
     before, after = graph(), graph()  # type: ignore[operator]
-    assert read_first_token(after) == narrowed
+    assert slice_first_token(after) == narrowed
     np.testing.assert_array_equal(run(after, x=X)[0], run(before, x=X)[0])
 
 
@@ -156,12 +156,12 @@ def test_a_tensor_whose_shape_is_read_keeps_it() -> None:
     shape = gs.Variable("shape", np.int64, [3])
     graph.nodes.append(gs.Node("Shape", "shape", {}, [graph.nodes[0].outputs[0]], [shape]))
     graph.outputs.append(shape)
-    assert read_first_token(graph) == 0
+    assert slice_first_token(graph) == 0
     assert run(graph, x=X)[1].tolist() == [2, 5, 6]
 
 
 def test_a_tensor_that_is_an_output_stays_whole() -> None:
     graph = chain(("Relu", [], {}, SHAPE))
     graph.outputs.append(graph.nodes[0].outputs[0])
-    assert read_first_token(graph) == 0
+    assert slice_first_token(graph) == 0
     assert run(graph, x=X)[1].shape == X.shape

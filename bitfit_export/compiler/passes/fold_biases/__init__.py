@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.edit import bypass
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 from bitfit_export.compiler.passes.fold_biases.outcome import Absorbed, Cause, Scope
@@ -19,7 +20,24 @@ from bitfit_export.compiler.passes.fold_biases.plan import FoldedBiases, FoldPla
 from bitfit_export.compiler.passes.fold_biases.propagate import OUTPUT, Entry, Journey, follow_bias
 from bitfit_export.compiler.passes.fold_biases.shift import product_of
 
-__all__ = ["FoldPlan", "FoldStep", "FoldedBiases", "fold_biases", "no_fold"]
+__all__ = ["FoldBiases", "FoldPlan", "FoldStep", "FoldedBiases", "fold_biases", "no_fold"]
+
+
+class FoldBiases(Pass):
+    """Remove bias terms by exact algebra; with `--no-fold`, plan to keep them all."""
+
+    name = "fold_biases"
+    requires = frozenset({Fact.TRACED, Fact.SITES})
+    ensures = frozenset({Fact.FOLD_PLAN})
+
+    def run(self, compilation: Compilation) -> bool:
+        biases = compilation.base.biases
+        if compilation.options.fold:
+            compilation.fold = fold_biases(compilation.graph, compilation.sites)
+        else:
+            compilation.fold = no_fold(biases)
+        compilation.sites = [site for site in compilation.sites if site.name in compilation.fold.kept]
+        return len(compilation.fold.kept) < len(biases)
 
 
 def fold_biases(graph: gs.Graph, sites: Sequence[BiasSite]) -> FoldPlan:

@@ -1,0 +1,85 @@
+"""What a target is to the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from bitfit_export.compiler.compilation import Pass
+from bitfit_export.compiler.options import CompileOptions
+from bitfit_export.compiler.passes.fix_shapes import FixShapes
+from bitfit_export.errors import UsageError
+
+__all__ = ["PrecisionPasses", "Target"]
+
+
+@dataclass(frozen=True)
+class PrecisionPasses:
+    """What one precision adds to a compilation, at the three places where a target has a say.
+
+    Attributes:
+        calibrate: passes that look at the traced graph's activations.
+        quantize: passes that change weights before the biases are lifted.
+        store: passes that change how the finished graph stores or computes them.
+        at_load: how much an engine still has to optimise when it loads the model: `none`, `basic` or `all`.
+    """
+
+    calibrate: tuple[Pass, ...] = ()
+    quantize: tuple[Pass, ...] = ()
+    store: tuple[Pass, ...] = ()
+    at_load: str = "none"
+
+
+class Target:
+    """A target: its passes, its files and its checks.
+
+    Attributes:
+        name: as `--target` takes it.
+        precisions: the precisions that the target can have, as `--precision` takes them.
+    """
+
+    name: ClassVar[str]
+    precisions: ClassVar[Mapping[str, PrecisionPasses]]
+
+    def check(self, options: CompileOptions) -> None:
+        """Refuse options that the target does not take.
+
+        Raises:
+            UsageError: an option that the target does not take.
+        """
+        if options.precision not in self.precisions:
+            raise UsageError(
+                f"--target {self.name} has no precision {options.precision}, expected {', '.join(self.precisions)}"
+            )
+        if options.prepack:
+            raise UsageError(
+                f"--prepack goes with --target ort and --precision fp32, not with --target {self.name}",
+                hint="leave --prepack out",
+            )
+
+    def calibrate(self, options: CompileOptions) -> tuple[Pass, ...]:
+        """Passes that look at the traced graph's activations."""
+        return self.precisions[options.precision].calibrate
+
+    def quantize(self, options: CompileOptions) -> tuple[Pass, ...]:
+        """Passes between the heads and the lift."""
+        return self.precisions[options.precision].quantize
+
+    def lower(self, options: CompileOptions) -> tuple[Pass, ...]:
+        """Passes that make of the lifted graph what the target runs."""
+        return (*self.precisions[options.precision].store, *fixed_shapes(options))
+
+    def at_load(self, options: CompileOptions) -> str:
+        """How much an engine has to optimise when it loads the model: `none`, `basic` or `all`."""
+        return self.precisions[options.precision].at_load
+
+    def finish_files(self, folder: Path, model: str, weights: str, options: CompileOptions) -> tuple[str, ...]:
+        """Rewrite or add files of a bundle whose model and weights have been written; names of the added files."""
+        return ()
+
+
+def fixed_shapes(options: CompileOptions) -> tuple[Pass, ...]:
+    """The pass that fixes dynamic dimensions, where the user asked for that."""
+    return () if options.static_shape is None else (FixShapes(),)

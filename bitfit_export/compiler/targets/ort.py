@@ -1,0 +1,52 @@
+"""`--target ort`: ONNX Runtime's CPU kernels. The graph is optimised when it is compiled, not at each load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from bitfit_export.compiler.calibration.activation_stats import CollectActivationStats
+from bitfit_export.compiler.compilation import Pass
+from bitfit_export.compiler.options import CompileOptions
+from bitfit_export.compiler.passes.add_biases_in_kernels import AddBiasesInKernels
+from bitfit_export.compiler.passes.fuse_for_ort import FuseForOrt, prepack
+from bitfit_export.compiler.passes.quantize_weights import QuantizeWeights
+from bitfit_export.compiler.passes.share_equal_weights import ShareEqualWeights
+from bitfit_export.compiler.passes.store_in_half import StoreInHalf
+from bitfit_export.compiler.targets.base import PrecisionPasses, Target, fixed_shapes
+from bitfit_export.errors import UsageError
+
+__all__ = ["TARGET"]
+
+
+class _Ort(Target):
+    name = "ort"
+    precisions: ClassVar[Mapping[str, PrecisionPasses]] = {
+        "fp32": PrecisionPasses(),
+        # Weights are to be widened once, when they are loaded.
+        "fp16": PrecisionPasses(store=(StoreInHalf(),), at_load="basic"),
+        "int8": PrecisionPasses((CollectActivationStats(),), (QuantizeWeights("int8"),)),
+        "int4": PrecisionPasses(
+            (CollectActivationStats(gram=True),), (QuantizeWeights("int4"),), store=(ShareEqualWeights(),)
+        ),
+    }
+
+    def check(self, options: CompileOptions) -> None:
+        # ONNX Runtime 1.31 crashes in some shapes when it reads packed int8 or int4 weights from a file.
+        if options.prepack and options.precision != "fp32":
+            raise UsageError(
+                f"--prepack goes with --precision fp32, not with {options.precision}", hint="leave --prepack out"
+            )
+
+    def lower(self, options: CompileOptions) -> tuple[Pass, ...]:
+        store = self.precisions[options.precision].store
+        return (*fixed_shapes(options), FuseForOrt(), AddBiasesInKernels(), *store)
+
+    def finish_files(self, folder: Path, model: str, weights: str, options: CompileOptions) -> tuple[str, ...]:
+        if options.prepack:
+            prepack(folder / model, folder / weights)
+        return ()
+
+
+TARGET = _Ort()
