@@ -95,6 +95,13 @@ def test_only_the_command_line_knows_the_experiments() -> None:
     assert readers == {"cli", "experiments"}
 
 
+@pytest.mark.parametrize("part", ["frontend", "graph"])
+def test_what_passes_build_on_knows_no_pass(part: str) -> None:
+    for module, path in modules().items():
+        if module.startswith(f"compiler.{part}"):
+            assert not any(name.startswith("compiler.passes") for name in own_imports(path)), module
+
+
 def test_no_two_modules_import_each_other() -> None:
     graph = {module: own_imports(path) - {module} for module, path in modules().items()}
     left = dict(graph)

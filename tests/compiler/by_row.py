@@ -22,11 +22,10 @@ Biases = Mapping[str, np.ndarray]
 
 
 class ByRow:
-    """A traced model whose named biases are fed, other ones for each row."""
+    """A graph whose named biases are fed, other ones for each row. The graph itself is changed."""
 
-    def __init__(self, model: onnx.ModelProto, names: Iterable[str]) -> None:
+    def __init__(self, graph: gs.Graph, names: Iterable[str]) -> None:
         self.names = tuple(names)
-        graph = gs.import_onnx(model)
         sites = find_bias_sites(graph, self.names)
         assert not isinstance(sites, Refusal), sites
         self.sites = sites

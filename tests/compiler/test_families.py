@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.compiler.frontend import trace
 from bitfit_export.compiler.passes.find_bias_sites import find_bias_sites
 from tests.compiler.by_row import Biases, ByRow
 from tests.compiler.refusals import reason_of
+from tests.compiler.traced import canonical_graph
 from tests.families import FAMILIES, tiny_base
 
 TOLERANCE = 1e-4
@@ -95,7 +95,7 @@ def assert_rows_are_pytorchs(base: BaseModel, lifted: ByRow, feeds: dict[str, np
 
 
 def check_family(base: BaseModel) -> ByRow:
-    lifted = ByRow(trace.trace_base_model(base), base.biases)
+    lifted = ByRow(canonical_graph(base), base.biases)
     assert not lifted.constants & set(base.biases)
     tasks = [random_biases(base, seed) for seed in range(4)]
     shortest = 1 if base.modality == "text" else 5
@@ -172,10 +172,8 @@ REFUSED = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "config", "reason"), REFUSED.values(), ids=REFUSED)
 def test_a_bias_that_meets_no_batch_is_refused_by_row_only(family: str, config: dict[str, Any], reason: str) -> None:
-    import onnx_graphsurgeon as gs
-
     base = tiny_base(family, **config)
-    graph = gs.import_onnx(trace.trace_base_model(base))
+    graph = canonical_graph(base)
     refused = find_bias_sites(graph, base.biases)
     assert re.search(reason.replace("16*", r"16\*"), reason_of(refused))
     assert "--layout packed" in str(refused)

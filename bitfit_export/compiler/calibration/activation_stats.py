@@ -24,7 +24,7 @@ from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.compiler.calibration.sample_texts import SAMPLE_TEXTS
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.model_files import save_model
-from bitfit_export.compiler.passes.quantize_weights import products_of_weights
+from bitfit_export.compiler.graph.weights import products_of_weights
 
 __all__ = ["ActivationStats", "CollectActivationStats", "collect_activation_stats", "sample_batches"]
 

@@ -1,8 +1,7 @@
 """Pass 1, trace: a PyTorch base model becomes an unoptimised ONNX graph with a dynamic batch and length.
 
 Requires: a bare base model in eval mode.
-Ensures: every bias parameter is one initializer under its state-dict name, used at least once; its uses are aligned
-(`align.py`), so that a bias can differ from row to row of a batch.
+Ensures: every bias parameter is one initializer under its state-dict name, used at least once.
 Does not: optimise. An optimised export merges initializers that are equal, and equal biases (all zero, say) must
 stay apart: they differ from task to task.
 """
@@ -21,16 +20,14 @@ import torch
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.base_model.quiet import quiet_exporters
-from bitfit_export.compiler.frontend.ir_values import dimensions
 from bitfit_export.compiler.frontend.lengths import check_lengths, text_inputs
 from bitfit_export.compiler.graph.dimensions import BATCH, SAMPLES, SEQUENCE
-from bitfit_export.compiler.passes.canonicalize_bias_uses import align_biases
 from bitfit_export.errors import CompileError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["BATCH", "OPSET", "SEQUENCE", "trace_base_model"]
+__all__ = ["OPSET", "trace_base_model"]
 
 OPSET = 20
 _HINT = "docs/compiler.md says which models the compiler takes"
@@ -59,7 +56,6 @@ def trace_base_model(base: BaseModel) -> onnx.ModelProto:
     _name_dimensions(model.graph, base.modality)
     _check_outputs(base, model.graph)
     _name_biases(base, model.graph)
-    align_biases(model, base.biases)
     traced: onnx.ModelProto = ir.to_proto(model)
     return traced
 
@@ -105,7 +101,7 @@ def _export(base: BaseModel) -> ir.Model:
 
 def _is_dynamic(model: ir.Model) -> bool:
     """Whether no dimension of an input has become a constant."""
-    return all(isinstance(size, str) for value in model.graph.inputs for size in dimensions(value) or ())
+    return all(isinstance(size, str) for value in model.graph.inputs for size in _sizes(value) or ())
 
 
 def _export_sizes(base: BaseModel, axes: dict[int, Any]) -> ir.Model:
@@ -117,6 +113,13 @@ def _export_sizes(base: BaseModel, axes: dict[int, Any]) -> ir.Model:
     exported = OnnxExporter().export(base.module, inputs, config=config)
     # onnx-graphsurgeon can't write a Constant node whose value is an empty list.
     return LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(exported.program).model
+
+
+def _sizes(value: ir.Value) -> tuple[int | str, ...] | None:
+    """The sizes of a tensor, a name for each dynamic one; None where the rank is not known."""
+    if value.shape is None:
+        return None
+    return tuple(size if isinstance(size, int) else str(size.value) for size in value.shape)
 
 
 def _reason(error: Exception) -> str:
@@ -145,20 +148,20 @@ def _ramp(*sizes: int) -> torch.Tensor:
 def _name_dimensions(graph: ir.Graph, modality: str) -> None:
     """Call the dynamic dimensions by their names; the exporter numbers its symbols."""
     known = (BATCH, _LENGTHS[modality]) if modality in _LENGTHS else (BATCH,)
-    names = dict(zip((str(size) for size in dimensions(graph.inputs[0]) or ()), known, strict=False))
+    names = dict(zip((str(size) for size in _sizes(graph.inputs[0]) or ()), known, strict=False))
     symbols = re.compile(rf"\b({'|'.join(names)})\b")
     for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
-        sizes = dimensions(value)
+        sizes = _sizes(value)
         if sizes is not None:
             renamed = [size if isinstance(size, int) else symbols.sub(lambda m: names[m[0]], size) for size in sizes]
             value.shape = ir.Shape(renamed)
     for value in graph.inputs:
         # Every input has the sizes of the first, even where the trace could not prove it.
-        value.shape = ir.Shape([*known, *(dimensions(value) or ())[len(known) :]])
+        value.shape = ir.Shape([*known, *(_sizes(value) or ())[len(known) :]])
 
 
 def _check_outputs(base: BaseModel, graph: ir.Graph) -> None:
-    outputs = {output.name: dimensions(output) for output in graph.outputs}
+    outputs = {output.name: _sizes(output) for output in graph.outputs}
     hidden = outputs.get("last_hidden_state")
     if hidden is None or len(hidden) != 3 or hidden[0] != BATCH or not isinstance(hidden[2], int):
         raise CompileError(

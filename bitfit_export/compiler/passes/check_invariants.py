@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.bundle import Layout
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal
+from bitfit_export.compiler.passes.lift_biases import BIAS_SPLIT
 
 __all__ = ["CheckInvariants", "find_problems"]
 
@@ -70,7 +71,7 @@ def _lost_biases(graph: onnx.GraphProto, layout: Layout, kind: str, used: set[st
     if kind == "named":
         inputs = {value.name for value in graph.input}
         return [f"the bias {entry.name} is no input" for entry in layout.biases if entry.name not in inputs]
-    splits = [node for node in graph.node if node.name == "bias_split"]
+    splits = [node for node in graph.node if node.name == BIAS_SPLIT]
     if len(splits) != 1 or len(splits[0].output) != len(layout.biases):
         return [f"the row is not split into the {len(layout.biases)} bias terms of the layout"]
     slices = zip(layout.biases, splits[0].output, strict=True)

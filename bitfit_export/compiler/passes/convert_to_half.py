@@ -2,7 +2,7 @@
 
 Requires: a lifted graph.
 Ensures: the same interface. A task's row is cast after it was chosen, never the whole table.
-Does not: suit a CPU, which computes in float32 with casts around; see `half_storage.py`. Accelerators have float16.
+Does not: suit a CPU, which computes in float32 with casts around; see `store_in_half.py`. Accelerators have float16.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
+from bitfit_export.compiler.graph.edit import detach, emit, replace_uses
+from bitfit_export.compiler.graph.half import to_half
 
 __all__ = ["ConvertToHalf", "convert_to_half"]
-
-_LIMITS = np.finfo(np.float16)
 
 
 class ConvertToHalf(Pass):
@@ -33,7 +33,7 @@ def convert_to_half(graph: gs.Graph) -> None:
     """Convert a graph in place."""
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Constant) and tensor.dtype == np.float32:
-            tensor.values = _to_half(tensor.values)
+            tensor.values = to_half(tensor.values)
     for node in graph.nodes:
         _convert_attributes(node)
     results = [output for node in graph.nodes for output in node.outputs]
@@ -49,19 +49,12 @@ def convert_to_half(graph: gs.Graph) -> None:
     graph.cleanup().toposort()
 
 
-def _to_half(values: np.ndarray) -> np.ndarray:
-    """Masks have the smallest float32, which would be an infinity; a guard against zero must not become zero."""
-    half = np.clip(values, _LIMITS.min, _LIMITS.max).astype(np.float16)
-    lost = (half == 0) & (values != 0) & (np.size(values) == 1)
-    return np.where(lost, _LIMITS.tiny, half).astype(np.float16)
-
-
 def _convert_attributes(node: gs.Node) -> None:
     if node.op == "Cast" and node.attrs["to"] in (onnx.TensorProto.FLOAT, np.float32):
         node.attrs["to"] = onnx.TensorProto.FLOAT16
     value = node.attrs.get("value")
     if isinstance(value, gs.Constant) and value.dtype == np.float32:
-        value.values = _to_half(value.values)
+        value.values = to_half(value.values)
 
 
 def _cast_input(graph: gs.Graph, tensor: gs.Variable) -> None:
@@ -69,27 +62,18 @@ def _cast_input(graph: gs.Graph, tensor: gs.Variable) -> None:
     readers = list(tensor.outputs)
     if readers and all(reader.op == "Gather" and reader.inputs[0] is tensor for reader in readers):
         for reader in readers:
-            _insert_cast(graph, reader.outputs[0], reader)
+            row = reader.outputs[0]
+            single = detach(row, f"{row.name}/single")
+            single.dtype = np.dtype(np.float32)
+            emit(graph, "Cast", f"{row.name}/to_half", [single], out=row, to=onnx.TensorProto.FLOAT16)
         return
     half = gs.Variable(f"{tensor.name}/half", np.float16, tensor.shape)
-    for reader in readers:
-        reader.inputs = [half if each is tensor else each for each in reader.inputs]
-    to_half = {"to": onnx.TensorProto.FLOAT16}
-    graph.nodes.append(gs.Node("Cast", f"{tensor.name}/to_half", to_half, inputs=[tensor], outputs=[half]))
-
-
-def _insert_cast(graph: gs.Graph, row: gs.Variable, reader: gs.Node) -> None:
-    single = gs.Variable(f"{row.name}/single", np.float32, row.shape)
-    reader.outputs[0] = single
-    to_half = {"to": onnx.TensorProto.FLOAT16}
-    graph.nodes.append(gs.Node("Cast", f"{row.name}/to_half", to_half, inputs=[single], outputs=[row]))
+    replace_uses(tensor, half)
+    emit(graph, "Cast", f"{tensor.name}/to_half", [tensor], out=half, to=onnx.TensorProto.FLOAT16)
 
 
 def _cast_output(graph: gs.Graph, tensor: gs.Variable) -> None:
     """The output keeps its name and type; what made it makes a float16 tensor that is cast."""
-    half = gs.Variable(f"{tensor.name}/half", np.float16, tensor.shape)
-    maker = tensor.inputs[0]
-    maker.outputs = [half if each is tensor else each for each in maker.outputs]
+    half = detach(tensor, f"{tensor.name}/half")
     tensor.dtype = np.dtype(np.float32)
-    to_single = {"to": onnx.TensorProto.FLOAT}
-    graph.nodes.append(gs.Node("Cast", f"{tensor.name}/to_single", to_single, inputs=[half], outputs=[tensor]))
+    emit(graph, "Cast", f"{tensor.name}/to_single", [half], out=tensor, to=onnx.TensorProto.FLOAT)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal
+from bitfit_export.compiler.graph.bias_views import is_batch_view
 from bitfit_export.compiler.graph.dimensions import BATCH, ROWS
-from bitfit_export.compiler.passes.canonicalize_bias_uses import is_rows_view
+from bitfit_export.compiler.graph.edit import uses_of
+from bitfit_export.compiler.graph.shapes import sizes_of
 
 __all__ = ["BiasSite", "FindBiasSites", "find_bias_sites"]
 
@@ -28,7 +30,7 @@ class BiasSite:
 
     Attributes:
         name: the bias term's state-dict name.
-        node: the node that takes it: Add, LayerNormalization, Gemm, or the Reshape of `align.is_rows_view`. With
+        node: the node that takes it: Add, LayerNormalization, Gemm, or a Reshape that `is_batch_view` accepts. With
             `by_row=False` any other, too.
         index: the node's input that holds it.
         rank: of the value that the node takes where biases differ by row: 2 is [b, n], 3 is [b, 1, n].
@@ -72,11 +74,9 @@ def find_bias_sites(graph: gs.Graph, names: Iterable[str], *, by_row: bool = Tru
         if tensor is None or not tensor.outputs:
             refusals.append(f"{name} is used nowhere in the graph")
             continue
-        for node in tensor.outputs:
-            for index, value in enumerate(node.inputs):
-                if value is tensor:
-                    site = _match_site(name, node, index, tensor.shape, by_row)
-                    (refusals if isinstance(site, str) else sites).append(site)  # type: ignore[arg-type]
+        for node, index in uses_of(tensor):
+            site = _match_site(tensor, node, index, by_row)
+            (refusals if isinstance(site, str) else sites).append(site)  # type: ignore[arg-type]
     if refusals:
         shown = "; ".join(refusals[:_REASONS_SHOWN])
         more = f"; and {len(refusals) - _REASONS_SHOWN} more" if len(refusals) > _REASONS_SHOWN else ""
@@ -89,13 +89,14 @@ def find_bias_sites(graph: gs.Graph, names: Iterable[str], *, by_row: bool = Tru
     return sites
 
 
-def _match_site(name: str, node: gs.Node, index: int, shape: tuple[int, ...], by_row: bool) -> BiasSite | str:
-    """A site, or the reason why this use of the bias is none."""
-    if is_rows_view(name, node.name):
+def _match_site(bias: gs.Constant, node: gs.Node, index: int, by_row: bool) -> BiasSite | str:
+    """A site, or the reason why this use of the bias is not one."""
+    name, shape = bias.name, bias.shape
+    if is_batch_view(node, bias):
         return BiasSite(name, node, index, 3)
     if len(shape) != 1:
         return f"{name}: {node.op} {node.name} takes it in its shape {tuple(shape)}, expected one dimension"
-    out = node.outputs[0].shape
+    out = sizes_of(node.outputs[0])
     if not by_row:
         return BiasSite(name, node, index, 3 if out is None else len(out))
     reason = _refuse_operator(node, index)

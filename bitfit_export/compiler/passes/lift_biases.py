@@ -22,9 +22,14 @@ import onnx_graphsurgeon as gs
 from bitfit_export.bundle import Layout
 from bitfit_export.bundle.interface import BIAS_TABLE, PACKED_BIAS, TASK_IDS
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
+from bitfit_export.compiler.graph.constants import int64s
+from bitfit_export.compiler.graph.edit import detach, emit
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 
-__all__ = ["LiftBiases", "lift_biases"]
+__all__ = ["BIAS_SPLIT", "LiftBiases", "lift_biases"]
+
+#: The name of the node that cuts a row into bias terms.
+BIAS_SPLIT = "bias_split"
 
 
 class LiftBiases(Pass):
@@ -59,15 +64,14 @@ def lift_biases(
     for number, site in enumerate(sites):
         value = values[site.name]
         if kind == "table" and site.rank == 2:
-            axis = gs.Constant(f"{site.name}/axis_{number}", np.array([1]))
-            value = _emit(graph, "Squeeze", f"{site.name}/row_2d_{number}", [value, axis])
+            value = emit(graph, "Squeeze", f"{site.name}/row_2d_{number}", [value, [1]])
         _reconnect(graph, site, value, number)
     graph.cleanup().toposort()
 
 
 def _split_table(graph: gs.Graph, layout: Layout, inputs: Mapping[str, gs.Variable]) -> dict[str, gs.Variable]:
-    row = _emit(graph, "Gather", "bias_row", [inputs[BIAS_TABLE], inputs[TASK_IDS]], axis=0)
-    row = _emit(graph, "Unsqueeze", "bias_row_3d", [row, gs.Constant("bias_row_axis", np.array([1]))])
+    row = emit(graph, "Gather", "bias_row", [inputs[BIAS_TABLE], inputs[TASK_IDS]], axis=0)
+    row = emit(graph, "Unsqueeze", "bias_row_3d", [row, [1]])
     return _split(graph, layout, row, leading=["task_batch", 1])
 
 
@@ -75,13 +79,13 @@ def _split(
     graph: gs.Graph, layout: Layout, row: gs.Variable, *, leading: Sequence[int | str]
 ) -> dict[str, gs.Variable]:
     """The row, cut along its last axis into one slice a bias term."""
-    sizes = gs.Constant("bias_sizes", np.array([entry.size for entry in layout.biases], np.int64))
+    sizes = int64s("bias_sizes", [entry.size for entry in layout.biases])
     # A new Variable for each slice: the constant of the same name keeps its own until nothing uses it.
     slices = {
         entry.name: gs.Variable(f"{entry.name}/row", np.float32, [*leading, entry.size]) for entry in layout.biases
     }
     axis = {"axis": len(leading)}
-    graph.nodes.append(gs.Node("Split", "bias_split", axis, inputs=[row, sizes], outputs=list(slices.values())))
+    graph.nodes.append(gs.Node("Split", BIAS_SPLIT, axis, inputs=[row, sizes], outputs=list(slices.values())))
     return slices
 
 
@@ -98,15 +102,7 @@ def _add_after(graph: gs.Graph, site: BiasSite, value: gs.Variable, number: int)
     The operator takes a bias of the normalised shape only; and ONNX Runtime would fuse a LayerNormalization that
     has one into SkipLayerNormalization, which is slower than the two nodes that it replaces.
     """
-    node = site.node
-    del node.inputs[site.index]
-    out = node.outputs[0]
-    normalised = gs.Variable(f"{site.name}/normalised_{number}", out.dtype, out.shape)
-    node.outputs[0] = normalised
-    graph.nodes.append(gs.Node("Add", f"{site.name}/add_{number}", inputs=[normalised, value], outputs=[out]))
-
-
-def _emit(graph: gs.Graph, op: str, name: str, inputs: list[gs.Tensor], **attrs: int) -> gs.Variable:
-    out = gs.Variable(name, np.float32)
-    graph.nodes.append(gs.Node(op, f"{name}_node", attrs, inputs=inputs, outputs=[out]))
-    return out
+    del site.node.inputs[site.index]
+    out = site.node.outputs[0]
+    normalised = detach(out, f"{site.name}/normalised_{number}")
+    emit(graph, "Add", f"{site.name}/add_{number}", [normalised, value], out=out)

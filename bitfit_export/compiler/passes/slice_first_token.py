@@ -18,8 +18,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
+from bitfit_export.compiler.graph.constants import int64s
 from bitfit_export.compiler.graph.dimensions import Size
-from bitfit_export.compiler.graph.shapes import integers_in, sizes_of
+from bitfit_export.compiler.graph.edit import emit, uses_of
+from bitfit_export.compiler.graph.shapes import integers_in, known_integers, sizes_of
 
 __all__ = ["SliceFirstToken", "slice_first_token"]
 
@@ -84,9 +86,8 @@ def _reads_first_token(node: gs.Node) -> bool:
 
 def _common_axis(tensor: gs.Tensor, uses: list[_Use]) -> int | None:
     """The axis along which every reader of a tensor needs index 0 alone; None if there is a reader that needs more."""
-    read = sum(each is tensor for node in {id(n): n for n in tensor.outputs}.values() for each in node.inputs)
     axes = {use.axis for use in uses}
-    return axes.pop() if len(uses) == read and len(axes) == 1 else None
+    return axes.pop() if len(uses) == len(uses_of(tensor)) and len(axes) == 1 else None
 
 
 def _narrow(graph: gs.Graph, narrowed: list[tuple[gs.Node, int, list[_Use]]]) -> None:
@@ -109,29 +110,24 @@ def _narrow(graph: gs.Graph, narrowed: list[tuple[gs.Node, int, list[_Use]]]) ->
 
 
 def _slice_first(graph: gs.Graph, tensor: gs.Tensor, axis: int) -> gs.Variable:
-    name = f"{tensor.name}/first_{axis}"
-    bounds = [
-        gs.Constant(f"{name}/{key}", np.array([value])) for key, value in (("from", 0), ("to", 1), ("axis", axis))
-    ]
-    sizes = _sizes(tensor)
+    sizes = sizes_of(tensor)
     shape = None if sizes is None else [1 if each == axis else size for each, size in enumerate(sizes)]
-    out = gs.Variable(name, tensor.dtype or np.float32, shape)
-    graph.nodes.append(gs.Node("Slice", f"{name}/slice", inputs=[tensor, *bounds], outputs=[out]))
-    return out
+    name = f"{tensor.name}/first_{axis}"
+    return emit(graph, "Slice", name, [tensor, [0], [1], [axis]], tensor.dtype or np.float32, shape=shape)
 
 
 def _keep_leading_axes(node: gs.Node, axis: int) -> None:
     """Let a Reshape copy the sizes up to the axis from its input: they are no longer those of the whole sequence."""
-    sizes = _sizes(node.outputs[0]) or []
+    sizes = sizes_of(node.outputs[0]) or []
     target = [0] * (axis + 1) + [int(size) for size in sizes[axis + 1 :] if size is not None]
-    node.inputs[1] = gs.Constant(f"{node.name}/shape", np.array(target))
+    node.inputs[1] = int64s(f"{node.name}/shape", target)
     node.attrs.pop("allowzero", None)
 
 
 def _inputs_to_narrow(node: gs.Node, axis: int) -> list[_Use] | None:
     """What a node needs of its inputs to compute index 0 of its output, or None where no rule knows."""
     rule = _elementwise if node.op in _ELEMENTWISE else _RULES.get(node.op)
-    sizes = _sizes(node.outputs[0])
+    sizes = sizes_of(node.outputs[0])
     if rule is None or sizes is None:
         return None
     axes = rule(node, axis, sizes)
@@ -141,7 +137,7 @@ def _inputs_to_narrow(node: gs.Node, axis: int) -> list[_Use] | None:
 def _elementwise(node: gs.Node, axis: int, sizes: list[Size]) -> dict[int, int] | None:
     axes: dict[int, int] = {}
     for index, tensor in enumerate(node.inputs):
-        own = _sizes(tensor)
+        own = sizes_of(tensor)
         if own is None:
             return None
         own_axis = axis - (len(sizes) - len(own))
@@ -158,7 +154,7 @@ def _normalisation(node: gs.Node, axis: int, sizes: list[Size]) -> dict[int, int
 
 def _matmul(node: gs.Node, axis: int, sizes: list[Size]) -> dict[int, int] | None:
     """A row of the product needs that row of the left matrix."""
-    left = _sizes(node.inputs[0])
+    left = sizes_of(node.inputs[0])
     return {0: axis} if left is not None and len(left) == len(sizes) and axis == len(sizes) - 2 else None
 
 
@@ -168,15 +164,15 @@ def _transpose(node: gs.Node, axis: int, sizes: list[Size]) -> dict[int, int] | 
 
 def _reshape(node: gs.Node, axis: int, sizes: list[Size]) -> dict[int, int] | None:
     """Axes before and at the narrowed one must stay as they are, those after it must be known numbers."""
-    own = _sizes(node.inputs[0])
+    own = sizes_of(node.inputs[0])
     if own is None or None in sizes[: axis + 1] or own[: axis + 1] != sizes[: axis + 1]:
         return None
     return {0: axis} if all(isinstance(size, int) for size in sizes[axis + 1 :]) else None
 
 
 def _slice(node: gs.Node, axis: int, sizes: list[Size]) -> dict[int, int] | None:
-    axes = integers_in(node.inputs[3]) if len(node.inputs) > 3 else None
-    if axes is None or None in axes:
+    axes = known_integers(node.inputs[3]) if len(node.inputs) > 3 else None
+    if axes is None:
         return None
     return {0: axis} if axis not in axes and axis - len(sizes) not in axes else None
 
@@ -189,13 +185,3 @@ _RULES: dict[str, Callable[[gs.Node, int, list[Size]], dict[int, int] | None]] =
     "Softmax": _normalisation,
     "Transpose": _transpose,
 }
-
-
-def _sizes(tensor: gs.Tensor) -> list[Size] | None:
-    """The shape of a tensor; the trace declares none for most products."""
-    if tensor.shape is None and tensor.inputs and tensor.inputs[0].op == "MatMul":
-        left, right = (_sizes(each) for each in tensor.inputs[0].inputs)
-        if left is None or right is None or len(left) < len(right):
-            return None
-        return [*left[:-1], right[-1]]
-    return sizes_of(tensor)

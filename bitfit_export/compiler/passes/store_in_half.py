@@ -16,6 +16,8 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
+from bitfit_export.compiler.graph.edit import detach, emit, replace_uses, uses_of
+from bitfit_export.compiler.graph.half import fits_half, to_half
 from bitfit_export.errors import CompileError
 
 __all__ = ["StoreInHalf", "store_in_half"]
@@ -54,35 +56,26 @@ def store_in_half(graph: gs.Graph) -> int:
 
 
 def _store(graph: gs.Graph, weight: gs.Constant) -> None:
-    half = gs.Constant(f"{weight.name}/half", _to_half(weight.name, weight.values))
-    readers = list({id(node): node for node in weight.outputs}.values())
-    lookups = [node for node in readers if node.op == "Gather" and node.inputs[0] is weight]
-    for node in lookups:
-        _cast_after(graph, node, half)
-    others = [node for node in readers if node not in lookups]
-    if not others:
-        return
-    # The cast has the weight's own name, so nothing else changes.
-    single = gs.Variable(weight.name, np.float32, weight.shape)
-    for node in others:
-        node.inputs = [single if each is weight else each for each in node.inputs]
-    cast = gs.Node("Cast", f"{weight.name}/to_float", {"to": TensorProto.FLOAT}, inputs=[half], outputs=[single])
-    graph.nodes.insert(min(graph.nodes.index(node) for node in others), cast)
-
-
-def _to_half(name: str, values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    if not np.isfinite(half).all():
-        largest = np.abs(values).max()
-        raise CompileError(f"the weight {name} has a value of {largest:.3g}, expected one that float16 can hold")
-    return half
+    if not fits_half(weight.values):
+        largest = np.abs(weight.values).max()
+        raise CompileError(f"the weight {weight.name} has a value of {largest:.3g}, expected one that float16 can hold")
+    half = gs.Constant(f"{weight.name}/half", to_half(weight.values))
+    for node, index in uses_of(weight):
+        if node.op == "Gather" and index == 0:
+            _cast_after(graph, node, half)
+    readers = [node for node, _ in uses_of(weight)]
+    if readers:
+        # The cast has the weight's own name, so nothing else changes.
+        single = gs.Variable(weight.name, np.float32, weight.shape)
+        replace_uses(weight, single)
+        first = next(node for node in graph.nodes if any(node is each for each in readers))
+        emit(graph, "Cast", f"{weight.name}/to_float", [half], out=single, before=first, to=TensorProto.FLOAT)
 
 
 def _cast_after(graph: gs.Graph, node: gs.Node, half: gs.Constant) -> None:
     """Look ids up in the float16 table, and widen what was found."""
     (out,) = node.outputs
-    found = gs.Variable(f"{out.name}/half", np.float16, out.shape)
-    node.inputs[0], node.outputs[0] = half, found
-    cast = gs.Node("Cast", f"{out.name}/to_float", {"to": TensorProto.FLOAT}, inputs=[found], outputs=[out])
-    graph.nodes.insert(graph.nodes.index(node) + 1, cast)
+    found = detach(out, f"{out.name}/half")
+    found.dtype = np.dtype(np.float16)
+    node.inputs[0] = half
+    emit(graph, "Cast", f"{out.name}/to_float", [found], out=out, after=node, to=TensorProto.FLOAT)

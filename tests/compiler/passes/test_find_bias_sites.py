@@ -53,12 +53,33 @@ def test_any_other_use_is_refused_with_its_reason(graph: gs.Graph, reason: str) 
     assert reason in reason_of(find_bias_sites(graph, ["b"]))
 
 
-def test_only_a_reshape_that_the_trace_made_takes_a_bias() -> None:
-    graph = one_node("Reshape", 0, ["batch", "channels", "samples"])
-    graph.nodes[0].name = "b/rows_view_0"
+def viewed(shape: list[int], out: list[int | str] | None, op: str = "Add") -> gs.Graph:
+    """x + Reshape(b, shape), with a bias of 4."""
+    bias, target = gs.Constant("b", np.ones(4, np.float32)), gs.Constant("shape", np.array(shape))
+    x, view, y = gs.Variable("x", np.float32), gs.Variable("view", np.float32), gs.Variable("y", np.float32, out)
+    nodes = [gs.Node("Reshape", "reshape", {}, [bias, target], [view]), gs.Node(op, "node", {}, [x, view], [y])]
+    return gs.Graph(nodes, inputs=[x], outputs=[y])
+
+
+@pytest.mark.parametrize("shape", [[-1, 4, 1], [-1, 1, 4], [-1, 2, 2]])
+def test_a_reshape_that_keeps_the_batch_in_front_is_a_site(shape: list[int]) -> None:
+    graph = viewed(shape, ["batch", "channels", "samples"])
     (site,) = find_bias_sites(graph, ["b"])
-    assert (site.index, site.rank) == (0, 3)
-    graph.nodes[0].name = "c/rows_view_0"
+    assert (site.node, site.index, site.rank) == (graph.nodes[0], 0, 3)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(viewed([1, 4, 1], ["batch", 4, "samples"]), id="one item only"),
+        pytest.param(viewed([-1, 2], ["batch", 2]), id="a part of the bias per item"),
+        pytest.param(viewed([-1, 4], ["batch", "sequence", 4]), id="items where the sequence is"),
+        pytest.param(viewed([-1, 4, 1], ["sequence", 4, "batch"]), id="the batch last"),
+        pytest.param(viewed([-1, 4, 1], None), id="a sum of unknown shape"),
+        pytest.param(viewed([-1, 4, 1], ["batch", 4, "samples"], "Mul"), id="a product"),
+    ],
+)
+def test_any_other_reshape_of_a_bias_is_refused(graph: gs.Graph) -> None:
     assert "input 0 of Reshape" in reason_of(find_bias_sites(graph, ["b"]))
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.compiler.frontend import trace
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 from bitfit_export.compiler.passes.fold_biases import FoldPlan, fold_biases
+from tests.compiler.traced import canonical_graph
 from tests.families import tiny_base
 
 #: Differences in float64, where values are of order 1.
@@ -56,7 +56,7 @@ class Folded:
 
 
 def fold(base: BaseModel) -> Folded:
-    graph = gs.import_onnx(trace.trace_base_model(base))
+    graph = canonical_graph(base)
     plan = fold_biases(graph, sites_of(graph, base))
     return Folded(base, plan, gs.export_onnx(graph))
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import onnx_graphsurgeon as gs
 
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
+from bitfit_export.compiler.graph.edit import bypass
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 from bitfit_export.compiler.passes.fold_biases.outcome import Absorbed, Cause, Scope
 from bitfit_export.compiler.passes.fold_biases.plan import FoldedBiases, FoldPlan, FoldStep, no_fold
@@ -59,7 +60,7 @@ def fold_biases(graph: gs.Graph, sites: Sequence[BiasSite]) -> FoldPlan:
         if any(end.target is None for end in journey.absorbed):
             output = name
         for entry in journey.entries:
-            _remove(entry, outputs)
+            _remove(graph, entry)
         del biases[name]
     graph.cleanup()
     kept = tuple(name for name in names if name in biases or name not in tensors)
@@ -127,19 +128,10 @@ def _that_matter(steps: list[FoldStep], wanted: set[str | None]) -> tuple[FoldSt
     return tuple(reversed(alive))
 
 
-def _remove(entry: Entry, outputs: frozenset[str]) -> None:
+def _remove(graph: gs.Graph, entry: Entry) -> None:
     """Take a bias out of the node that adds it; an Add leaves the graph."""
     node = entry.node
-    if node.op != "Add":
+    if node.op == "Add":
+        bypass(graph, node, node.inputs[1 - entry.index])
+    else:
         del node.inputs[entry.index]
-        return
-    value, total = node.inputs[1 - entry.index], node.outputs[0]
-    if total.name in outputs:
-        node.op, node.inputs = "Identity", [value]
-        return
-    if value.shape is None:
-        value.dtype, value.shape = total.dtype, total.shape
-    for reader in list(total.outputs):
-        reader.inputs = [value if each is total else each for each in reader.inputs]
-    node.inputs.clear()
-    node.outputs.clear()

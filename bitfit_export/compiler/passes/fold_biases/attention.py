@@ -14,9 +14,9 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from bitfit_export.compiler.graph.shapes import constant_number, integers_in, producer_of, reshape_sizes, sizes_of
-from bitfit_export.compiler.passes.fold_biases.linear import weight_of
+from bitfit_export.compiler.graph.weights import weight_in
 from bitfit_export.compiler.passes.fold_biases.outcome import Flow, Outcome, Vanished
-from bitfit_export.compiler.passes.fold_biases.shift import Atom, Shift
+from bitfit_export.compiler.passes.fold_biases.shift import Atom, Factor, Shift
 
 __all__ = ["through_matmul", "through_softmax", "through_where"]
 
@@ -28,9 +28,11 @@ def through_matmul(flow: Flow) -> Outcome:
     """x W for a weight W, or one of attention's two products."""
     if flow.index == 1:
         return _as_keys_or_values(flow)
-    factor = weight_of(flow.node.inputs[1])
-    if factor is None:
+    weight = weight_in(flow.node)
+    if weight is None:
         return flow.product(flow.node.inputs[1].name)
+    # x W adds W^T s to what s is added to.
+    factor = Factor(weight.constant, transposed=not weight.transposed)
     rows, columns = factor.shape
     if not flow.shift.is_vector(columns):
         return flow.refuse("multiplies it by a weight when it is no plain vector any more")

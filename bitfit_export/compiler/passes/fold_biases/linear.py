@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from bitfit_export.compiler.graph.shapes import integers_in, is_number, producer_of, reshape_sizes, sizes_of
+from bitfit_export.compiler.graph.shapes import (
+    integers_in,
+    is_number,
+    known_integers,
+    producer_of,
+    reshape_sizes,
+    sizes_of,
+)
 from bitfit_export.compiler.passes.fold_biases.outcome import Absorbed, Flow, Outcome, Scope
 from bitfit_export.compiler.passes.fold_biases.shift import Factor
 
@@ -24,7 +31,6 @@ __all__ = [
     "through_squeeze",
     "through_transpose",
     "through_unsqueeze",
-    "weight_of",
 ]
 
 _FLOAT32 = 1
@@ -166,17 +172,6 @@ def through_gemm(flow: Flow) -> Outcome:
     return shift if bias is None else Absorbed(bias.name, flow.node, shift.factors)
 
 
-def weight_of(tensor: gs.Tensor) -> Factor | None:
-    """A two-dimensional weight [in, out] that a MatMul multiplies with, constant or the transpose of a constant."""
-    if isinstance(tensor, gs.Constant):
-        return Factor(tensor, transposed=True) if len(tensor.shape) == 2 else None
-    node = producer_of(tensor)
-    if node is None or node.op != "Transpose" or list(node.attrs.get("perm", [1, 0])) != [1, 0]:
-        return None
-    weight = node.inputs[0]
-    return Factor(weight, transposed=False) if isinstance(weight, gs.Constant) and len(weight.shape) == 2 else None
-
-
 def _count(node: gs.Node, position: int) -> int:
     return len(integers_in(node.inputs[position]) or []) if len(node.inputs) > position else 0
 
@@ -185,7 +180,5 @@ def _constant_axes(node: gs.Node, position: int, rank: int) -> list[int] | None:
     """The axes that a node's input names, counted from 0; None where they are not constants."""
     if len(node.inputs) <= position:
         return None
-    axes = integers_in(node.inputs[position])
-    if axes is None or not all(isinstance(axis, int) for axis in axes):
-        return None
-    return [axis % rank for axis in axes if isinstance(axis, int)]
+    axes = known_integers(node.inputs[position])
+    return None if axes is None else [axis % rank for axis in axes]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import onnx_graphsurgeon as gs
 
+from bitfit_export.compiler.graph.bias_views import VIEWS
+from bitfit_export.compiler.graph.edit import uses_of
 from bitfit_export.compiler.passes.fold_biases import attention, linear
 from bitfit_export.compiler.passes.fold_biases.outcome import Absorbed, Flow, Outcome, Refused, Scope, Vanished
 from bitfit_export.compiler.passes.fold_biases.shift import Shift
@@ -41,9 +43,6 @@ _RULES: dict[str, Callable[[Flow], Outcome]] = {
 _NONLINEAR = frozenset(
     {"Abs", "Elu", "Erf", "Exp", "Gelu", "LeakyRelu", "Pow", "ReduceMean", "Relu", "Sigmoid", "Sub", "Tanh"}
 )
-
-#: Nodes that arrange a bias before it is added to anything.
-_VIEWS = frozenset({"Cast", "CastLike", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 #: Where a bias may enter: the operator and the inputs that hold it.
 _ENTRIES = {"Add": (0, 1), "Gemm": (2,), "LayerNormalization": (2,)}
@@ -95,7 +94,7 @@ def follow_bias(bias: gs.Constant, scope: Scope) -> Journey:
             if alone and node.op in _ENTRIES:
                 journey.entries.append(Entry(node, index))
             if isinstance(outcome, Shift):
-                open_ends.append((node.outputs[0], outcome, alone and node.op in _VIEWS))
+                open_ends.append((node.outputs[0], outcome, alone and node.op in VIEWS))
             else:
                 _record(journey, outcome)
     return journey
@@ -103,14 +102,12 @@ def follow_bias(bias: gs.Constant, scope: Scope) -> Journey:
 
 def _readers(tensor: gs.Tensor) -> list[tuple[gs.Node, int]]:
     """Every use of a tensor's values once, also where a node reads it twice."""
-    nodes = {id(node): node for node in tensor.outputs}
-    uses = [(node, index) for node in nodes.values() for index, each in enumerate(node.inputs) if each is tensor]
-    return [(node, index) for node, index in uses if (node.op, index) not in _NO_VALUES]
+    return [(node, index) for node, index in uses_of(tensor) if (node.op, index) not in _NO_VALUES]
 
 
 def _pass(flow: Flow, alone: bool) -> Outcome:
     op = flow.node.op
-    if alone and op not in _VIEWS and flow.index not in _ENTRIES.get(op, ()):
+    if alone and op not in VIEWS and flow.index not in _ENTRIES.get(op, ()):
         return flow.refuse(f"adds it, expected {', '.join(_ENTRIES)}")
     if op in _NONLINEAR:
         return flow.nonlinear("is not linear")
