@@ -132,6 +132,9 @@ def test_of_one_output_the_choice_is_said_and_the_option_decides(
     said = "taken for a regression, as its head has one output and its config names no problem_type"
     assert said not in bitfit("diff", model_folder, "told", "--output", "a").err
     assert f"b: {said}" in bitfit("diff", model_folder, "open", "--output", "b").err
+    told: list[str] = []  # as bitfit-export says it
+    load_deltas(find_deltas("tiny-bert", f"b={workplace / 'open'}"), tiny_base, say=told.append)
+    assert told[0].startswith(f"b: {said}")
     words = ["--output", "c", "--problem-type", "multi_label", "--labels", "spam"]
     done = bitfit("diff", model_folder, "open", *words)
     assert (done.status, said in done.err) == (0, False), done.err
