@@ -1,13 +1,15 @@
 """The files of a bundle: layout, row and manifest. It needs numpy and google-crc32c, and runs no model."""
 
+from bitfit_export.bundle.checking import CheckedFiles, check_files, read_recorded_row, record_file
 from bitfit_export.bundle.layout import LABELS, BiasEntry, HeadEntry, Layout
 from bitfit_export.bundle.manifest import (
     MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
     BaseRecord,
     FileRecord,
     Manifest,
     TaskRecord,
-    check_files,
     read_manifest,
     row_file,
     write_manifest,
@@ -17,11 +19,14 @@ from bitfit_export.bundle.row import PROBLEM_CODES, TASK_NAME, BiasRow, decode_r
 __all__ = [
     "LABELS",
     "MANIFEST_FILE",
+    "MODEL_FILE",
     "PROBLEM_CODES",
     "TASK_NAME",
+    "TOKENIZER_FILE",
     "BaseRecord",
     "BiasEntry",
     "BiasRow",
+    "CheckedFiles",
     "FileRecord",
     "HeadEntry",
     "Layout",
@@ -31,7 +36,9 @@ __all__ = [
     "decode_row",
     "encode_row",
     "read_manifest",
+    "read_recorded_row",
     "read_row",
+    "record_file",
     "row_file",
     "write_manifest",
     "write_row",
