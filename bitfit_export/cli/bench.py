@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", help=f"BATCHxSEQUENCE ({usual}, or the bundle's own where they are fixed)")
     parser.add_argument("--rounds", type=int, default=30, help="runs of each, in turn (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="(%(default)s)")
+    parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
             threads=options.threads,
             rounds=options.rounds,
             shapes=shapes,
+            check_hashes=options.check_hashes,
             on_refused=lambda name, reason: _say(f"no stock model by {name}: {reason}"),
         )
     )

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.bundle import MANIFEST_FILE, check_files, read_manifest, read_row
+from bitfit_export.bundle import MANIFEST_FILE, check_files, read_manifest, read_recorded_row, read_row
 from bitfit_export.cli.text_tables import size_text
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.delta.change_plot import PLOT_FORMATS, draw_change, mean_absolute_change
@@ -90,7 +90,7 @@ def describe(path: Path) -> dict[str, Any]:
 def _describe_bundle(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     check_files(path, manifest, hash_files=True)
-    rows = {name: read_row(path / task.file, layout=manifest.layout) for name, task in manifest.tasks.items()}
+    rows = {name: read_recorded_row(path, manifest, task) for name, task in manifest.tasks.items()}
     return {
         "kind": "bundle",
         "base": manifest.base.name,
@@ -113,7 +113,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
                 "labels": list(task.labels),
                 "version": task.task_version,
                 "metrics": task.metrics,
-                "row size": (path / task.file).stat().st_size,
+                "row size": rows[name].file_size,
                 "head values": sum(tensor.size for tensor in rows[name].head),
             }
             for name, task in manifest.tasks.items()
@@ -133,7 +133,7 @@ def _describe_row(path: Path) -> dict[str, Any]:
         "dtype": str(row.biases.dtype),
         "bias values": row.biases.size,
         "head shapes": [list(tensor.shape) for tensor in row.head],
-        "size": path.stat().st_size,
+        "size": row.file_size,
     }
 
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from bitfit_export.bundle import BiasRow
-from bitfit_export.errors import InputError
+from bitfit_export.errors import InputError, quoted
 
 __all__ = ["Feeds", "Lease", "LoadedTask", "TaskStore"]
 
@@ -162,6 +162,8 @@ class TaskStore(ABC, Generic[EntryT]):
     def _unknown(self, name: str) -> InputError:
         names = sorted(task.name for task in self.tasks)
         if not names:
-            return InputError(f"the task {name!r} is not loaded, and no other is")
+            return InputError(f"the task {quoted(name)} is not loaded, and no other is")
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        return InputError(f"the task {name!r} is not loaded, expected one of {', '.join(names[:_NAMES_SHOWN])}{more}")
+        return InputError(
+            f"the task {quoted(name)} is not loaded, expected one of {', '.join(names[:_NAMES_SHOWN])}{more}"
+        )
