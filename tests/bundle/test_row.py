@@ -23,11 +23,11 @@ from bitfit_export.bundle.row import HEADER_SIZE, MAX_ROW_SIZE, PROBLEM_CODES
 from bitfit_export.delta import PROBLEM_TYPES
 from bitfit_export.errors import BundleError, OutputError, RowError, RowFault
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-INDEX = json.loads((GOLDEN / "rows" / "index.json").read_text(encoding="utf-8"))
+CONFORMANCE = Path(__file__).parents[2] / "conformance"
+INDEX = json.loads((CONFORMANCE / "rows" / "index.json").read_text(encoding="utf-8"))
 LAYOUT = Layout.from_json(INDEX["layout"])
 GOOD_ROWS = [name for name, fault in INDEX["rows"].items() if fault is None]
-HEAD_INDEX = json.loads((GOLDEN / "heads" / "index.json").read_text(encoding="utf-8"))
+HEAD_INDEX = json.loads((CONFORMANCE / "heads" / "index.json").read_text(encoding="utf-8"))
 HEAD_LAYOUT = Layout.from_json(HEAD_INDEX["layout"])
 HEADS: dict[str, str | None] = HEAD_INDEX["rows"]
 BAD_ROWS = {name: RowFault[fault] for name, fault in INDEX["rows"].items() if fault is not None}
@@ -40,7 +40,7 @@ MAX_LABELS = 65_536
 
 
 def golden(name: str) -> bytes:
-    return (GOLDEN / "rows" / name).read_bytes()
+    return (CONFORMANCE / "rows" / name).read_bytes()
 
 
 def change(at: int, value: bytes) -> bytes:
@@ -75,9 +75,9 @@ def row() -> BiasRow:
 
 class TestGoldenRows:
     def test_the_generator_still_makes_the_committed_files(self) -> None:
-        make = runpy.run_path(str(GOLDEN / "make_rows.py"))
+        make = runpy.run_path(str(CONFORMANCE / "make_rows.py"))
         for folder, build in {"rows": "build", "heads": "build_heads"}.items():
-            assert make[build]() == {path.name: path.read_bytes() for path in (GOLDEN / folder).iterdir()}
+            assert make[build]() == {path.name: path.read_bytes() for path in (CONFORMANCE / folder).iterdir()}
 
     def test_there_is_a_bad_row_for_every_fault(self) -> None:
         assert set(BAD_ROWS.values()) == set(RowFault)
@@ -107,7 +107,7 @@ class TestGoldenRows:
 class TestSpecification:
     """The page, the module's table and the enum say the same."""
 
-    PAGE = (GOLDEN.parents[1] / "docs" / "bias_row.md").read_text(encoding="utf-8")
+    PAGE = (CONFORMANCE.parent / "docs" / "bias_row.md").read_text(encoding="utf-8")
 
     def test_the_fields_follow_each_other_up_to_the_payload(self) -> None:
         fields = [
@@ -262,7 +262,7 @@ class TestFitToALayout:
 
     @pytest.mark.parametrize("name", HEADS)
     def test_every_head_is_whole_or_absent_part_by_part(self, name: str) -> None:
-        data = (GOLDEN / "heads" / name).read_bytes()
+        data = (CONFORMANCE / "heads" / name).read_bytes()
         if HEADS[name] is None:
             assert encode_row(decode_row(data, layout=HEAD_LAYOUT)) == data
         else:
@@ -420,6 +420,6 @@ class TestFiles:
         assert caught.value.hint
 
     def test_a_fault_names_the_file(self) -> None:
-        path = GOLDEN / "rows" / "bad_truncated.bias"
+        path = CONFORMANCE / "rows" / "bad_truncated.bias"
         with pytest.raises(RowError, match=f"truncated payload: {re.escape(str(path))}: the file has 528 bytes"):
             read_row(path)

@@ -21,7 +21,7 @@ from bitfit_export.bundle.row import HEADER_SIZE
 from bitfit_export.errors import RowError, RowFault
 from tests.cpp.conftest import CMAKE, CPP, ROOT
 
-ROWS = ROOT / "tests" / "golden" / "rows"
+ROWS = ROOT / "conformance" / "rows"
 INDEX = json.loads((ROWS / "index.json").read_text(encoding="utf-8"))
 LAYOUT = Layout.from_json(INDEX["layout"])
 GOOD_ROWS = [name for name, fault in INDEX["rows"].items() if fault is None]
