@@ -14,18 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitfit_export.bundle.external_data import external_locations
+from bitfit_export.bundle.limits import MAX_MODEL_SIZE, MAX_TOKENIZER_SIZE
 from bitfit_export.bundle.manifest import MODEL_FILE, TOKENIZER_FILE, FileRecord, Manifest, TaskRecord
 from bitfit_export.bundle.reading import COPY_AGAIN, OPEN_AGAIN, Checksums, Stamp, checksum_file, read_file
 from bitfit_export.bundle.row import BiasRow, decode_file, read_row_file
 from bitfit_export.errors import BundleError, quoted
 
-__all__ = ["MAX_TOKENIZER_SIZE", "CheckedFiles", "check_files", "read_recorded_row", "record_file"]
+__all__ = ["CheckedFiles", "check_files", "read_recorded_row", "record_file"]
 
-#: In bytes.
-MAX_TOKENIZER_SIZE = 2**27
-#: Of `model.onnx`: protobuf's own limit.
-_MAX_MODEL_SIZE = 2**31 - 1
-_LIMITS = {MODEL_FILE: _MAX_MODEL_SIZE, TOKENIZER_FILE: MAX_TOKENIZER_SIZE}
+_LIMITS = {MODEL_FILE: MAX_MODEL_SIZE, TOKENIZER_FILE: MAX_TOKENIZER_SIZE}
 
 
 @dataclass(frozen=True)

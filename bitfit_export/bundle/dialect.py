@@ -14,12 +14,10 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from bitfit_export.bundle.limits import MAX_DEPTH
 from bitfit_export.errors import quoted
 
-__all__ = ["MAX_DEPTH", "first_repeated", "parse_json", "unique_pairs"]
-
-#: Levels of nesting; the outermost object is the first.
-MAX_DEPTH = 64
+__all__ = ["first_repeated", "parse_json", "unique_pairs"]
 
 # A string, or one without an end; it never looks at a byte twice.
 _STRING = re.compile(rb'(?s)"(?:[^"\\]++|\\.)*+"?')

@@ -16,9 +16,11 @@ from typing import Any
 
 from bitfit_export.bundle.dialect import first_repeated
 from bitfit_export.bundle.fields import Record, check_digest, check_text, parse_object
-from bitfit_export.bundle.layout import MAX_LABELS, Layout
+from bitfit_export.bundle.interface import LAYOUT_KINDS, MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE
+from bitfit_export.bundle.layout import Layout
+from bitfit_export.bundle.limits import MAX_MANIFEST_SIZE
 from bitfit_export.bundle.reading import COPY_AGAIN, read_file
-from bitfit_export.bundle.row import LABEL_COUNTS, PROBLEM_CODES, TASK_NAME
+from bitfit_export.bundle.row_format import LABEL_COUNTS, MAX_LABELS, PROBLEM_CODES, TASK_NAME
 from bitfit_export.errors import BundleError, quoted, shown
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.outputs import OutputKind
@@ -28,7 +30,6 @@ __all__ = [
     "LAYOUT_KINDS",
     "MANIFEST_FILE",
     "MANIFEST_VERSION",
-    "MAX_MANIFEST_SIZE",
     "MODEL_FILE",
     "PRECISIONS",
     "ROW_DTYPES",
@@ -43,14 +44,7 @@ __all__ = [
     "write_manifest",
 ]
 
-MANIFEST_FILE = "manifest.json"
-#: Every bundle has these two, and `files` names them.
-MODEL_FILE = "model.onnx"
-TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_VERSION = 1
-#: In bytes.
-MAX_MANIFEST_SIZE = 2**24
-LAYOUT_KINDS = ("table", "packed", "named")
 TARGETS = ("ort", "portable")
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 ROW_DTYPES = ("fp32", "fp16")
