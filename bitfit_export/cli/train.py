@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model
 from bitfit_export.bundle import TASK_NAME
+from bitfit_export.cli.streams import say
 from bitfit_export.errors import UsageError
 from bitfit_export.files import refuse_existing
 from bitfit_export.interop.delta_lookup import default_output
 from bitfit_export.interop.hub import check_push, push_delta
+from bitfit_export.threads import check_threads
 from bitfit_export.training import (
     DELTA_METHODS,
     HEAD_ACTIVATIONS,
@@ -97,6 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if not TASK_NAME.fullmatch(options.task):
         raise UsageError(f"{options.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
     settings = _settings(options)
     if options.push_to_hub is not None:
         if settings.method not in DELTA_METHODS:
@@ -149,8 +152,6 @@ def _train(
     from bitfit_export.cli.progress import EpochReport
 
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"--threads is {threads}, expected at least 1")
         torch.set_num_threads(threads)
     callbacks = [EpochReport(data.spec.metrics[0])] if is_first_process() else []
     return train_task(base, data, settings, work_folder, callbacks)
@@ -162,16 +163,10 @@ def _publish(
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
     total = sum(parameter.numel() for parameter in base.module.parameters())
     in_base, in_head = result.trained_parameters
-    print(f"best epoch: {result.best_epoch}; on {len(data.validation.labels)} rows: {scores}", file=sys.stderr)
-    print(
-        f"trained {in_base:,} of the base model's {total:,} parameters ({in_base / total:.3%}), {in_head:,} of a head",
-        file=sys.stderr,
-    )
+    say(f"best epoch: {result.best_epoch}; on {len(data.validation.labels)} rows: {scores}")
+    say(f"trained {in_base:,} of the base model's {total:,} parameters ({in_base / total:.3%}), {in_head:,} of a head")
     if result.delta is None:
-        print(
-            f"--method {method} changes more than biases and head: there is no delta to compile, nothing was written",
-            file=sys.stderr,
-        )
+        say(f"--method {method} changes more than biases and head: there is no delta to compile, nothing was written")
         return
     from bitfit_export.training.model_card import render_card
 
