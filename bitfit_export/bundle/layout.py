@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitfit_export.bundle.dialect import first_repeated
 from bitfit_export.bundle.fields import Record, check_digest, check_text
+from bitfit_export.bundle.json_dialect import first_repeated
+from bitfit_export.bundle.lazy import lazy_property
 from bitfit_export.errors import BundleError, quoted, shown
-from bitfit_export.lazy import lazy_property
 
 __all__ = [
     "LABELS",

@@ -14,7 +14,7 @@ from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import print_table
 from bitfit_export.cli.verify import tasks_of_bundle
 from bitfit_export.errors import UsageError
-from bitfit_export.threads import check_threads
+from bitfit_export.runtime.threads import check_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

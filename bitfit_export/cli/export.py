@@ -23,8 +23,8 @@ from bitfit_export.compiler.targets import TARGETS
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.files import check_output, new_folder
+from bitfit_export.files.outputs import refuse_overlap
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
-from bitfit_export.outputs import refuse_overlap
 from bitfit_export.verification.bundle import VerifyReport, verify_bundle
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from bitfit_export.cli.streams import say
 from bitfit_export.errors import UsageError
 from bitfit_export.experiments import DataOptions, Failure, Laboratory, LaboratoryOptions, Trial, TrialResult, Watcher
 from bitfit_export.experiments.trial_engine import run_trials
-from bitfit_export.threads import check_threads
+from bitfit_export.runtime.threads import check_threads
 from bitfit_export.training import PROBLEM_TYPES, TrainingSettings
 
 if TYPE_CHECKING:

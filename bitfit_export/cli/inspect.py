@@ -19,7 +19,7 @@ from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.delta.change_plot import PLOT_FORMATS, draw_change, mean_absolute_change
 from bitfit_export.errors import OutputError, UsageError, shown
 from bitfit_export.files import write_bytes
-from bitfit_export.outputs import refuse_overlap
+from bitfit_export.files.outputs import refuse_overlap
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

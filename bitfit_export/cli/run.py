@@ -19,12 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bitfit_export.bundle.dialect import parse_json
+from bitfit_export.bundle.json_dialect import parse_json
 from bitfit_export.cli.streams import json_text
 from bitfit_export.errors import InputError, UsageError, quoted, shown
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.text.tokenizer import Text
-from bitfit_export.threads import check_threads
+from bitfit_export.runtime.threads import check_threads
 
 _BATCH = 32
 #: Of a line of input, in bytes.

@@ -19,7 +19,7 @@ from bitfit_export.errors import UsageError
 from bitfit_export.files import check_output
 from bitfit_export.interop.delta_lookup import default_output
 from bitfit_export.interop.hub import check_push, push_delta
-from bitfit_export.threads import check_threads
+from bitfit_export.runtime.threads import check_threads
 from bitfit_export.training import (
     DELTA_METHODS,
     HEAD_ACTIVATIONS,

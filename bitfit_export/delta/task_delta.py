@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from bitfit_export.base_model.bias_terms import is_bias_term
-from bitfit_export.bundle.dialect import parse_json
 from bitfit_export.bundle.fields import check_digest, is_name
+from bitfit_export.bundle.json_dialect import parse_json
 from bitfit_export.bundle.layout import MAX_LABELS
-from bitfit_export.bundle.reading import read_file
+from bitfit_export.bundle.regular_files import read_file
 from bitfit_export.errors import (
     BaseMismatchError,
     BundleError,
@@ -29,7 +29,7 @@ from bitfit_export.errors import (
     shown,
 )
 from bitfit_export.files import canonical_json, new_folder
-from bitfit_export.outputs import OutputKind
+from bitfit_export.files.outputs import OutputKind
 
 __all__ = [
     "ACTIVATIONS",

@@ -32,7 +32,7 @@ from bitfit_export.runtime.tasks.one_at_a_time import RowFeeds
 from bitfit_export.runtime.tasks.task_store import Lease, LoadedTask, TaskStore
 from bitfit_export.runtime.text.alignment import AlignedTokens
 from bitfit_export.runtime.text.tokenizer import TOKENIZER_FILE, Text, TextEncoder, TokenIds, as_texts
-from bitfit_export.threads import check_threads
+from bitfit_export.runtime.threads import check_threads
 
 __all__ = ["BiasSession"]
 

@@ -16,7 +16,7 @@ from bitfit_export.cli.status import exit_status
 from bitfit_export.cli.streams import json_text
 from bitfit_export.cli.text_tables import print_table
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
-from bitfit_export.threads import most_threads
+from bitfit_export.runtime.threads import most_threads
 from tests.cli.conftest import Bitfit
 from tests.test_errors import HOSTILE
 

@@ -10,7 +10,7 @@ import pytest
 
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
-from bitfit_export.threads import most_threads
+from bitfit_export.runtime.threads import most_threads
 from tests.runtime.conftest import BATCH, LABELS, TASKS, TEXTS, TOLERANCE, Reference, random_batch
 
 

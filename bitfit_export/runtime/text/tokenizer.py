@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bitfit_export.bundle import TOKENIZER_FILE
+from bitfit_export.bundle.lazy import lazy_property
 from bitfit_export.errors import BundleError, InputError, UsageError, first_line
-from bitfit_export.lazy import lazy_property
 from bitfit_export.runtime.text.alignment import AlignedTokens, align_tokens, context_windows
-from bitfit_export.runtime.tokenizer_file import check_tokenizer
+from bitfit_export.runtime.text.tokenizer_file import check_tokenizer
 
 __all__ = ["TOKENIZER_FILE", "Text", "TextEncoder", "TokenIds", "as_texts", "read_tokenizer"]
 
