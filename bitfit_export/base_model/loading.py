@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitfit_export.base_model.bias_terms import is_bias_term
+from bitfit_export.base_model.own_pooling import OwnPooling, find_own_pooling
 from bitfit_export.base_model.tokenizers import OWN_CODE, fit_tokenizer, has_vocabulary, read_tokenizer
 from bitfit_export.base_model.weight_files import find_wrapper, stored_dtype, stored_tensors, weight_files
 from bitfit_export.errors import BaseModelError, MissingExtraError, first_line
-from bitfit_export.own_pooling import OwnPooling, find_own_pooling
 
 if TYPE_CHECKING:
     import torch

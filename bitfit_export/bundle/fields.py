@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NoReturn
 
-from bitfit_export.bundle.dialect import parse_json
+from bitfit_export.bundle.json_dialect import parse_json
 from bitfit_export.bundle.limits import MAX_NAME_BYTES
 from bitfit_export.errors import BundleError, quoted, shown
 

@@ -14,16 +14,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.bundle.dialect import first_repeated
 from bitfit_export.bundle.fields import Record, check_digest, check_text, parse_object
 from bitfit_export.bundle.interface import LAYOUT_KINDS, MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE
+from bitfit_export.bundle.json_dialect import first_repeated
 from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.limits import MAX_MANIFEST_SIZE
-from bitfit_export.bundle.reading import COPY_AGAIN, read_file
+from bitfit_export.bundle.regular_files import COPY_AGAIN, read_file
 from bitfit_export.bundle.row_format import LABEL_COUNTS, MAX_LABELS, PROBLEM_CODES, TASK_NAME
 from bitfit_export.errors import BundleError, quoted, shown
 from bitfit_export.files import canonical_json, write_bytes
-from bitfit_export.outputs import OutputKind
+from bitfit_export.files.outputs import OutputKind
 
 __all__ = [
     "BUNDLE",

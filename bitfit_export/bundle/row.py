@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bitfit_export.bundle.fields import check_digest
 from bitfit_export.bundle.layout import LABELS, HeadEntry, Layout
-from bitfit_export.bundle.reading import read_file
+from bitfit_export.bundle.regular_files import read_file
 from bitfit_export.bundle.row_format import (
     DTYPES,
     FORMAT_VERSION,

@@ -11,8 +11,6 @@ example: bitfit run bundles/minilm-l6 --task sst2 --text "What a lovely day"
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,11 +19,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bitfit_export.bundle.dialect import parse_json
+from bitfit_export.bundle.json_dialect import parse_json
 from bitfit_export.bundle.limits import MAX_LINE_SIZE
+from bitfit_export.cli.streams import json_text
 from bitfit_export.errors import InputError, UsageError, quoted, shown
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.text.tokenizer import Text
+from bitfit_export.runtime.threads import check_threads
 
 _BATCH = 32
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -59,9 +59,9 @@ class Question:
 def run(options: argparse.Namespace) -> int:
     if bool(options.text) == bool(options.input):
         raise UsageError("expected either --text or --input", hint="bitfit run BUNDLE --task T --text 'some text'")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's own encoding
     asked = _from_words(options) if options.text else None
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
     session = BiasSession(options.bundle, threads=options.threads, check_hashes=options.check_hashes)
     for path in options.row:
         session.load_task(path)
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         questions = iter(source)
         while batch := list(islice(questions, _BATCH)):
             for answer in _answer(session, batch, truncate=options.truncate):
-                print(json.dumps(answer, ensure_ascii=False, allow_nan=False))
+                print(json_text(answer))
             answered += len(batch)
     if not answered:
         raise InputError(f"{options.input} has no rows, expected a JSON object per line")

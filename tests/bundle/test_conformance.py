@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bitfit_export.bundle import MANIFEST_FILE, Manifest, read_manifest
-from bitfit_export.bundle.dialect import parse_json
 from bitfit_export.bundle.fields import is_name
+from bitfit_export.bundle.json_dialect import parse_json
 from bitfit_export.bundle.limits import MAX_DEPTH, MAX_MANIFEST_SIZE, MAX_NAME_BYTES
 from bitfit_export.bundle.row_format import MAX_LABELS
 from bitfit_export.errors import BundleError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -10,9 +12,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from bitfit_export.bundle import MODEL_FILE, CheckedFiles, Manifest
+from bitfit_export.bundle import MODEL_FILE, CheckedFiles, Manifest, check_files
 from bitfit_export.errors import BundleError, InputError, first_line
 from bitfit_export.runtime.engines.graph_check import EXPORT_AGAIN, LOGITS, TOKEN_LOGITS, check_digest, check_interface
+from bitfit_export.runtime.forks import hold_during_forks
 from bitfit_export.runtime.inputs import TEXT_INPUTS
 from bitfit_export.runtime.tasks.task_store import Feeds
 
@@ -50,8 +53,10 @@ class FrozenModel:
 
     def __init__(self, files: CheckedFiles, manifest: Manifest, *, threads: int | None = None) -> None:
         path = files.folder / MODEL_FILE
+        self._folder, self._manifest, self._threads = files.folder.absolute(), manifest, threads
         self._session = _open_session(files, manifest, threads)
-        files.refuse_changed()
+        self._opening = threading.Lock()
+        hold_during_forks(self, self._opening, in_child=FrozenModel._leave_session)
         check_digest(path, self._session, manifest.layout)
         self.labels = check_interface(path, self._session, manifest)
         self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.inputs)
@@ -101,13 +106,35 @@ class FrozenModel:
         wrap = ort.OrtValue.ortvalue_from_numpy
         # OrtValues, for onnxruntime promises to copy none of these; they keep their numpy arrays alive.
         values = {name: wrap(array) for name, array in text.items()} | dict(feeds)
+        session = self._own_session()
         try:
-            found = self._session.run_with_ort_values(list(outputs), values)
+            found = session.run_with_ort_values(list(outputs), values)
             # Copies, for the originals live in ONNX Runtime's memory.
             return [np.array(each.numpy()) for each in found]
         except Exception as error:
             kind = InputError if isinstance(error, InvalidArgument) else BundleError
             raise kind(f"the model can't run this batch: {first_line(error)}") from error
+
+    def _own_session(self) -> Any:
+        """ONNX Runtime's session of this process, which a forked one opens when it first runs the model.
+
+        Raises:
+            BundleError: the bundle is no longer as it was.
+        """
+        session = self._session
+        if session is not None:
+            return session
+        with self._opening:
+            if self._session is None:
+                files = check_files(self._folder, self._manifest, hash_files=True)
+                self._session = _open_session(files, self._manifest, self._threads)
+            return self._session
+
+    def _leave_session(self) -> None:
+        """Give up the session that this process inherited: it lacks its threads, and may have a lock that one held."""
+        # Nothing ever ends it, also not the end of Python: it would wait for its threads for ever.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+        self._session = None
 
 
 def _open_session(files: CheckedFiles, manifest: Manifest, threads: int | None) -> Any:
@@ -125,7 +152,9 @@ def _open_session(files: CheckedFiles, manifest: Manifest, threads: int | None) 
         options.intra_op_num_threads = threads
     try:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(files.folder.absolute()))
-        return ort.InferenceSession(files.model, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(files.model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         path = files.folder / MODEL_FILE
         raise BundleError(f"the model {path} can't be loaded: {first_line(error)}", hint=EXPORT_AGAIN) from error
+    files.refuse_changed()
+    return session

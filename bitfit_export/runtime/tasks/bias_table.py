@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from bitfit_export.bundle import BiasRow, Layout
 from bitfit_export.bundle.graph_inputs import fill_shape
+from bitfit_export.runtime.forks import hold_during_forks
 from bitfit_export.runtime.tasks.task_store import Feeds, Lease, LoadedTask, TaskStore
 
 __all__ = ["BIAS_TABLE", "TASK_IDS", "BiasTable", "TableLease"]
@@ -90,6 +91,7 @@ class BiasTable(TaskStore[_Slot]):
         super().__init__()
         self._layout = layout
         self._writing = threading.Lock()  # one writer at a time; rows and whole tables are copied under it
+        hold_during_forks(self, self._writing, self._lock)
         # The store's lock guards these, too.
         self._arrays = _Arrays(layout, max(rows, 1), max(labels, 1))
         self._free = list(range(self._arrays.capacity))

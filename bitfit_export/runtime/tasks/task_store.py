@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from bitfit_export.bundle import BiasRow
 from bitfit_export.errors import InputError, quoted
+from bitfit_export.runtime.forks import hold_during_forks
 
 __all__ = ["Feeds", "Lease", "LoadedTask", "TaskStore"]
 
@@ -93,6 +94,7 @@ class TaskStore(ABC, Generic[EntryT]):
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the entries; held for some lookups, never while values are copied
         self._entries: dict[str, EntryT] = {}
+        hold_during_forks(self, self._lock)
 
     @abstractmethod
     def lease(self, names: Sequence[str]) -> Lease:

@@ -18,7 +18,7 @@ import pytest
 from bitfit_export import files
 from bitfit_export.errors import BusyError, OutputError
 from bitfit_export.files import canonical_json, check_output, new_folder, scratch_folder, write_bytes
-from tests.struck_writer import KIND, write
+from tests.files.struck_writer import KIND, write
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -152,7 +152,15 @@ def test_a_signal_at_any_line_leaves_the_old_output_or_the_new_one(
     tmp_path: Path, number: signal.Signals, way: str, every: int
 ) -> None:
     """The writer is struck at each of some 400 lines; what it leaves is gone once the next one has looked."""
-    command = [sys.executable, "-m", "tests.struck_writer", str(tmp_path / "outputs"), number.name, way, str(every)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.files.struck_writer",
+        str(tmp_path / "outputs"),
+        number.name,
+        way,
+        str(every),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     struck = json.loads(done.stdout)
     assert len(struck) > 300 / every
@@ -342,7 +350,7 @@ import sys
 from pathlib import Path
 from bitfit_export.errors import OutputError
 from bitfit_export.files import new_folder
-from tests.struck_writer import KIND, write
+from tests.files.struck_writer import KIND, write
 target = Path({str(tmp_path)!r}) / "bundle"
 with new_folder(target) as folder:
     write(folder, "old")
