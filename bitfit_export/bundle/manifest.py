@@ -235,6 +235,14 @@ class Manifest:
             if name not in self.files:
                 raise BundleError(f"the manifest's files lack {name}", hint=_EXPORT_AGAIN)
 
+    @property
+    def at_load(self) -> str:
+        """How much an engine has to optimise when it loads the model: `none`, `basic` or `all`."""
+        if self.target == "portable":
+            return "all"
+        # float16 weights are still to be widened, once.
+        return "basic" if self.precision == "fp16" else "none"
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts. The layout's digest is written as `layout_digest`, for readers that don't hash."""
         return {

@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", help="a JSONL file, or - for stdin")
     parser.add_argument("--row", action="append", default=[], type=Path, help="a bias row to load besides the bundle's")
     parser.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model takes")
+    parser.add_argument("--engine", help="what runs the bundle (the first that runs its target)")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
 
@@ -62,7 +63,9 @@ def run(options: argparse.Namespace) -> int:
     asked = _from_words(options) if options.text else None
     if options.threads is not None:
         check_threads(options.threads, "--threads")
-    session = BiasSession(options.bundle, threads=options.threads, check_hashes=options.check_hashes)
+    session = BiasSession(
+        options.bundle, engine=options.engine, threads=options.threads, check_hashes=options.check_hashes
+    )
     for path in options.row:
         session.load_task(path)
     answered = 0

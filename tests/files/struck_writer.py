@@ -18,11 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from bitfit_export import files, locks, outputs
-from bitfit_export.files import check_output, new_folder
+from bitfit_export.files import check_output, locks, new_folder, outputs, writing
 from bitfit_export.files.outputs import OutputKind
 
-TRACED = {module.__file__ for module in (files, locks, outputs, contextlib, shutil)}
+TRACED = {module.__file__ for module in (writing, locks, outputs, contextlib, shutil)}
 KIND = OutputKind("a thing", "mark.json", lambda mark: dict.fromkeys(["mark.json", *mark["files"]]))
 
 
@@ -84,7 +83,7 @@ def main() -> None:
     for caught in (signal.SIGINT, signal.SIGTERM):
         signal.signal(caught, interrupt)
     if sys.argv[3] == "renames":
-        files._exchange = lambda first, second: False
+        writing._exchange = lambda first, second: False
     found: list[dict[str, Any]] = []
     every, ended = int(sys.argv[4]), False
     while not ended:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export import locks
 from bitfit_export.errors import BusyError
+from bitfit_export.files import locks
 from bitfit_export.files.locks import locked
 
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export import files
 from bitfit_export.errors import BusyError, OutputError
-from bitfit_export.files import canonical_json, check_output, new_folder, scratch_folder, write_bytes
+from bitfit_export.files import canonical_json, check_output, new_folder, scratch_folder, write_bytes, writing
 from tests.files.struck_writer import KIND, write
 
 
@@ -89,7 +88,7 @@ def test_a_folder_is_replaced_with_all_that_is_in_it(
     thing: Path, monkeypatch: pytest.MonkeyPatch, one_step: bool
 ) -> None:
     if not one_step:
-        monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(writing, "_exchange", lambda first, second: False)
     with new_folder(thing, replaces=KIND) as folder:
         (folder / "new").write_text("new")
     assert os.listdir(thing) == ["new"]
@@ -221,7 +220,7 @@ def test_a_second_rename_that_fails_is_undone(thing: Path, monkeypatch: pytest.M
             raise OSError(5, "Input/output error")
         rename(source, target)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(writing, "_exchange", lambda first, second: False)
     monkeypatch.setattr(os, "rename", fail_once)
     with pytest.raises(OutputError, match="Input/output error"), new_folder(thing, replaces=KIND) as folder:
         write(folder, "new")
@@ -232,7 +231,7 @@ def test_a_second_rename_that_fails_is_undone(thing: Path, monkeypatch: pytest.M
 def test_the_handlers_of_signals_are_as_before(thing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
-    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(writing, "_exchange", lambda first, second: False)
     with new_folder(thing, replaces=KIND) as folder:
         write(folder, "new")
     assert [signal.getsignal(number) for number in numbers] == before
