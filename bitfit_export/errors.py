@@ -18,11 +18,17 @@
 
 A message is one sentence that says what was found and what was expected. The hint, where there is one, is
 what to do about it. The command line prints both and exits with `exit_code`.
+
+Names, paths and other text in a message come from files and callers. An error escapes control characters in all of its
+text and bounds its length, whatever it is given. `shown` and `quoted` also shorten each name, so that a long one leaves
+room for the rest of the sentence.
 """
 
 from __future__ import annotations
 
+import reprlib
 from enum import Enum
+from typing import Any
 
 __all__ = [
     "BaseMismatchError",
@@ -42,7 +48,17 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "first_line",
+    "one_line",
+    "quoted",
+    "shown",
 ]
+
+#: Characters of a name in a message.
+_LONGEST_NAME = 100
+#: Characters of a message, and of a hint.
+_LONGEST_MESSAGE = 2000
+#: Of another library's error message: some put a whole graph into it.
+_LONGEST_LINE = 200
 
 
 class BitfitError(Exception):
@@ -51,12 +67,17 @@ class BitfitError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shown(message, _LONGEST_MESSAGE)
+        self.hint = None if hint is None else shown(hint, _LONGEST_MESSAGE)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are unpickled by calling their class with `args`, but some here take other arguments. A pool of
+        # processes waits forever for an error that cannot be unpickled.
+        return _unpickled, (type(self), self.args, self.__dict__)
 
 
 class UsageError(BitfitError):
@@ -158,10 +179,44 @@ class VerificationError(BitfitError):
     exit_code = 1
 
 
-#: Of another library's error message: some put a whole graph into it.
-_LONGEST_LINE = 200
+def _unpickled(kind: type[BitfitError], args: tuple[Any, ...], attributes: dict[str, Any]) -> BitfitError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, in one line."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:_LONGEST_LINE]
+    """Returns what an error of another library says, in one line."""
+    return shown((str(error).strip() or type(error).__name__).split("\n")[0], _LONGEST_LINE)
+
+
+def one_line(text: str) -> str:
+    """Returns outside text as a terminal may have it: control characters and line breaks are escaped.
+
+    A name with an escape sequence could otherwise move the cursor, and one with a line break forge a line.
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def shown(text: str, longest: int = _LONGEST_NAME) -> str:
+    """Returns outside text for a message: as `one_line`, and of more than `longest` characters both ends alone."""
+    # Escaping makes it longer, so the ends are cut twice; first, for a text may have a million characters.
+    kept = text if len(text) <= longest else f"{text[:longest]}{text[-longest:]}"
+    kept = one_line(kept)
+    if len(kept) <= longest:
+        return kept
+    end = (longest - 3) // 2
+    return f"{kept[: longest - 3 - end]}...{kept[-end:]}"
+
+
+def quoted(value: object) -> str:
+    """Returns `repr(value)` for a message, with the middle left out where it is long."""
+    return _REPR.repr(value)
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = _LONGEST_NAME

@@ -82,8 +82,10 @@ def save_tiny_checkpoint(folder: Path, family: str, seed: int = 0, **config: Any
     settings = {**FAMILIES.get(family, {}), **config}
     if family not in (*IMAGE_FAMILIES, *AUDIO_FAMILIES):
         tokenizer = _tokenizer(family)
+        # The tokenizer classes of other families, such as Qwen2's, add special tokens of their own.
+        vocab_size = len(tokenizer) + (0 if family in FAMILIES else 8)
         # One id pads in the tokenizer and in the model, as in every real checkpoint.
-        settings = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | settings
+        settings = {"vocab_size": vocab_size, "pad_token_id": tokenizer.pad_token_id} | settings
         tokenizer.save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

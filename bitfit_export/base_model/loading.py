@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import inspect
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitfit_export.base_model.bias_terms import is_bias_term
+from bitfit_export.base_model.own_pooling import OwnPooling, find_own_pooling
+from bitfit_export.base_model.tokenizers import OWN_CODE, fit_tokenizer, has_vocabulary, read_tokenizer
+from bitfit_export.base_model.weight_files import find_wrapper, stored_dtype, stored_tensors, weight_files
 from bitfit_export.errors import BaseModelError, MissingExtraError, first_line
 
 if TYPE_CHECKING:
@@ -53,9 +55,8 @@ MODALITIES = {"input_ids": "text", "pixel_values": "image", "input_values": "aud
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 #: The longest sequence of a model whose positions are relative and whose tokenizer sets no limit either.
 _UNLIMITED_POSITIONS = 512
-
-#: Of which a checkpoint's folder has one at least, where its model reads text.
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
+#: What PEFT calls the config of an adapter. transformers would load the base model that it names, and put it in.
+_ADAPTER_CONFIG = "adapter_config.json"
 _SAFETENSORS_DTYPES = {
     "torch.float64": "F64",
     "torch.float32": "F32",
@@ -88,7 +89,8 @@ class BaseModel:
     """A frozen base model in float32 and eval mode, with its tokenizer.
 
     Attributes:
-        digest: SHA-256 of the weights in the checkpoint's own dtype, see `state_digest`.
+        digest: SHA-256 of the weights in the dtype of the checkpoint's files, see `state_digest`; of files that mix
+            dtypes, in the one that holds them all exactly. What config.json says of it has no part in it.
         module: the bare `PreTrainedModel`.
         tokenizer: None where the model reads no text.
         added_biases: the bias terms that the checkpoint lacks and `load_base_model` added as zeros. `digest` does not
@@ -111,6 +113,11 @@ class BaseModel:
         """
         parameters = self.module.named_parameters()
         return {name: value.detach().numpy().copy() for name, value in parameters if is_bias_term(name)}
+
+    @functools.cached_property
+    def own_pooling(self) -> OwnPooling:
+        """The pooling that the model's publisher trained it with, see `find_own_pooling`."""
+        return find_own_pooling(self.source, self.revision)
 
     @property
     def modality(self) -> str:
@@ -162,6 +169,11 @@ def resolve_model(model: str) -> ModelSource:
                 f"the folder {model} has no config.json, expected a checkpoint that save_pretrained wrote",
                 hint="pass a folder with config.json, model.safetensors and the tokenizer's files",
             )
+        if (folder / _ADAPTER_CONFIG).exists():
+            raise BaseModelError(
+                f"the folder {model} has an adapter ({_ADAPTER_CONFIG}), expected a base model",
+                hint=f"pass its base model as --model, and the adapter as a task: --tasks NAME={model}",
+            )
         return ModelSource(folder.resolve().name, folder.resolve().name, str(folder))
     if short is None and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
         raise BaseModelError(
@@ -206,7 +218,8 @@ def load_base_model(model: str, *, revision: str | None = None, add_biases: bool
         revision=None if Path(source.location).is_dir() else found,
         digest=digest,
         module=module.requires_grad_(False),
-        tokenizer=_load_tokenizer(source, revision, module) if module.main_input_name == "input_ids" else None,
+        # At the commit that the weights are of, even if the branch moves between the two downloads.
+        tokenizer=_load_tokenizer(source, found or revision, module) if module.main_input_name == "input_ids" else None,
         added_biases=added,
     )
     if not base.biases:
@@ -244,31 +257,80 @@ def _add_zero_biases(module: PreTrainedModel) -> tuple[str, ...]:
 def _from_pretrained(source: ModelSource, revision: str | None) -> tuple[PreTrainedModel, str | None]:
     try:
         import torch  # noqa: F401
-        from transformers import AutoModel
+        from transformers import AutoConfig
         from transformers.utils import logging as transformers_logging
+        from transformers.utils.hub import extract_commit_hash
     except ImportError as error:
         raise MissingExtraError(error.name or "transformers", "export") from error
     quiet_hub()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    options: dict[str, Any] = {"revision": revision} if revision else {}
+    options: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
     try:
-        module, info = AutoModel.from_pretrained(source.location, output_loading_info=True, dtype="auto", **options)
-        missing = sorted(info["missing_keys"])
-        if missing and all(name.startswith("pooler.") for name in missing):
-            # A checkpoint without a pooler: one that is made up at random would change with every load.
-            module, info = AutoModel.from_pretrained(
-                source.location, output_loading_info=True, dtype="auto", add_pooling_layer=False, **options
-            )
-            missing = sorted(info["missing_keys"])
+        config = AutoConfig.from_pretrained(source.location, **options)
+        # The name of a repository there would make transformers fetch and run its code.
+        config._attn_implementation = None
+        files = weight_files(source.location, revision=revision)
+        _refuse_other_weights(source, config, files)
+        module, missing, unread = _load_weights(source, config, files, options)
+    except BaseModelError:
+        raise
     except Exception as error:
         raise _load_error(source, error) from error
     if missing:
+        wrapper = find_wrapper(missing, unread)
         raise BaseModelError(
-            f"{source.name} lacks {len(missing)} parameters of its architecture, the first is {missing[0]}",
-            hint="the checkpoint is not of this model or is damaged; take one that save_pretrained wrote",
+            f"{source.name} lacks {len(missing)} parameters of its architecture, the first is {missing[0]}"
+            + (f"; its file has {wrapper}" if wrapper else ""),
+            hint="take the model out of its wrapper, and save it again with save_pretrained"
+            if wrapper
+            else "the checkpoint is not of this model or is damaged; take one that save_pretrained wrote",
         )
-    return module, getattr(module.config, "_commit_hash", None)
+    # Where the Hub's cache has a file says of which commit it is; a config no longer does.
+    return module, extract_commit_hash(str(files[0]), None)
+
+
+def _load_weights(
+    source: ModelSource, config: Any, files: list[Path], options: dict[str, Any]
+) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """Returns the model in the dtype of its files, the parameters that they lack, and the tensors that are not read."""
+    from transformers import AutoModel
+
+    load = functools.partial(
+        AutoModel.from_pretrained,
+        source.location,
+        config=config,
+        output_loading_info=True,
+        use_safetensors=True,
+        **options,
+    )
+    stored = stored_tensors(files)
+    dtype = stored_dtype(stored)
+    module, info = load(dtype=dtype)
+    missing = sorted(info["missing_keys"])
+    # A checkpoint without a pooler: one that is made up at random would change with every load.
+    without = {"add_pooling_layer": False} if missing and all(each.startswith("pooler.") for each in missing) else {}
+    # The dtype of a head that is not read, such as that of a language model, has no part in the digest.
+    read = stored_dtype({name: each for name, each in stored.items() if name not in info["unexpected_keys"]})
+    if without or read != dtype:
+        module, info = load(dtype=read, **without)
+    return module, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+
+
+def _refuse_other_weights(source: ModelSource, config: Any, files: list[Path]) -> None:
+    """Refuse a checkpoint whose weights are anything but plain safetensors under their usual name."""
+    if getattr(config, "quantization_config", None) is not None:
+        raise BaseModelError(
+            f"{source.name} is quantised (quantization_config in config.json), expected weights in float",
+            hint="take the model that it was made from; bitfit-export --precision int8 quantises a bundle",
+        )
+    named = getattr(config, "transformers_weights", None)
+    if named is not None or not files:
+        found = "has no model.safetensors" if named is None else f"has its weights in {str(named)[:100]!r}"
+        raise BaseModelError(
+            f"{source.name} {found}, expected them in model.safetensors, or in the parts that its index names",
+            hint="load the model with transformers and save it again with save_pretrained",
+        )
 
 
 def quiet_hub() -> None:
@@ -278,6 +340,11 @@ def quiet_hub() -> None:
 
 def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
     """One line about a checkpoint that did not load, whatever library's error it was."""
+    if "trust_remote_code" in str(error):
+        return BaseModelError(
+            f"{source.name} {OWN_CODE}",
+            hint="take a model whose class and tokenizer are part of transformers",
+        )
     if Path(source.location).is_dir():
         return BaseModelError(
             f"the checkpoint in {source.location} can't be loaded: {first_line(error)}",
@@ -291,45 +358,19 @@ def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
 
 
 def _load_tokenizer(source: ModelSource, revision: str | None, module: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer, which gives what the model takes and nothing else, and can pad; on the right, as runtimes do."""
-    from transformers import AutoTokenizer
-
-    options: dict[str, Any] = {"revision": revision} if revision else {}
     folder = Path(source.location)
-    if folder.is_dir() and not any(path for form in _TOKENIZER_FILES for path in folder.glob(form)):
+    if folder.is_dir() and not has_vocabulary(folder):
         # transformers would make an empty one, to which every word is unknown.
         raise BaseModelError(
             f"the folder {source.location} has no tokenizer, expected tokenizer.json or the files that it is made from",
             hint="save the model's tokenizer into it: tokenizer.save_pretrained(folder)",
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
+        tokenizer = read_tokenizer(source.location, revision=revision)
     except Exception as error:
         raise _load_error(source, error) from error
-    if not getattr(tokenizer, "is_fast", False):
-        raise BaseModelError(
-            f"the tokenizer of {source.name} has no tokenizer.json, expected a fast tokenizer",
-            hint="convert it with transformers and save it into the checkpoint's folder",
-        )
-    tokenizer.model_input_names = _text_inputs(module, tokenizer)
-    if tokenizer.pad_token is None:
-        # Decoders have none, having never seen a batch. Any will do: the mask hides it.
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        raise BaseModelError(
-            f"the tokenizer of {source.name} has neither a padding token nor one that ends a text, expected either",
-            hint="set tokenizer.pad_token, and save the tokenizer into the checkpoint's folder",
-        )
-    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    fit_tokenizer(tokenizer, module, source.name)
     return tokenizer
-
-
-def _text_inputs(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    accepted = inspect.signature(module.forward).parameters
-    names = [name for name in tokenizer.model_input_names if name in accepted]
-    # One token type is none: RoBERTa has a table of one row, DeBERTa v3 has no table.
-    one_type = getattr(module.config, "type_vocab_size", 2) < 2
-    return [name for name in names if not (one_type and name == "token_type_ids")]
 
 
 def state_digest(state: dict[str, torch.Tensor]) -> str:

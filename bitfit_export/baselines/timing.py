@@ -126,6 +126,7 @@ def bench_bundle(
     threads: int = 1,
     rounds: int = 30,
     shapes: Sequence[tuple[int, int]] | None = None,
+    check_hashes: bool = False,
     on_refused: Callable[[str, str], object] | None = None,
 ) -> Iterator[ShapeTimes]:
     """Time the bundle and stock exports of one of its tasks in the bundle's precision, shape by shape.
@@ -136,13 +137,14 @@ def bench_bundle(
         task: the task that the stock models run, and the bundle in its single-task runs.
         delta: that task's.
         shapes: batch and sequence; by default the bundle's own if they are fixed, else `SHAPES`.
+        check_hashes: as for `BiasSession`.
         on_refused: called with the name and the reason of each stock export that does not work.
 
     Raises:
         CompileError: no stock export works.
         InputError: a sequence that is longer than the bundle takes.
     """
-    session = BiasSession(bundle, threads=threads)
+    session = BiasSession(bundle, threads=threads, check_hashes=check_hashes)
     manifest = session.manifest
     shapes = shapes or ([manifest.static_shape] if manifest.static_shape else SHAPES)
     longest = max(sequence for _, sequence in shapes)

@@ -1,13 +1,16 @@
 """The files of a bundle: layout, row and manifest. It needs numpy and google-crc32c, and runs no model."""
 
+from bitfit_export.bundle.file_checks import CheckedFiles, check_files, read_recorded_row, record_file
 from bitfit_export.bundle.layout import LABELS, BiasEntry, HeadEntry, Layout
 from bitfit_export.bundle.manifest import (
+    BUNDLE,
     MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
     BaseRecord,
     FileRecord,
     Manifest,
     TaskRecord,
-    check_files,
     read_manifest,
     row_file,
     write_manifest,
@@ -15,13 +18,17 @@ from bitfit_export.bundle.manifest import (
 from bitfit_export.bundle.row import PROBLEM_CODES, TASK_NAME, BiasRow, decode_row, encode_row, read_row, write_row
 
 __all__ = [
+    "BUNDLE",
     "LABELS",
     "MANIFEST_FILE",
+    "MODEL_FILE",
     "PROBLEM_CODES",
     "TASK_NAME",
+    "TOKENIZER_FILE",
     "BaseRecord",
     "BiasEntry",
     "BiasRow",
+    "CheckedFiles",
     "FileRecord",
     "HeadEntry",
     "Layout",
@@ -31,7 +38,9 @@ __all__ = [
     "decode_row",
     "encode_row",
     "read_manifest",
+    "read_recorded_row",
     "read_row",
+    "record_file",
     "row_file",
     "write_manifest",
     "write_row",

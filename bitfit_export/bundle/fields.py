@@ -6,29 +6,34 @@ is a BundleError that names the file and the path of the member, so no later cod
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import NoReturn
 
-from bitfit_export.errors import BundleError
+from bitfit_export.bundle.json_dialect import parse_json
+from bitfit_export.errors import BundleError, quoted, shown
 
-__all__ = ["Record", "check_digest", "check_text", "is_name", "parse_object"]
+__all__ = ["MAX_NAME_BYTES", "Record", "check_digest", "check_text", "is_name", "parse_object"]
+
+#: Of UTF-8, in a name of the manifest.
+MAX_NAME_BYTES = 1024
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+# Without control characters (C0, DEL, C1, the two separators of lines) and halves of surrogate pairs.
+_NAME = re.compile(rf"[^\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{{1,{MAX_NAME_BYTES}}}")
 
 
 def parse_object(data: bytes, where: str) -> Record:
-    """Parse UTF-8 JSON that holds one object; `where` names the file in messages.
+    """Parse JSON that holds one object; `where` names the file in messages.
 
     Raises:
-        BundleError: truncated or malformed JSON, a repeated key, NaN or infinity, or no object.
+        BundleError: JSON that is malformed or beyond the dialect of `parse_json`, or no object.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(data)
+    except ValueError as error:
         raise BundleError(
-            f"{where} is no whole JSON file: {error}", hint="copy the bundle again, or export it again"
+            f"{where} is not valid JSON: {shown(str(error), 200)}", hint="copy the bundle again, or export it again"
         ) from error
     return Record(value, where)
 
@@ -89,13 +94,9 @@ class Record:
         return taken if len(taken) == len(values) else self._refuse(key, values, "a list of integers and strings")
 
     def numbers(self, key: str) -> dict[str, float]:
-        """An object whose members are numbers; an integer becomes the float that equals it."""
+        """An object whose members are numbers; an integer becomes the float next to it."""
         members = self.record(key)._members
-        numbers = {
-            name: float(each)
-            for name, each in members.items()
-            if isinstance(each, float) or (type(each) is int and abs(each) <= 2**53)
-        }
+        numbers = {name: float(each) for name, each in members.items() if isinstance(each, float) or type(each) is int}
         return numbers if len(numbers) == len(members) else self._refuse(key, members, "an object of numbers")
 
     def named_texts(self, key: str) -> dict[str, str]:
@@ -115,7 +116,8 @@ class Record:
     def named_records(self, key: str) -> dict[str, Record]:
         """An object whose members are objects, by name."""
         return {
-            name: Record(each, f"{self._where}: {key}[{name!r}]") for name, each in self.record(key)._members.items()
+            name: Record(each, f"{self._where}: {key}[{quoted(name)}]")
+            for name, each in self.record(key)._members.items()
         }
 
     def _list(self, key: str) -> list[object]:
@@ -134,31 +136,21 @@ class Record:
 def check_digest(value: str, what: str) -> None:
     """Refuse anything but 64 lower-case hexadecimal digits, so that equal digests are equal strings."""
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
-        raise BundleError(f"{what} is {value!r}, expected 64 lower-case hexadecimal digits")
+        raise BundleError(f"{what} is {quoted(value)}, expected 64 lower-case hexadecimal digits")
 
 
 def is_name(value: object) -> bool:
-    """Whether it is a string that is not empty, of one line, and that UTF-8 can write."""
-    return isinstance(value, str) and bool(value) and not any(c < " " or "\ud800" <= c <= "\udfff" for c in value)
+    """Whether it is a string of 1 to `MAX_NAME_BYTES` bytes of UTF-8 without control characters."""
+    return isinstance(value, str) and bool(_NAME.fullmatch(value)) and len(value.encode("utf-8")) <= MAX_NAME_BYTES
 
 
 def check_text(value: str, what: str) -> None:
-    """Refuse an empty name, and one with a control character or half a surrogate pair: it has no unambiguous bytes."""
+    """Refuse an empty or long name, and one with a control character: it has no unambiguous bytes, or forges a line."""
     if not is_name(value):
-        raise BundleError(f"{what} is {value!r}, expected a non-empty name without control characters")
-
-
-def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Build an object; JSON readers differ about which of two equal keys counts, so none does."""
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+        raise BundleError(
+            f"{what} is {quoted(value)}, expected a non-empty name of at most {MAX_NAME_BYTES} bytes without control "
+            "characters"
+        )
 
 
 def _type_name(value: object) -> str:
@@ -166,5 +158,5 @@ def _type_name(value: object) -> str:
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
-        return f"the list {value!r}" if len(value) <= 4 else f"a list of {len(value)} values"
-    return "null" if value is None else repr(value)
+        return f"the list {quoted(value)}" if len(value) <= 4 else f"a list of {len(value)} values"
+    return "null" if value is None else quoted(value)

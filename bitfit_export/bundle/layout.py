@@ -11,16 +11,30 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from bitfit_export.bundle.fields import Record, check_digest, check_text
-from bitfit_export.errors import BundleError
+from bitfit_export.bundle.json_dialect import first_repeated
+from bitfit_export.bundle.lazy import lazy_property
+from bitfit_export.errors import BundleError, quoted, shown
 
-__all__ = ["LABELS", "MAX_HEAD_RANK", "MAX_HEAD_TENSORS", "BiasEntry", "HeadEntry", "Layout"]
+__all__ = [
+    "LABELS",
+    "MAX_DIMENSIONS",
+    "MAX_HEAD_RANK",
+    "MAX_HEAD_TENSORS",
+    "MAX_LABELS",
+    "BiasEntry",
+    "HeadEntry",
+    "Layout",
+]
 
 #: The one symbolic dimension: the task's number of head outputs.
 LABELS = "labels"
+#: Of a task: every head tensor of every loaded task is as wide as the widest task needs.
+MAX_LABELS = 65_536
+#: Of a bias term's shape.
+MAX_DIMENSIONS = 8
 #: A row's header has this many slots for head tensors, and this many dimensions in each.
 MAX_HEAD_TENSORS = 16
 MAX_HEAD_RANK = 3
@@ -107,7 +121,7 @@ class Layout:
         """The head tensors' shapes for a task with `labels` outputs, in order."""
         return tuple(entry.resolve(labels) for entry in self.head)
 
-    @cached_property
+    @lazy_property
     def digest(self) -> str:
         """SHA-256 over the base digest and every entry, 64 lower-case hexadecimal digits."""
         parts = [b"bitfit-layout-1\n", bytes.fromhex(self.base_digest)]
@@ -161,14 +175,17 @@ def _check_biases(entries: tuple[BiasEntry, ...]) -> None:
     _check_names([entry.name for entry in entries], "bias")
     expected = 0
     for entry in entries:
-        if not entry.shape or not all(_is_size(dimension) for dimension in entry.shape):
-            raise BundleError(f"the bias {entry.name} has shape {entry.shape}, expected one or more positive integers")
+        if not 1 <= len(entry.shape) <= MAX_DIMENSIONS or not all(_is_size(dimension) for dimension in entry.shape):
+            raise BundleError(
+                f"the bias {shown(entry.name)} has shape {quoted(entry.shape)}, expected 1 to {MAX_DIMENSIONS} "
+                "positive integers"
+            )
         if type(entry.offset) is not int or entry.offset != expected:
-            raise BundleError(f"the bias {entry.name} has offset {entry.offset!r}, expected {expected}")
+            raise BundleError(f"the bias {shown(entry.name)} has offset {entry.offset!r}, expected {expected}")
         expected += entry.size
         if expected > _UINT32_MAX:
             raise BundleError(
-                f"the layout has 2^32 or more bias values at {entry.name}, expected at most {_UINT32_MAX}"
+                f"the layout has 2^32 or more bias values at {shown(entry.name)}, expected at most {_UINT32_MAX}"
             )
 
 
@@ -177,24 +194,22 @@ def _check_head(entries: tuple[HeadEntry, ...]) -> None:
         raise BundleError(f"the layout has {len(entries)} head tensors, expected at most {MAX_HEAD_TENSORS}")
     _check_names([entry.name for entry in entries], "head tensor")
     for entry in entries:
-        sizes = all(_is_size(dimension) or dimension == LABELS for dimension in entry.shape)
-        if not sizes or not 1 <= len(entry.shape) <= MAX_HEAD_RANK:
+        found = f"the head tensor {shown(entry.name)} has shape {quoted(entry.shape)}"
+        sizes = 1 <= len(entry.shape) <= MAX_HEAD_RANK and all(_is_size(each) or each == LABELS for each in entry.shape)
+        if not sizes:
             raise BundleError(
-                f"the head tensor {entry.name} has shape {entry.shape}, expected 1 to {MAX_HEAD_RANK} dimensions, "
-                f"each a positive integer or {LABELS!r}"
+                f"{found}, expected 1 to {MAX_HEAD_RANK} dimensions, each a positive integer or {LABELS!r}"
             )
         if math.prod(dimension for dimension in entry.shape if isinstance(dimension, int)) > _UINT32_MAX:
-            raise BundleError(
-                f"the head tensor {entry.name} has shape {entry.shape}, expected at most {_UINT32_MAX} values a label"
-            )
+            raise BundleError(f"{found}, expected at most {_UINT32_MAX} values a label")
 
 
 def _check_names(names: Sequence[str], what: str) -> None:
     for name in names:
         check_text(name, f"a {what}'s name")
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if list(names).count(name) > 1)
-        raise BundleError(f"the layout names the {what} {twice} twice, expected unique names")
+    twice = first_repeated(names)
+    if twice is not None:
+        raise BundleError(f"the layout names the {what} {shown(twice)} twice, expected unique names")
 
 
 def _is_size(dimension: int | str) -> bool:

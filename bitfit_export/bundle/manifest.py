@@ -15,35 +15,49 @@ from pathlib import Path
 from typing import Any
 
 from bitfit_export.bundle.fields import Record, check_digest, check_text, parse_object
-from bitfit_export.bundle.layout import Layout
+from bitfit_export.bundle.json_dialect import first_repeated
+from bitfit_export.bundle.layout import MAX_LABELS, Layout
+from bitfit_export.bundle.regular_files import COPY_AGAIN, read_file
 from bitfit_export.bundle.row import LABEL_COUNTS, PROBLEM_CODES, TASK_NAME
-from bitfit_export.errors import BundleError
-from bitfit_export.files import canonical_json, sha256_of_file, write_bytes
+from bitfit_export.errors import BundleError, quoted, shown
+from bitfit_export.files import canonical_json, write_bytes
+from bitfit_export.files.outputs import OutputKind
 
 __all__ = [
+    "BUNDLE",
     "LAYOUT_KINDS",
     "MANIFEST_FILE",
     "MANIFEST_VERSION",
+    "MAX_MANIFEST_SIZE",
+    "MODEL_FILE",
     "PRECISIONS",
     "ROW_DTYPES",
     "TARGETS",
+    "TOKENIZER_FILE",
     "BaseRecord",
     "FileRecord",
     "Manifest",
     "TaskRecord",
-    "check_files",
     "read_manifest",
     "row_file",
     "write_manifest",
 ]
 
 MANIFEST_FILE = "manifest.json"
+#: Every bundle has these two, and `files` names them.
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_VERSION = 1
+#: In bytes.
+MAX_MANIFEST_SIZE = 2**24
 LAYOUT_KINDS = ("table", "packed", "named")
 TARGETS = ("ort", "portable")
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 ROW_DTYPES = ("fp32", "fp16")
-_COPY_AGAIN = "copy the bundle again, or export it again"
+_EXPORT_AGAIN = "export the bundle again"
+_INT32_MAX = 2**31 - 1
+_UINT32_MAX = 2**32 - 1
+_INT64_MAX = 2**63 - 1
 
 
 def row_file(task: str) -> str:
@@ -68,14 +82,16 @@ class BaseRecord:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file of the bundle: SHA-256 as 64 hexadecimal digits, and its size in bytes."""
+    """A file of the bundle: SHA-256 as 64 hexadecimal digits, its size in bytes, and CRC-32C as in a row."""
 
     sha256: str
     size: int
+    crc32c: int
 
     def __post_init__(self) -> None:
         check_digest(self.sha256, "a file's sha256")
-        _check_least(self.size, 0, "a file's size")
+        _check_range(self.size, 0, _INT64_MAX, "a file's size")
+        _check_range(self.crc32c, 0, _UINT32_MAX, "a file's crc32c")
 
 
 @dataclass(frozen=True)
@@ -87,7 +103,7 @@ class TaskRecord:
         file: `tasks/<name>.bias`.
         sha256: of that file.
         problem_type: as in its row.
-        labels: in id order; empty for a regression.
+        labels: in id order, at most 65,536; empty for a regression.
         task_version: as in its row.
         max_length: tokens to which texts were truncated in training.
         metrics: on the task's validation set; finite.
@@ -104,19 +120,21 @@ class TaskRecord:
 
     def __post_init__(self) -> None:
         if not TASK_NAME.fullmatch(self.name):
-            raise BundleError(f"the task name {self.name!r} is malformed, expected letters, digits, '.', '_' or '-'")
+            raise BundleError(
+                f"the task name {quoted(self.name)} is malformed, expected letters, digits, '.', '_' or '-'"
+            )
         what = f"the task {self.name}"
         if self.file != row_file(self.name):
-            raise BundleError(f"{what} has the file {self.file!r}, expected {row_file(self.name)!r}")
+            raise BundleError(f"{what} has the file {quoted(self.file)}, expected {row_file(self.name)!r}")
         check_digest(self.sha256, f"{what}: sha256")
         _check_one_of(self.problem_type, tuple(PROBLEM_CODES), f"{what}: problem_type")
         self._check_labels(what)
-        _check_least(self.task_version, 1, f"{what}: task_version")
-        _check_least(self.max_length, 1, f"{what}: max_length")
+        _check_range(self.task_version, 1, _UINT32_MAX, f"{what}: task_version")
+        _check_range(self.max_length, 1, _INT32_MAX, f"{what}: max_length")
         for name, value in self.metrics.items():
             check_text(name, f"{what}: a metric's name")
             if not math.isfinite(value):
-                raise BundleError(f"{what}: the metric {name} is {value}, expected a finite number")
+                raise BundleError(f"{what}: the metric {shown(name)} is {value}, expected a finite number")
 
     @property
     def label_count(self) -> int:
@@ -126,8 +144,8 @@ class TaskRecord:
     def _check_labels(self, what: str) -> None:
         # A regression's one output has no name.
         count = 0 if self.problem_type == "regression" else LABEL_COUNTS.get(self.problem_type)
-        if len(self.labels) != count if count is not None else not self.labels:
-            expected = "one or more" if count is None else count
+        if len(self.labels) != count if count is not None else not 1 <= len(self.labels) <= MAX_LABELS:
+            expected = f"1 to {MAX_LABELS}" if count is None else count
             raise BundleError(f"{what}: a {self.problem_type} task has {len(self.labels)} labels, expected {expected}")
         _check_unique(self.labels, f"{what}: labels")
 
@@ -142,7 +160,8 @@ class Manifest:
         inputs: the frozen model's graph inputs, in order.
         outputs: its graph outputs, in order.
         max_positions: the longest sequence in tokens.
-        files: every file but the manifest and the rows, by its path in the bundle, with forward slashes.
+        files: every file but the manifest and the rows, by its path in the bundle, with forward slashes; model and
+            tokenizer are among them.
         tasks: by task name; may be empty, for rows can be added while a bundle is in use.
         static_shape: batch and sequence of the text inputs, where they are fixed; the head inputs then have the largest
             number of labels of the bundle's tasks. None where all of these are free, as in a table always.
@@ -188,18 +207,17 @@ class Manifest:
         _check_one_of(self.precision, PRECISIONS, "precision")
         _check_one_of(self.row_dtype, ROW_DTYPES, "row_dtype")
         for name in ("opset", "max_positions", "vocab_size"):
-            _check_least(getattr(self, name), 1, name)
-        _check_least(self.pad_token_id, 0, "pad_token_id")
+            _check_range(getattr(self, name), 1, _INT32_MAX, name)
+        _check_range(self.pad_token_id, 0, self.vocab_size - 1, "pad_token_id")
         for name in ("inputs", "outputs"):
             if not getattr(self, name):
                 raise BundleError(f"the manifest has no {name}, expected at least one")
             _check_unique(getattr(self, name), name)
         self._check_layout_options()
-        for path in self.files:
-            _check_path(path)
+        self._check_file_names()
         for name, task in self.tasks.items():
             if name != task.name:
-                raise BundleError(f"the task {task.name} stands under the name {name!r}, expected its own")
+                raise BundleError(f"the task {task.name} stands under the name {quoted(name)}, expected its own")
             if task.max_length > self.max_positions:
                 raise BundleError(
                     f"the task {name} has max_length {task.max_length}, expected at most {self.max_positions}"
@@ -212,7 +230,16 @@ class Manifest:
             raise BundleError(f"the layout {self.layout_kind} is overridable, expected the layout named")
         unknown = self.fold_reasons.keys() - {entry.name for entry in self.layout.biases}
         if unknown:
-            raise BundleError(f"fold_reasons names {min(unknown)!r}, expected bias terms of the layout")
+            raise BundleError(f"fold_reasons names {quoted(min(unknown))}, expected bias terms of the layout")
+        for name, reason in self.fold_reasons.items():
+            check_text(reason, f"fold_reasons: the reason of {shown(name)}")
+
+    def _check_file_names(self) -> None:
+        for path in self.files:
+            _check_path(path)
+        for name in (MODEL_FILE, TOKENIZER_FILE):
+            if name not in self.files:
+                raise BundleError(f"the manifest's files lack {name}", hint=_EXPORT_AGAIN)
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts. The layout's digest is written as `layout_digest`, for readers that don't hash."""
@@ -259,7 +286,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        data = path.read_bytes()
+        data = read_file(path, limit=MAX_MANIFEST_SIZE)
     except OSError as error:
         raise BundleError(
             f"{path} can't be read: {error.strerror or error}", hint="expected a folder that bitfit-export wrote"
@@ -276,21 +303,20 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_bytes(folder / MANIFEST_FILE, canonical_json(manifest.to_json()))
 
 
-def check_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> None:
-    """Compare the bundle's files with the manifest. Files that it does not name are no fault.
+def _files_of(manifest: object) -> dict[str, str | None]:
+    """The files of a bundle's folder, by its manifest; looser than `from_json`, for a bundle that this release can't
+    read may be replaced too."""
+    record = Record(manifest, MANIFEST_FILE)
+    record.integer("format_version")
+    check_text(record.text("product_version"), "product_version")
+    check_digest(record.text("layout_digest"), "layout_digest")
+    check_digest(record.record("base").text("digest"), "the base model's digest")
+    rows = [task.text("file") for task in record.named_records("tasks").values()]
+    return dict.fromkeys((MANIFEST_FILE, *record.named_records("files"), *rows))
 
-    Args:
-        hash_files: compare SHA-256 of every file too, which reads all of them. Without it a row is only looked for:
-            it holds its own size and checksums, and `read_row` compares them.
 
-    Raises:
-        BundleError: a file that is missing, of another size, or of another digest.
-    """
-    for name, record in manifest.files.items():
-        _check_file(folder, name, size=record.size, sha256=record.sha256 if hash_files else None)
-    for task in manifest.tasks.values():
-        _check_file(folder, task.file, size=None, sha256=task.sha256 if hash_files else None)
-
+#: How a bundle's folder is told from any other.
+BUNDLE = OutputKind("a bundle", MANIFEST_FILE, _files_of)
 
 #: How to read the keys that have a default.
 _OPTIONAL: Mapping[str, Callable[[Record, str], Any]] = {
@@ -311,7 +337,7 @@ def _from_record(record: Record) -> Manifest:
     if recorded != layout.digest:
         raise BundleError(
             f"the manifest's layout_digest is {recorded[:12]!r}, its layout gives {layout.digest[:12]!r}",
-            hint=_COPY_AGAIN,
+            hint=COPY_AGAIN,
         )
     return Manifest(
         format_version=version,
@@ -328,7 +354,7 @@ def _from_record(record: Record) -> Manifest:
         vocab_size=record.integer("vocab_size"),
         pad_token_id=record.integer("pad_token_id"),
         files={
-            name: FileRecord(each.text("sha256"), each.integer("size"))
+            name: FileRecord(each.text("sha256"), each.integer("size"), each.integer("crc32c"))
             for name, each in record.named_records("files").items()
         },
         tasks={name: _task_from_record(name, each) for name, each in record.named_records("tasks").items()},
@@ -356,21 +382,6 @@ def _task_from_record(name: str, record: Record) -> TaskRecord:
     )
 
 
-def _check_file(folder: Path, name: str, *, size: int | None, sha256: str | None) -> None:
-    path = folder / name
-    try:
-        found = path.stat().st_size
-        if not path.is_file():
-            raise BundleError(f"{path} is no file, expected one", hint=_COPY_AGAIN)
-        if size is not None and found != size:
-            raise BundleError(f"{path} has {found} bytes, expected {size}", hint=_COPY_AGAIN)
-        digest = sha256_of_file(path) if sha256 is not None else None
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror or error}", hint=_COPY_AGAIN) from error
-    if digest != sha256:
-        raise BundleError(f"{path} has sha256 {digest}, expected {sha256}", hint=_COPY_AGAIN)
-
-
 def _check_version(version: int) -> None:
     if version != MANIFEST_VERSION:
         raise BundleError(
@@ -382,15 +393,15 @@ def _check_version(version: int) -> None:
 def _check_path(path: str) -> None:
     """Refuse a path that could leave the bundle, on POSIX or on Windows."""
     check_text(path, "a file's path")
-    if "\\" in path or ":" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        raise BundleError(f"the manifest names the file {path!r}, expected a path inside the bundle")
+    if any(mark in path for mark in "\\:*") or any(part in ("", ".", "..") for part in path.split("/")):
+        raise BundleError(f"the manifest names the file {quoted(path)}, expected a path inside the bundle")
 
 
 def _check_static_shape(shape: tuple[int, ...], layout_kind: str, max_positions: int) -> None:
     if len(shape) != 2:
-        raise BundleError(f"static_shape is {list(shape)}, expected a batch and a sequence")
+        raise BundleError(f"static_shape is {quoted(list(shape))}, expected a batch and a sequence")
     for name, value in zip(("batch", "sequence"), shape, strict=True):
-        _check_least(value, 1, f"static_shape: the {name}")
+        _check_range(value, 1, _INT32_MAX, f"static_shape: the {name}")
     if shape[1] > max_positions:
         raise BundleError(f"static_shape has {shape[1]} tokens, expected at most {max_positions}")
     if layout_kind == "table":
@@ -399,16 +410,17 @@ def _check_static_shape(shape: tuple[int, ...], layout_kind: str, max_positions:
 
 def _check_one_of(value: str, known: tuple[str, ...], what: str) -> None:
     if value not in known:
-        raise BundleError(f"{what} is {value!r}, expected one of {', '.join(known)}")
+        raise BundleError(f"{what} is {quoted(value)}, expected one of {', '.join(known)}")
 
 
-def _check_least(value: int, least: int, what: str) -> None:
-    if type(value) is not int or value < least:
-        raise BundleError(f"{what} is {value!r}, expected an integer of at least {least}")
+def _check_range(value: int, least: int, most: int, what: str) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise BundleError(f"{what} is {quoted(value)}, expected an integer from {least} to {most}")
 
 
 def _check_unique(names: Sequence[str], what: str) -> None:
     for name in names:
         check_text(name, f"{what}: a name")
-    if len(set(names)) != len(names):
-        raise BundleError(f"{what} are {list(names)}, expected unique names")
+    twice = first_repeated(names)
+    if twice is not None:
+        raise BundleError(f"{what}: {shown(twice)} is there twice, expected unique names")

@@ -11,7 +11,7 @@ Little-endian. The header has 448 bytes, at fixed offsets:
      7.   32   32 bytes  layout digest
      8.   64   u32       number of bias values, N
      9.   68   u32       number of head tensors, H: 0 to 16
-    10.   72   u32       number of labels, from 1
+    10.   72   u32       number of labels, 1 to 65,536
     11.   76   u32       problem type: 1 single_label, 2 multi_label, 3 regression, 4 token, 5 span
     12.   80   u32       task version, from 1
     13.   84   u32       CRC-32C of the payload
@@ -21,7 +21,8 @@ Little-endian. The header has 448 bytes, at fixed offsets:
     17.  444   u32       CRC-32C of bytes 0 to 443
 
 The payload is N bias values, then the head tensors in order, each in C order, with nothing between. The file ends
-where it ends. A reader checks everything before it makes a row, so half a row does not exist.
+where it ends. A file has at most 2^30 bytes. A reader checks everything before it makes a row, so half a row does not
+exist.
 """
 
 from __future__ import annotations
@@ -39,14 +40,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfit_export.bundle.fields import check_digest
-from bitfit_export.bundle.layout import LABELS, MAX_HEAD_RANK, MAX_HEAD_TENSORS, HeadEntry, Layout
-from bitfit_export.errors import BundleError, RowError, RowFault
+from bitfit_export.bundle.layout import LABELS, MAX_HEAD_RANK, MAX_HEAD_TENSORS, MAX_LABELS, HeadEntry, Layout
+from bitfit_export.bundle.regular_files import read_file
+from bitfit_export.errors import BundleError, RowError, RowFault, shown
 from bitfit_export.files import write_bytes
 
 __all__ = [
     "FORMAT_VERSION",
     "HEADER_SIZE",
     "MAGIC",
+    "MAX_ROW_SIZE",
     "PROBLEM_CODES",
     "TASK_NAME",
     "BiasRow",
@@ -59,6 +62,8 @@ __all__ = [
 MAGIC = b"\x89BFR\r\n\x1a\n"
 FORMAT_VERSION = 1
 HEADER_SIZE = 448
+#: In bytes.
+MAX_ROW_SIZE = 2**30
 #: What a task name looks like: a file name on every system, and no path.
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 PROBLEM_CODES = {"single_label": 1, "multi_label": 2, "regression": 3, "token": 4, "span": 5}
@@ -107,11 +112,12 @@ class BiasRow:
     Attributes:
         task: 1 to 63 letters, digits, `.`, `_` or `-`; the first is a letter or a digit.
         problem_type: a key of `PROBLEM_CODES`.
-        labels: the number of head outputs: 1 for a regression, 2 for a span.
+        labels: the number of head outputs, 1 to 65,536: 1 for a regression, 2 for a span.
         task_version: from 1; a newer row of the same task has a larger one.
         layout_digest: 64 lower-case hexadecimal digits.
         biases: [N], in layout order.
-        head: at most 16 tensors of rank 1 to 3, in layout order. A dimension of 0 means that the task lacks the tensor.
+        head: at most 16 tensors of rank 1 to 3, in layout order. One whose first dimension is 0 is absent: the task
+            lacks it.
     """
 
     task: str
@@ -126,6 +132,11 @@ class BiasRow:
         object.__setattr__(self, "biases", _read_only(self.biases))
         object.__setattr__(self, "head", tuple(_read_only(tensor) for tensor in self.head))
 
+    @property
+    def file_size(self) -> int:
+        """The size of the row's file, in bytes."""
+        return HEADER_SIZE + sum(tensor.nbytes for tensor in (self.biases, *self.head))
+
 
 def encode_row(row: BiasRow) -> bytes:
     """The row file's bytes. The same row gives the same bytes, and `decode_row` takes them.
@@ -135,6 +146,8 @@ def encode_row(row: BiasRow) -> bytes:
             that is no digest is WRONG_LAYOUT.
     """
     dtype = _check_row(row)
+    if row.file_size > MAX_ROW_SIZE:
+        raise RowError(RowFault.TRAILING_BYTES, f"the row needs {row.file_size} bytes, expected at most {MAX_ROW_SIZE}")
     tensors = (row.biases, *row.head)
     payload = b"".join(tensor.astype(_DTYPES[dtype], copy=False).tobytes() for tensor in tensors)
     slots = [_SLOT.pack(tensor.ndim, *tensor.shape, *(0,) * (MAX_HEAD_RANK - tensor.ndim)) for tensor in row.head]
@@ -215,13 +228,32 @@ def read_row(path: Path, *, layout: Layout | None = None) -> BiasRow:
         BundleError: the file can't be read.
         RowError: as `decode_row`, with the path in the message.
     """
+    return decode_file(read_row_file(path), path, layout=layout)
+
+
+def read_row_file(path: Path) -> bytes:
+    """Returns the bytes of a row file, of which none was checked.
+
+    Raises:
+        BundleError: the file can't be read; RowError, if it is too large.
+    """
     try:
-        data = path.read_bytes()
+        return read_file(path, limit=MAX_ROW_SIZE)
+    except BundleError as error:
+        raise RowError(RowFault.TRAILING_BYTES, error.message) from error
     except OSError as error:
         raise BundleError(
             f"the row {path} can't be read: {error.strerror or error}",
             hint="expected a .bias file that bitfit-export wrote",
         ) from error
+
+
+def decode_file(data: bytes, path: Path, *, layout: Layout | None = None) -> BiasRow:
+    """Returns the row that these bytes of the file at `path` are.
+
+    Raises:
+        RowError: as `decode_row`, with the path in the message.
+    """
     try:
         return decode_row(data, layout=layout)
     except RowError as error:
@@ -303,10 +335,10 @@ def _read_payload(view: memoryview, header: _Header, shapes: Sequence[tuple[int,
     detail = f"the file has {len(view)} bytes and states {header.file_size}, expected {expected} for {count} values"
     if min(len(view), header.file_size) < expected:
         raise RowError(RowFault.TRUNCATED, detail, hint="copy the row again")
-    if max(len(view), header.file_size) > expected:
-        raise RowError(RowFault.TRAILING_BYTES, detail, hint="copy the row again")
+    if max(len(view), header.file_size) > min(expected, MAX_ROW_SIZE):
+        raise RowError(RowFault.TRAILING_BYTES, f"{detail} and at most {MAX_ROW_SIZE}", hint="copy the row again")
     payload = view[HEADER_SIZE:]
-    checksum = google_crc32c.value(bytes(payload))
+    checksum = google_crc32c.value(np.frombuffer(payload, np.uint8)) if len(payload) else 0
     if header.payload_checksum != checksum:
         raise RowError(
             RowFault.BAD_PAYLOAD_CHECKSUM,
@@ -363,8 +395,8 @@ def _check_head_shape(index: int, rank: int, shape: Sequence[int]) -> None:
 
 def _check_labels(problem_type: str, labels: int) -> None:
     fixed = LABEL_COUNTS.get(problem_type)
-    if not 1 <= labels <= _UINT32_MAX or (fixed is not None and labels != fixed):
-        expected = "1 or more" if fixed is None else fixed
+    if not 1 <= labels <= MAX_LABELS or (fixed is not None and labels != fixed):
+        expected = f"1 to {MAX_LABELS}" if fixed is None else fixed
         raise RowError(RowFault.BAD_LABEL_COUNT, f"a {problem_type} task has {labels} labels, expected {expected}")
 
 
@@ -380,7 +412,7 @@ def _check_finite(values: FloatArray) -> None:
 
 
 def _check_layout(row: BiasRow, layout: Layout) -> None:
-    """Rule 16, and the head against the layout's. A tensor's dimension is the layout's, or 0."""
+    """Rule 16, and the head against the layout's: each tensor is whole or absent, and so is each part."""
     if row.layout_digest != layout.digest:
         raise RowError(
             RowFault.WRONG_LAYOUT,
@@ -392,20 +424,29 @@ def _check_layout(row: BiasRow, layout: Layout) -> None:
     if len(row.head) != len(layout.head):
         raise RowError(RowFault.BAD_HEAD, f"{len(row.head)} tensors, expected {len(layout.head)}")
     head = list(zip(layout.head, row.head, strict=True))
-    for entry, tensor in head:
-        _check_head_tensor(entry, tensor, row.labels)
-    of_labels = [tensor.shape[entry.shape.index(LABELS)] for entry, tensor in head if LABELS in entry.shape]
-    if of_labels and not any(of_labels):
-        raise RowError(RowFault.BAD_LABEL_COUNT, f"{row.labels} labels, and no head tensor has values for them")
+    absent = [_is_absent(entry, tensor) for entry, tensor in head]
+    for (entry, tensor), lacks in zip(head, absent, strict=True):
+        if not lacks:
+            _check_head_tensor(entry, tensor, row.labels)
+    parts: dict[str, bool] = {}
+    for entry, lacks in zip(layout.head, absent, strict=True):
+        part = entry.name.rpartition(".")[0]
+        if parts.setdefault(part, lacks) != lacks:
+            raise RowError(RowFault.BAD_HEAD, f"{part} has some of its tensors, expected all of them or none")
+
+
+def _is_absent(entry: HeadEntry, tensor: FloatArray) -> bool:
+    """Whether the task lacks the tensor. One with labels is never absent: a row with many labels is a large file."""
+    return LABELS not in entry.shape and tensor.shape == (0, *entry.shape[1:])
 
 
 def _check_head_tensor(entry: HeadEntry, tensor: FloatArray, labels: int) -> None:
     expected = entry.resolve(labels)
-    detail = f"{entry.name} has shape {list(tensor.shape)}, expected {list(expected)}"
+    detail = f"{shown(entry.name)} has shape {list(tensor.shape)}, expected {list(expected)}"
     if tensor.ndim != len(expected):
         raise RowError(RowFault.BAD_HEAD, detail)
     for found, wanted, dimension in zip(tensor.shape, expected, entry.shape, strict=True):
-        if found not in (0, wanted):
+        if found != wanted:
             raise RowError(RowFault.BAD_LABEL_COUNT if dimension == LABELS else RowFault.BAD_HEAD, detail)
 
 

@@ -8,18 +8,21 @@ example: bitfit diff bert-base my-finetuned-bert
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.base_model.loading import ALIASES, load_base_model
+from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_model
 from bitfit_export.bundle import TASK_NAME
+from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import print_table
+from bitfit_export.delta import DELTA, PROBLEM_TYPES, TOKEN_PROBLEMS
 from bitfit_export.errors import UsageError
-from bitfit_export.files import refuse_existing
+from bitfit_export.files import check_output
 from bitfit_export.interop import Difference, compare_with_base, read_checkpoint, task_of_checkpoint
-from bitfit_export.interop.importing import render_import_card
+from bitfit_export.interop.importing import CHOSEN_REGRESSION, chose_regression, render_import_card
+
+#: Of token and span tasks the class says it.
+_PROBLEM_TYPES = tuple(name for name in PROBLEM_TYPES if name not in TOKEN_PROBLEMS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
     parser.add_argument("--task", help="the task's name (the output folder's)")
     parser.add_argument("--labels", help="label names in id order, with commas (the checkpoint's)")
+    parser.add_argument(
+        "--problem-type", choices=_PROBLEM_TYPES, help="of a sentence task (the checkpoint's, or by its outputs)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def run(options: argparse.Namespace) -> int:
     task = _task_name(options)
     if options.output is not None:
-        refuse_existing(options.output, overwrite=options.overwrite)
+        inputs = [resolve_model(options.base).location, options.checkpoint]
+        check_output(options.output, inputs=inputs, replaces=DELTA if options.overwrite else None)
     if not options.checkpoint.is_dir():
         raise UsageError(f"{options.checkpoint} is no folder", hint="name the folder of a checkpoint or an adapter")
     base = load_base_model(options.base, revision=options.revision)
@@ -44,13 +51,15 @@ def run(options: argparse.Namespace) -> int:
     difference = compare_with_base(base, checkpoint)
     print_difference(difference)
     if options.json:
-        print(json.dumps(describe(difference), indent=2))
+        print(json_text(describe(difference), indent=2))
     if options.output is None:
         return 0
     labels = None if options.labels is None else [word.strip() for word in options.labels.split(",")]
-    delta = task_of_checkpoint(base, checkpoint, task, labels)
+    delta = task_of_checkpoint(base, checkpoint, task, labels, options.problem_type)
+    if options.problem_type is None and chose_regression(checkpoint, delta):
+        say(f"{task}: {CHOSEN_REGRESSION}")
     delta.save(options.output, card=render_import_card(delta, base.source.short_name), overwrite=options.overwrite)
-    print(options.output, file=sys.stderr if options.json else sys.stdout)
+    (say if options.json else print)(str(options.output))
     return 0
 
 
@@ -83,17 +92,16 @@ def print_difference(difference: Difference) -> None:
     rows += [(name, "head", _shape(shape), "", "") for name, shape in difference.head.items()]
     print_table(("tensor", "kind", "shape", "largest change", "mean change"), rows)
     changed = len(difference.changes) - len(difference.weights)
-    print(
+    say(
         f"{difference.unchanged} tensors are the base model's, {changed} bias terms changed, "
-        f"and {len(difference.weights)} other tensors",
-        file=sys.stderr,
+        f"and {len(difference.weights)} other tensors"
     )
 
 
 def _task_name(options: argparse.Namespace) -> str:
     if options.output is None:
-        if options.task is not None or options.labels is not None:
-            raise UsageError("--task and --labels are for a delta", hint="pass --output DELTA as well")
+        if any(option is not None for option in (options.task, options.labels, options.problem_type)):
+            raise UsageError("--task, --labels and --problem-type are for a delta", hint="pass --output DELTA as well")
         return ""
     name = str(options.task or options.output.resolve().name)
     if not TASK_NAME.fullmatch(name):

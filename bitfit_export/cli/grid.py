@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitfit_export.cli.streams import say
 from bitfit_export.errors import UsageError
 from bitfit_export.experiments import DataOptions, Failure, Laboratory, LaboratoryOptions, Trial, TrialResult, Watcher
 from bitfit_export.experiments.trial_engine import run_trials
+from bitfit_export.runtime.threads import check_threads
 from bitfit_export.training import PROBLEM_TYPES, TrainingSettings
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINES",
-    "FAILED_STATUS",
     "Report",
     "add_engine_arguments",
     "add_model_arguments",
@@ -34,8 +34,6 @@ __all__ = [
 ]
 
 ENGINES = ("local", "ray")
-#: The exit status of a series in which a trial failed.
-FAILED_STATUS = 1
 #: What a series varies itself, or derives from its `--methods`.
 _SWEPT = ("method", "bias_terms", "learning_rate", "seed")
 
@@ -46,6 +44,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
     parser.add_argument("--output", type=Path, help="folder of results; a series that is there goes on")
     parser.add_argument("--data", type=Path, help="folder with TASK/train.* and TASK/dev.* (GLUE: from the Hub)")
+    parser.add_argument("--data-revision", help="commit or tag of GLUE on the Hub (a fixed commit)")
     parser.add_argument("--columns", help="text columns of a task of your own, with commas")
     parser.add_argument("--label-column")
     parser.add_argument("--labels", help="label names in id order, with commas")
@@ -89,10 +88,15 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def laboratory_options(options: argparse.Namespace, output: Path) -> LaboratoryOptions:
     data = DataOptions(
-        options.data, words(options.columns), options.label_column, options.problem_type, words(options.labels)
+        folder=options.data,
+        columns=words(options.columns),
+        label_column=options.label_column,
+        problem_type=options.problem_type,
+        labels=words(options.labels),
+        revision=options.data_revision,
     )
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"--threads is {options.threads}, expected at least 1")
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
     return LaboratoryOptions(
         model=options.model,
         output=output,
@@ -149,11 +153,11 @@ def train_series(
     else:
         failures = run_trials(laboratory, trials, watcher)
     if failures:
-        print(f"{len(failures)} trials failed; the same command tries them again:", file=sys.stderr)
+        say(f"{len(failures)} trials failed; the same command tries them again:")
     for failure in failures:
-        print(f"  {failure.trial.name}: {failure.reason}", file=sys.stderr)
+        say(f"  {failure.trial.name}: {failure.reason}")
         if not failure.busy:
-            print(f"  (traceback: {laboratory.store.failure_file(failure.trial)})", file=sys.stderr)
+            say(f"  (traceback: {laboratory.store.failure_file(failure.trial)})")
     return failures
 
 
@@ -164,15 +168,15 @@ class Report(Watcher):
         self._epochs = epochs
 
     def started(self, trial: Trial, number: int, total: int) -> None:
-        print(f"trial {number} of {total}: {trial.name}", file=sys.stderr)
+        say(f"trial {number} of {total}: {trial.name}")
 
     def finished(self, trial: Trial, result: TrialResult) -> None:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
-        print(f"{trial.name}: {scores}; best epoch {result.best_epoch}", file=sys.stderr)
+        say(f"{trial.name}: {scores}; best epoch {result.best_epoch}")
 
     def failed(self, failure: Failure) -> None:
         what = "is left for later" if failure.busy else "failed"
-        print(f"{failure.trial.name} {what}: {failure.reason}", file=sys.stderr)
+        say(f"{failure.trial.name} {what}: {failure.reason}")
 
     def callbacks(self, metric: str) -> Sequence[TrainerCallback]:
         from bitfit_export.cli.progress import EpochReport

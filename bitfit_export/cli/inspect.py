@@ -8,18 +8,18 @@ example: bitfit inspect bundles/minilm-l6
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.bundle import MANIFEST_FILE, check_files, read_manifest, read_row
+from bitfit_export.bundle import MANIFEST_FILE, check_files, read_manifest, read_recorded_row, read_row
+from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import size_text
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.delta.change_plot import PLOT_FORMATS, draw_change, mean_absolute_change
-from bitfit_export.errors import OutputError, UsageError
+from bitfit_export.errors import OutputError, UsageError, shown
 from bitfit_export.files import write_bytes
+from bitfit_export.files.outputs import refuse_overlap
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.plot is not None:
         plot_delta(options.path, options.plot, overwrite=options.overwrite)
-        print(f"wrote {options.plot}", file=sys.stderr)
+        say(f"wrote {options.plot}")
     description = describe(options.path)
     if options.json:
-        print(json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False))
+        print(json_text(description, indent=2, sort_keys=True))
     else:
         _print(description)
     return 0
@@ -48,7 +48,7 @@ def plot_delta(path: Path, plot: Path, *, overwrite: bool = False) -> None:
 
     Raises:
         UsageError: no delta, or another ending than .png and .svg.
-        OutputError: the file exists, or can't be written.
+        OutputError: the file exists, is in the delta's folder, or can't be written.
         MissingExtraError: matplotlib is not installed.
     """
     kind = plot.suffix.removeprefix(".").lower()
@@ -64,6 +64,7 @@ def plot_delta(path: Path, plot: Path, *, overwrite: bool = False) -> None:
             f"{path} is no delta, and only a delta can be plotted: it has no {CONFIG_FILE}",
             hint="pass the folder that bitfit-train wrote, for example deltas/minilm-l6/rte",
         )
+    refuse_overlap(plot, [path])
     write_bytes(plot, draw_change(TaskDelta.load(path), kind))
 
 
@@ -88,7 +89,7 @@ def describe(path: Path) -> dict[str, Any]:
 def _describe_bundle(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     check_files(path, manifest, hash_files=True)
-    rows = {name: read_row(path / task.file, layout=manifest.layout) for name, task in manifest.tasks.items()}
+    rows = {name: read_recorded_row(path, manifest, task) for name, task in manifest.tasks.items()}
     return {
         "kind": "bundle",
         "base": manifest.base.name,
@@ -111,7 +112,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
                 "labels": list(task.labels),
                 "version": task.task_version,
                 "metrics": task.metrics,
-                "row size": (path / task.file).stat().st_size,
+                "row size": rows[name].file_size,
                 "head values": sum(tensor.size for tensor in rows[name].head),
             }
             for name, task in manifest.tasks.items()
@@ -131,7 +132,7 @@ def _describe_row(path: Path) -> dict[str, Any]:
         "dtype": str(row.biases.dtype),
         "bias values": row.biases.size,
         "head shapes": [list(tensor.shape) for tensor in row.head],
-        "size": path.stat().st_size,
+        "size": row.file_size,
     }
 
 
@@ -162,7 +163,7 @@ def _print(description: dict[str, Any]) -> None:
             continue
         print(f"{key}:")
         for name, inner in value.items():
-            print(f"  {name}: {_text(name, inner)}")
+            print(f"  {shown(name)}: {_text(name, inner)}")
 
 
 def _text(key: str, value: Any) -> str:
@@ -171,7 +172,7 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(name, inner)}" for name, inner in value.items())
+        return ", ".join(f"{shown(name)} {_text(name, inner)}" for name, inner in value.items())
     if isinstance(value, list):
-        return ", ".join(str(each) for each in value) or "none"
-    return str(value)
+        return ", ".join(shown(str(each)) for each in value) or "none"
+    return shown(str(value))

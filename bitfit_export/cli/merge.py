@@ -6,13 +6,13 @@ example: bitfit merge minilm-l6 deltas/minilm-l6/spam --output spam-model
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_model
+from bitfit_export.cli.streams import say
 from bitfit_export.delta import TaskDelta
-from bitfit_export.files import refuse_existing
-from bitfit_export.interop import merge_task
+from bitfit_export.files import check_output
+from bitfit_export.interop import MERGED, merge_task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,11 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    refuse_existing(options.output, overwrite=options.overwrite)
+    source = resolve_model(options.base)
+    replaces = MERGED if options.overwrite else None
+    check_output(options.output, inputs=[source.location, options.delta], replaces=replaces)
     delta = TaskDelta.load(options.delta)
-    recorded = delta.config.base_revision if resolve_model(options.base).name == delta.config.base_model else None
+    recorded = delta.config.base_revision if source.name == delta.config.base_model else None
     base = load_base_model(options.base, revision=options.revision or recorded)
     made = merge_task(base, delta, options.output, overwrite=options.overwrite)
-    print(f"{made}: the logits are those of {base.source.name} with {delta.config.task}", file=sys.stderr)
+    say(f"{made}: the logits are those of {base.source.name} with {delta.config.task}")
     print(options.output)
     return 0

@@ -11,21 +11,25 @@ example: bitfit run bundles/minilm-l6 --task sst2 --text "What a lovely day"
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from bitfit_export.errors import InputError, UsageError
+from bitfit_export.bundle.json_dialect import parse_json
+from bitfit_export.cli.streams import json_text
+from bitfit_export.errors import InputError, UsageError, quoted, shown
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.text.tokenizer import Text
+from bitfit_export.runtime.threads import check_threads
 
 _BATCH = 32
+#: Of a line of input, in bytes.
+LONGEST_LINE = 2**24
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: Column names for the first and the second text, in the order in which they are looked for.
 _FIRST = ("text", "sentence", "sentence1")
 _SECOND = ("text_pair", "sentence2")
@@ -41,10 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--row", action="append", default=[], type=Path, help="a bias row to load besides the bundle's")
     parser.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model takes")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
 
 
 @dataclass(frozen=True)
-class _Question:
+class Question:
     """A text for a task, and where it was found, for messages."""
 
     where: str
@@ -55,10 +60,10 @@ class _Question:
 def run(options: argparse.Namespace) -> int:
     if bool(options.text) == bool(options.input):
         raise UsageError("expected either --text or --input", hint="bitfit run BUNDLE --task T --text 'some text'")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's own encoding
     asked = _from_words(options) if options.text else None
-    session = BiasSession(options.bundle, threads=options.threads)
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
+    session = BiasSession(options.bundle, threads=options.threads, check_hashes=options.check_hashes)
     for path in options.row:
         session.load_task(path)
     answered = 0
@@ -66,14 +71,14 @@ def run(options: argparse.Namespace) -> int:
         questions = iter(source)
         while batch := list(islice(questions, _BATCH)):
             for answer in _answer(session, batch, truncate=options.truncate):
-                print(json.dumps(answer, ensure_ascii=False, allow_nan=False))
+                print(json_text(answer))
             answered += len(batch)
     if not answered:
-        raise InputError(f"{options.input} has no rows, expected a JSON object a line")
+        raise InputError(f"{options.input} has no rows, expected a JSON object per line")
     return 0
 
 
-def _answer(session: BiasSession, questions: list[_Question], *, truncate: bool) -> list[dict[str, Any]]:
+def _answer(session: BiasSession, questions: list[Question], *, truncate: bool) -> list[dict[str, Any]]:
     tasks = [question.task for question in questions]
     for question in questions:
         _check_task(session, question)
@@ -86,7 +91,7 @@ def _answer(session: BiasSession, questions: list[_Question], *, truncate: bool)
     return [{"task": task, **_shown(answer)} for task, answer in zip(tasks, answers, strict=True)]
 
 
-def _check_task(session: BiasSession, question: _Question) -> None:
+def _check_task(session: BiasSession, question: Question) -> None:
     try:
         session.labels(question.task)
     except InputError as error:
@@ -101,67 +106,90 @@ def _shown(answer: Any) -> dict[str, Any]:
     return {**answer, "score": round(answer["score"], 6)}
 
 
-def _from_words(options: argparse.Namespace) -> list[_Question]:
+def _from_words(options: argparse.Namespace) -> list[Question]:
     """The questions of `--text`."""
     texts: list[str] = options.text
     if options.task is None:
         raise _no_task("--text")
     if not options.pair:
-        return [_Question(f"text {number}", text, options.task) for number, text in enumerate(texts, 1)]
+        return [Question(f"text {number}", text, options.task) for number, text in enumerate(texts, 1)]
     if len(texts) % 2:
         raise UsageError(f"--pair takes an even number of texts, found {len(texts)}")
     pairs = zip(texts[::2], texts[1::2], strict=True)
-    return [_Question(f"pair {number}", pair, options.task) for number, pair in enumerate(pairs, 1)]
+    return [Question(f"pair {number}", pair, options.task) for number, pair in enumerate(pairs, 1)]
 
 
 @contextmanager
-def _from_file(name: str, task: str | None) -> Iterator[Iterator[_Question]]:
+def _from_file(name: str, task: str | None) -> Iterator[Iterator[Question]]:
     """The questions of a JSONL file or of stdin, read as they are needed."""
     if name == "-":
-        yield _read_lines(name, sys.stdin.buffer, task)
+        yield read_lines(name, sys.stdin.buffer, task)
         return
     try:
         stream = Path(name).open("rb")  # noqa: SIM115 - closed below; an error in the block must not be caught here
     except OSError as error:
         raise InputError(f"{name} can't be read: {error.strerror}") from error
     with stream:
-        yield _read_lines(name, stream, task)
+        yield read_lines(name, stream, task)
 
 
-def _read_lines(name: str, stream: Iterable[bytes], task: str | None) -> Iterator[_Question]:
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
+def read_lines(name: str, stream: BinaryIO, task: str | None) -> Iterator[Question]:
+    """The questions of JSON lines, as `docs/files.md` specifies them."""
+    for number, line in _lines(name, stream):
+        if not line.strip(b" \t\r"):
             continue
         where = f"line {number} of {name}"
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where} is no JSON: {error}") from error
+            row = parse_json(line)
+        except ValueError as error:
+            raise InputError(f"{where} is not valid JSON: {shown(str(error), 200)}") from error
         if not isinstance(row, dict):
-            raise InputError(f"{where} is a {type(row).__name__}, expected an object")
+            raise InputError(
+                f"{where} is {quoted(row)}, expected an object",
+                hint="write one JSON object per line, without brackets around them" if isinstance(row, list) else None,
+            )
         chosen = row.get("task", task)
         if not isinstance(chosen, str):
             raise _no_task(where)
-        yield _Question(where, _text_of(row, where), chosen)
+        yield Question(where, _text_of(row, where), chosen)
+
+
+def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Each line with its number, without its line feed; a line that is too long is not read."""
+    number = 0
+    while line := stream.readline(LONGEST_LINE + len(_BYTE_ORDER_MARK) + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        line = line.removesuffix(b"\n")
+        if len(line) > LONGEST_LINE:
+            raise InputError(f"line {number} of {name} is too long, expected at most {LONGEST_LINE} bytes")
+        yield number, line
 
 
 def _text_of(row: dict[str, Any], where: str) -> Text:
     if "tokens" in row:
         words = row["tokens"]
         if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
-            raise InputError(f"{where} has tokens {words!r}, expected a list of words")
+            raise InputError(f"{where} has tokens {quoted(words)}, expected a list of words")
         return words
     if "question" in row and "context" in row:
         first, second = row["question"], row["context"]
+        if not isinstance(second, str):
+            raise _no_text(row, where)
     else:
         first = next((row[name] for name in _FIRST if name in row), None)
         second = next((row[name] for name in _SECOND if name in row), None)
     if not isinstance(first, str) or not isinstance(second, str | None):
-        raise InputError(
-            f"{where} has {', '.join(sorted(row)) or 'nothing'}, {_EXPECTED}, as strings",
-            hint="sentence, or sentence1 and sentence2, will do as well",
-        )
+        raise _no_text(row, where)
     return first if second is None else (first, second)
+
+
+def _no_text(row: dict[str, Any], where: str) -> InputError:
+    return InputError(
+        f"{where} has {shown(', '.join(sorted(row)) or 'nothing')}, {_EXPECTED}, as strings",
+        hint="sentence, or sentence1 and sentence2, will do as well",
+    )
 
 
 def _no_task(where: str) -> UsageError:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from dataclasses import fields
 from pathlib import Path
 
-from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model
+from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import TASK_NAME
+from bitfit_export.cli.streams import say
+from bitfit_export.delta import DELTA
 from bitfit_export.errors import UsageError
-from bitfit_export.files import refuse_existing
+from bitfit_export.files import check_output
 from bitfit_export.interop.delta_lookup import default_output
 from bitfit_export.interop.hub import check_push, push_delta
+from bitfit_export.runtime.threads import check_threads
 from bitfit_export.training import (
     DELTA_METHODS,
     HEAD_ACTIVATIONS,
@@ -31,6 +33,8 @@ from bitfit_export.training import (
     load_task_data,
     train_task,
 )
+from bitfit_export.training.constant import find_constant_run
+from bitfit_export.training.heads import describe_head
 from bitfit_export.training.learning_rates import with_learning_rate
 from bitfit_export.training.processes import is_first_process, wait_for_all
 from bitfit_export.training.work_folder import claimed_work_folder
@@ -49,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="forget an interrupted run instead of going on with it")
     data = parser.add_argument_group("data (a GLUE task without --data comes from the Hugging Face Hub)")
     data.add_argument("--data", type=Path, help="folder with train.* and dev.* (JSONL, CSV, TSV, Parquet)")
+    data.add_argument("--data-revision", help="commit or tag of the data on the Hub (a fixed commit)")
     data.add_argument("--train-file", type=Path)
     data.add_argument("--validation-file", type=Path)
     data.add_argument("--columns", help="one text column, or two with a comma (sentence, or sentence1,sentence2)")
@@ -66,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pooling",
         choices=HEAD_POOLINGS,
         default=_DEFAULTS.pooling,
-        help="what the head reads (%(default)s: as transformers has it for the model and the kind of task)",
+        help="what the head reads (%(default)s: as the model names it, else as transformers' class for it does)",
     )
     training.add_argument(
         "--activation",
@@ -97,10 +102,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if not TASK_NAME.fullmatch(options.task):
         raise UsageError(f"{options.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
     settings = _settings(options)
+    if options.push_to_hub is not None and settings.method not in DELTA_METHODS:
+        raise UsageError(f"--push-to-hub with --method {settings.method}, which makes no delta")
+    output = _checked_output(options)
     if options.push_to_hub is not None:
-        if settings.method not in DELTA_METHODS:
-            raise UsageError(f"--push-to-hub with --method {settings.method}, which makes no delta")
         check_push(options.push_to_hub)
     data = load_task_data(
         options.task,
@@ -113,11 +121,10 @@ def run(options: argparse.Namespace) -> int:
         labels=_words(options.labels),
         train_rows=options.train_rows,
         validation_rows=options.validation_rows,
+        revision=options.data_revision,
     )
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
     settings = with_learning_rate(settings, options.task, base)
-    output = options.output or default_output(base.source.short_name, options.task)
-    refuse_existing(output, overwrite=options.overwrite)
     work_folder = output.parent / f".{output.name}.training"
     with claimed_work_folder(work_folder, base, data, settings, restart=options.restart):
         result = _train(base, data, settings, work_folder, options.threads)
@@ -126,10 +133,21 @@ def run(options: argparse.Namespace) -> int:
         if not is_first_process():
             return 0
         _publish(result, settings.method, base, data, output, overwrite=options.overwrite)
+        _warn_if_constant(result, settings, data)
         shutil.rmtree(work_folder, ignore_errors=True)
     if options.push_to_hub is not None:
         print(push_delta(output, options.push_to_hub))
     return 0
+
+
+def _checked_output(options: argparse.Namespace) -> Path:
+    """Where the delta goes, once it is sure that it may."""
+    source = resolve_model(options.model)
+    output: Path = options.output or default_output(source.short_name, options.task)
+    if is_first_process():
+        inputs = [source.location, options.data, options.train_file, options.validation_file]
+        check_output(output, inputs=inputs, replaces=DELTA if options.overwrite else None)
+    return output
 
 
 def _settings(options: argparse.Namespace) -> TrainingSettings:
@@ -149,11 +167,14 @@ def _train(
     from bitfit_export.cli.progress import EpochReport
 
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"--threads is {threads}, expected at least 1")
         torch.set_num_threads(threads)
-    callbacks = [EpochReport(data.spec.metrics[0])] if is_first_process() else []
-    return train_task(base, data, settings, work_folder, callbacks)
+    if not is_first_process():
+        return train_task(base, data, settings, work_folder)
+    say(f"head: {describe_head(base, data.spec.problem_type, settings)}")
+    say(
+        f"learning rate: {settings.learning_rate:g}, {settings.schedule}, warm-up in {settings.warmup:.0%} of the steps"
+    )
+    return train_task(base, data, settings, work_folder, [EpochReport(data.spec.metrics[0])])
 
 
 def _publish(
@@ -162,18 +183,29 @@ def _publish(
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
     total = sum(parameter.numel() for parameter in base.module.parameters())
     in_base, in_head = result.trained_parameters
-    print(f"best epoch: {result.best_epoch}; on {len(data.validation.labels)} rows: {scores}", file=sys.stderr)
-    print(
-        f"trained {in_base:,} of the base model's {total:,} parameters ({in_base / total:.3%}), {in_head:,} of a head",
-        file=sys.stderr,
-    )
+    say(f"best epoch: {result.best_epoch}; on {len(data.validation.labels)} rows: {scores}")
+    say(f"trained {in_base:,} of the base model's {total:,} parameters ({in_base / total:.3%}), {in_head:,} of a head")
     if result.delta is None:
-        print(
-            f"--method {method} changes more than biases and head: there is no delta to compile, nothing was written",
-            file=sys.stderr,
-        )
+        say(f"--method {method} changes more than biases and head: there is no delta to compile, nothing was written")
         return
     from bitfit_export.training.model_card import render_card
 
     result.delta.save(output, card=render_card(result.delta, base.source.short_name), overwrite=overwrite)
     print(output)
+
+
+def _warn_if_constant(result: TrainingResult, settings: TrainingSettings, data: TaskData) -> None:
+    """Say so where the answers never got clearly better than the same one for every row, and what may help."""
+    found = find_constant_run(data.spec, data.validation, result.history)
+    if found is None:
+        return
+    say(
+        f"warning: nothing was learnt: {found.metric} reached {found.best:.4f} on {found.rows} rows, "
+        f"and the same answer to every row has {found.constant:.4f}"
+    )
+    ideas = [f"another --learning-rate than {settings.learning_rate:g}", f"more --epochs than {settings.epochs}"]
+    if settings.schedule != _DEFAULTS.schedule or settings.warmup < _DEFAULTS.warmup:
+        ideas.insert(0, f"--schedule {_DEFAULTS.schedule} --warmup {_DEFAULTS.warmup:g}")
+    if result.record["pooling"] not in ("mean", "tokens"):
+        ideas.insert(0, "--pooling mean")
+    say(f"hint: train again with {', '.join(ideas[:-1])} or {ideas[-1]}")

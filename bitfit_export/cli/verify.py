@@ -1,6 +1,7 @@
 """Compare a bundle with PyTorch, on every task and on mixed batches. Exit status 1 when they differ.
 
 example: bitfit verify bundles/minilm-l6
+         bitfit verify bundles/minilm-l6 --files     its files with the manifest alone, by SHA-256; without PyTorch
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
-from bitfit_export.bundle import Manifest, read_manifest
+from bitfit_export.bundle import Manifest, check_files, read_manifest, read_recorded_row
 from bitfit_export.cli.text_tables import print_comparisons
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import UsageError
@@ -19,6 +20,7 @@ from bitfit_export.verification.bundle import verify_bundle
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("--files", action="store_true", help="compare the files with the manifest, and nothing else")
     parser.add_argument("--model", help="the base model, where it is not the one that the manifest names")
     parser.add_argument("--add-biases", action="store_true", help="as it was given to bitfit-export")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
@@ -29,12 +31,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.seed < 0:
         raise UsageError(f"--seed is {options.seed}, expected 0 or more")
+    if options.files:
+        print(describe_files(options.bundle))
+        return 0
     manifest = read_manifest(options.bundle)
     base, deltas = tasks_of_bundle(
         manifest, options.model, options.tasks, options.deltas, add_biases=options.add_biases
     )
     print_comparisons(verify_bundle(options.bundle, base, deltas, seed=options.seed))
     return 0
+
+
+def describe_files(bundle: Path) -> str:
+    """Check every file of a bundle by its manifest: sizes, CRC-32C, SHA-256, and all that rows say of themselves.
+
+    Raises:
+        BundleError: one that differs; RowError, if it is a row.
+    """
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest, hash_files=True)
+    for task in manifest.tasks.values():
+        read_recorded_row(bundle, manifest, task)
+    return f"{len(manifest.files)} files and {len(manifest.tasks)} rows are those of the manifest"
 
 
 def tasks_of_bundle(

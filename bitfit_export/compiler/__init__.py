@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bitfit_export.base_model import BaseModel
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import CompileError, MissingExtraError, UsageError
+from bitfit_export.errors import CompileError, MissingExtraError, OutputError, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -64,7 +64,9 @@ def compile_bundle(
     traced: onnx.ModelProto | None = None,
     observe: Observer | None = None,
 ) -> CompiledModel:
-    """Compile the base model once and write a bundle with a row for each task into the existing `folder`.
+    """Compile the base model once and write a bundle with a row for each task into the existing, empty `folder`.
+
+    The files are written one by one: `new_folder` gives a folder that is published when all of them are there.
 
     Args:
         deltas: task name in the bundle -> delta.
@@ -75,7 +77,10 @@ def compile_bundle(
         UsageError: no task, or options that the target does not take.
         BaseMismatchError, DeltaError: a delta that does not fit the base.
         CompileError: a graph whose biases cannot be lifted.
+        OutputError: the folder is not empty.
     """
+    if any(folder.iterdir()):
+        raise OutputError(f"the folder {folder} is not empty", hint="pass a new folder")
     if not deltas:
         raise UsageError("no task to compile, expected at least one", hint="pass --tasks rte,sst2")
     if base.modality != "text":

@@ -11,11 +11,11 @@ from bitfit_export import __version__
 from bitfit_export.base_model import BaseModel
 from bitfit_export.bundle import (
     BaseRecord,
-    FileRecord,
     Manifest,
     TaskRecord,
     decode_row,
     encode_row,
+    record_file,
     row_file,
     write_manifest,
 )
@@ -82,7 +82,7 @@ def _manifest(
         max_positions=base.max_positions,
         vocab_size=int(config.vocab_size),
         pad_token_id=int(base.tokenizer.pad_token_id or 0),
-        files={name: FileRecord(sha256_of_file(folder / name), (folder / name).stat().st_size) for name in files},
+        files={name: record_file(folder / name) for name in files},
         tasks=tasks,
         static_shape=options.static_shape,
         overridable=options.overridable,

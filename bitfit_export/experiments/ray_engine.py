@@ -8,7 +8,6 @@ Tune's own storage asks for too. A series that was killed goes on by what is in 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +17,13 @@ from bitfit_export.errors import MissingExtraError, UsageError, first_line
 from bitfit_export.experiments.trial import Trial
 from bitfit_export.experiments.trial_engine import Failure, Watcher, attempt, check_trials, pending_trials
 from bitfit_export.experiments.trial_runner import Laboratory, LaboratoryOptions
+from bitfit_export.files import scratch_folder
 
 __all__ = ["RayOptions", "check_resources", "run_trials_on_ray"]
 
 _NO_REPORT = "its process ended without a report"
-#: Of Ray Tune's own records, below the output folder while a series runs.
-_RAY_FOLDER = "ray"
+#: What Ray Tune's own records are named after, which lie in the output folder while a series runs.
+_RECORDS = "ray"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def run_trials_on_ray(
     """Train all trials that have no result yet, as many at a time as the cluster has room for; give those that failed.
 
     Raises:
+        BusyError: another series runs on Ray in the same output folder.
         MissingExtraError: Ray Tune is not installed.
         UsageError: no cluster answers at the address, or this machine has less than a trial is to have.
     """
@@ -60,27 +61,27 @@ def run_trials_on_ray(
     ray, tune = _import_ray()
     options = _absolute(laboratory.options)
     by_name = {trial.name: trial for trial in pending}
-    _connect(ray, ray_options)
-    try:
-        if ray_options.address is None:
-            check_resources(ray.cluster_resources(), ray_options)
-        tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(_train_one, options=options, trials=by_name),
-                {"cpu": ray_options.cpus_per_trial, "gpu": ray_options.gpus_per_trial},
-            ),
-            param_space={"trial": tune.grid_search(list(by_name))},
-            tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: trial.trial_id),
-            run_config=tune.RunConfig(
-                name=_RAY_FOLDER,
-                storage_path=str(options.output),
-                callbacks=[_make_callback(tune, by_name, laboratory, watcher)],
-                verbose=0,
-            ),
-        ).fit()
-    finally:
-        ray.shutdown()
-    shutil.rmtree(options.output / _RAY_FOLDER, ignore_errors=True)
+    with scratch_folder(options.output / _RECORDS) as records:
+        _connect(ray, ray_options)
+        try:
+            if ray_options.address is None:
+                check_resources(ray.cluster_resources(), ray_options)
+            tune.Tuner(
+                tune.with_resources(
+                    tune.with_parameters(_train_one, options=options, trials=by_name),
+                    {"cpu": ray_options.cpus_per_trial, "gpu": ray_options.gpus_per_trial},
+                ),
+                param_space={"trial": tune.grid_search(list(by_name))},
+                tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: trial.trial_id),
+                run_config=tune.RunConfig(
+                    name=records.name,
+                    storage_path=str(records.parent),
+                    callbacks=[_make_callback(tune, by_name, laboratory, watcher)],
+                    verbose=0,
+                ),
+            ).fit()
+        finally:
+            ray.shutdown()
     return [_failure(laboratory, trial) for trial in pending if laboratory.load(trial) is None]
 
 

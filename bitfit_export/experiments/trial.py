@@ -10,7 +10,7 @@ from typing import Any
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.errors import DataError, UsageError
 from bitfit_export.files import canonical_json
-from bitfit_export.training.settings import METHODS, TrainingSettings
+from bitfit_export.training.settings import METHODS, ORIGINAL, TrainingSettings
 
 __all__ = ["TRAIN_PREFIX", "Trial", "TrialResult", "method_label", "parse_method"]
 
@@ -73,10 +73,10 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What differs most among trials, then a digest of what else is not at its default.
+        """What differs most among trials, then a digest of what else is not as in `ORIGINAL`.
 
-        The name is the same in every process and release: a setting that is added later, and left at its default,
-        does not change it.
+        The name of a training is the same in every process and release: it changes neither with a setting that is
+        added later nor with a default.
         """
         size = [f"{self.train_rows}rows"] if self.train_rows is not None else []
         size += [f"{self.train_share:g}share"] if self.train_share is not None else []
@@ -94,8 +94,8 @@ class Trial:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Trial:
-        """The trial that `as_json` described, by this release or an earlier one; settings that it lacks are at their
-        defaults.
+        """The trial that `as_json` described, by this release or an earlier one; settings that it lacks are those of
+        `ORIGINAL`.
 
         Raises:
             DataError: it has what this release does not know.
@@ -104,8 +104,8 @@ class Trial:
         unknown = (set(value) - known) | (set(value.get("settings", ())) - settings)
         if unknown or not {"task", "settings"} <= set(value):
             raise DataError(f"a trial with {', '.join(sorted(unknown)) or 'no settings'}, expected one of this release")
-        own = dict(value["settings"])
-        own["bias_terms"] = tuple(own.get("bias_terms", ()))
+        own = asdict(ORIGINAL) | dict(value["settings"])
+        own["bias_terms"] = tuple(own["bias_terms"])
         return Trial(**{**value, "settings": TrainingSettings(**own)})
 
 

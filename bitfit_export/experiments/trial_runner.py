@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfit_export.base_model.loading import BaseModel, load_base_model
+from bitfit_export.base_model.loading import BaseModel, load_base_model, resolve_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.delta.change_plot import mean_absolute_change
 from bitfit_export.errors import BitfitError, DataError
 from bitfit_export.experiments.trial import TRAIN_PREFIX, Trial, TrialResult
 from bitfit_export.experiments.trial_store import TrialStore
+from bitfit_export.files.outputs import refuse_overlap
 from bitfit_export.training import TaskData, TrainingResult, load_task_data, train_task
 from bitfit_export.training.data import sample_rows
+from bitfit_export.training.heads import with_pooling
 from bitfit_export.training.model_card import render_card
 from bitfit_export.training.work_folder import claimed_work_folder
 
@@ -38,6 +40,7 @@ class DataOptions:
     label_column: str | None = None
     problem_type: str | None = None
     labels: tuple[str, ...] | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,18 @@ class LaboratoryOptions:
 
 
 class Laboratory:
-    """Trains trials, one at a time. Base model and data are loaded when they are first needed, and kept."""
+    """Trains trials, one at a time. Base model and data are loaded when they are first needed, and kept.
+
+    Raises:
+        OutputError: the output folder is that of the base model or of the data, or is above or below one.
+    """
 
     def __init__(self, options: LaboratoryOptions) -> None:
+        refuse_overlap(options.output, [resolve_model(options.model).location, options.data.folder])
         self.options = options
         self.store = TrialStore(options.output)
         self._load_data = functools.lru_cache(_KEPT_DATA)(self._read_data)
-        self._data_digest = functools.cache(lambda *rows: self._load_data(*rows).digest)
+        self._digest_and_problem = functools.cache(self._read_digest_and_problem)
 
     @functools.cached_property
     def base(self) -> BaseModel:
@@ -87,13 +95,18 @@ class Laboratory:
         """The stored result of a trial, once it is sure that training it now would give the same.
 
         Raises:
-            DataError: it was trained on other rows, or without the biases that were added to the base model, or with.
+            DataError: it was trained on other rows, without the biases that were added to the base model, or with, or
+                with another pooling than the one that `auto` chooses now.
         """
         result = self.load(trial)
         if result is None:
             return None
-        if result.record.get("data_digest") != self._data_digest(*_rows_of(trial)):
+        digest, problem_type = self._digest_and_problem(*_rows_of(trial))
+        pooling = with_pooling(self.base, problem_type, trial.settings).pooling
+        if result.record.get("data_digest") != digest:
             what = "on other rows than the data has now"
+        elif result.record.get("pooling", pooling) != pooling:
+            what = f"with --pooling {result.record['pooling']}, where {trial.settings.pooling} is {pooling} now"
         elif tuple(result.record.get("added_biases", ())) != self.base.added_biases:
             what = f"{'without' if self.base.added_biases else 'with'} --add-biases"
         else:
@@ -127,6 +140,12 @@ class Laboratory:
             self.store.save(result, delta, card)
         return result
 
+    def _read_digest_and_problem(
+        self, task: str, train_rows: int | None, train_share: float | None, validation_rows: int | None
+    ) -> tuple[str, str]:
+        data = self._load_data(task, train_rows, train_share, validation_rows)
+        return data.digest, data.spec.problem_type
+
     def _read_data(
         self, task: str, train_rows: int | None, train_share: float | None, validation_rows: int | None
     ) -> TaskData:
@@ -143,6 +162,7 @@ class Laboratory:
             labels=options.labels,
             train_rows=train_rows,
             validation_rows=validation_rows,
+            revision=options.revision,
         )
 
     def _result(self, trial: Trial, data: TaskData, trained: TrainingResult) -> TrialResult:

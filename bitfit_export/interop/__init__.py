@@ -6,10 +6,11 @@
 
 from bitfit_export.interop.difference import Difference, TensorChange, compare_with_base
 from bitfit_export.interop.importing import import_task, task_of_checkpoint
-from bitfit_export.interop.merging import merge_task
+from bitfit_export.interop.merging import MERGED, merge_task
 from bitfit_export.interop.reading import Checkpoint, is_checkpoint, read_checkpoint
 
 __all__ = [
+    "MERGED",
     "Checkpoint",
     "Difference",
     "TensorChange",

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,20 +63,23 @@ def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str,
     return found
 
 
-def load_deltas(folders: Mapping[str, Path], base: BaseModel | None = None) -> dict[str, TaskDelta]:
+def load_deltas(
+    folders: Mapping[str, Path], base: BaseModel | None = None, *, say: Callable[[str], None] | None = None
+) -> dict[str, TaskDelta]:
     """Load what `find_deltas` found.
 
     Args:
         base: the base model, with which checkpoints and adapters are compared; deltas alone need none.
+        say: is given a line about each choice that a checkpoint or an adapter left open.
 
     Raises:
         DeltaError: a folder that is no whole delta, or in which more than bias terms and a head changed.
         UsageError: a checkpoint or an adapter, and no base model.
     """
-    return {name: _load(name, folder, base) for name, folder in folders.items()}
+    return {name: _load(name, folder, base, say) for name, folder in folders.items()}
 
 
-def _load(task: str, folder: Path, base: BaseModel | None) -> TaskDelta:
+def _load(task: str, folder: Path, base: BaseModel | None, say: Callable[[str], None] | None) -> TaskDelta:
     if (folder / CONFIG_FILE).is_file():
         return TaskDelta.load(folder)
     if base is None:
@@ -86,7 +89,7 @@ def _load(task: str, folder: Path, base: BaseModel | None) -> TaskDelta:
         )
     from bitfit_export.interop import import_task
 
-    return import_task(base, folder, task)
+    return import_task(base, folder, task, say=say)
 
 
 def _is_task(folder: Path) -> bool:

@@ -60,12 +60,14 @@ def push_delta(folder: Path, repository: str, *, private: bool = False) -> str:
         HubError: the Hub refuses it, or can't be reached.
     """
     _check_name(repository)
-    delta = TaskDelta.load(folder)
+    TaskDelta.load(folder)
     card = (folder / CARD_FILE).read_text(encoding="utf-8") if (folder / CARD_FILE).is_file() else ""
     with tempfile.TemporaryDirectory(prefix="bitfit-push-") as name:
         staged = Path(name)
         for file in (TENSOR_FILE, CONFIG_FILE):
             (staged / file).write_bytes((folder / file).read_bytes())
+        # The copy once more: the folder may have been replaced since.
+        delta = TaskDelta.load(staged)
         (staged / CARD_FILE).write_text(_card_of_hub(card, delta.config.task, repository), encoding="utf-8")
         with _one_line(repository):
             hub = client()

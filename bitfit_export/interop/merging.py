@@ -1,24 +1,35 @@
-"""From a task delta to a checkpoint that transformers loads."""
+"""From a task delta to a checkpoint that transformers loads.
+
+Beside transformers' files there is `bitfit_merge.json`: what was merged, and SHA-256 of every file. So a later merge
+replaces what an earlier one wrote, and no checkpoint that somebody has trained since.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bitfit_export import __version__
 from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.bundle.fields import check_digest
 from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
 from bitfit_export.errors import DeltaError
-from bitfit_export.files import new_folder
+from bitfit_export.files import canonical_json, new_folder, sha256_of_file
+from bitfit_export.files.outputs import OutputKind, refuse_overlap
 from bitfit_export.interop.same_logits import check_same_logits
 from bitfit_export.interop.task_classes import Wiring, head_names, new_task_model, split_state, wiring
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["merge_task", "merged_checkpoint"]
+__all__ = ["MERGED", "MERGE_FILE", "merge_task", "merged_checkpoint"]
+
+MERGE_FILE = "bitfit_merge.json"
+_MERGE_VERSION = 1
 
 _PROBLEM_TYPES = {
     "regression": "regression",
@@ -33,14 +44,44 @@ def merge_task(base: BaseModel, delta: TaskDelta, folder: Path, *, overwrite: bo
     Raises:
         BaseMismatchError: a delta of another base model.
         DeltaError: a head that transformers' class for this task does not have.
-        OutputError: the folder exists, or can't be written.
+        OutputError: the folder exists, or can't be written, or is the base model's.
+        BusyError: another process is writing it.
     """
+    refuse_overlap(folder, [base.source.location])
     model = merged_checkpoint(base, delta)
-    with new_folder(folder, overwrite=overwrite) as temporary:
+    with new_folder(folder, replaces=MERGED if overwrite else None) as temporary:
         model.save_pretrained(temporary)
         if base.tokenizer is not None:
             base.tokenizer.save_pretrained(temporary)
+        (temporary / MERGE_FILE).write_bytes(canonical_json(_record(base, delta, temporary)))
     return type(model).__name__
+
+
+def _record(base: BaseModel, delta: TaskDelta, folder: Path) -> dict[str, Any]:
+    """What `bitfit_merge.json` says of the checkpoint in `folder`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        "format_version": _MERGE_VERSION,
+        "product_version": __version__,
+        "base_model": base.source.name,
+        "base_digest": base.digest,
+        "task": delta.config.task,
+        "files": {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files},
+    }
+
+
+def _files_of(record: Any) -> Mapping[str, str | None]:
+    """The files of a merged checkpoint's folder, by its `bitfit_merge.json`."""
+    check_digest(record["base_digest"], "base_digest")
+    if record["format_version"] != _MERGE_VERSION:
+        raise DeltaError(f"not the {MERGE_FILE} of this release")
+    for digest in record["files"].values():
+        check_digest(digest, "a file's sha256")
+    return {MERGE_FILE: None, **record["files"]}
+
+
+#: How a merged checkpoint's folder is told from any other.
+MERGED = OutputKind("a merged checkpoint", MERGE_FILE, _files_of)
 
 
 def merged_checkpoint(base: BaseModel, delta: TaskDelta) -> PreTrainedModel:

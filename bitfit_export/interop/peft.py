@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.base_model.weight_files import wrapper_in
 from bitfit_export.errors import BaseMismatchError, DeltaError
-from bitfit_export.interop.task_classes import check_architecture, new_task_model, split_state
+from bitfit_export.interop.task_classes import check_architecture, is_classifier, new_task_model, split_state
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +30,6 @@ _PREFIX = "base_model.model."
 _TASK_KINDS = {"SEQ_CLS": "sentence", "TOKEN_CLS": "token", "QUESTION_ANS": "span"}
 #: What PEFT puts between a layer's name and its tensor's when it wraps the layer.
 _WRAPPERS = frozenset({"base_layer", "modules_to_save"})
-#: What transformers calls the last layer of a head.
-_LAST_LAYERS = frozenset({"classifier", "out_proj", "score", "qa_outputs"})
 #: LoRA's two matrices. Training starts with one of them at zero: B, but A where the layer is an embedding.
 _LORA_PAIRS = (frozenset({"lora_A", "lora_B"}), frozenset({"lora_embedding_A", "lora_embedding_B"}))
 #: A head as it was before training, which bias="all" stores besides the trained one.
@@ -53,6 +52,7 @@ def apply_adapter(base: BaseModel, folder: Path) -> PreTrainedModel:
         if name in body:
             body[name].copy_(value)
     _apply(folder, model, tensors)
+    _check_biases(folder, config, model, tensors)
     missing = sorted(head.keys() - tensors.keys())
     if missing:
         raise DeltaError(
@@ -67,7 +67,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DeltaError(f"{path} can't be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeltaError(f"{path} is no whole JSON file: {error}", hint="copy the adapter again") from error
     if not isinstance(config, dict) or "peft_type" not in config:
         raise DeltaError(f"{path} has no peft_type, expected the configuration of a PEFT adapter")
@@ -99,6 +99,12 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # safetensors raises its own error type, or KeyError for an unknown dtype
         raise DeltaError(f"{path} is no whole safetensors file: {error}", hint="copy the adapter again") from error
     tensors = {}
+    wrapper = wrapper_in(stored)
+    if wrapper is not None:
+        raise DeltaError(
+            f"the adapter in {folder} has {wrapper}, expected the names of the model itself",
+            hint="take the model out of its wrapper, and save the adapter again",
+        )
     for name, value in stored.items():
         components = name.removeprefix(_PREFIX).split(".")
         if _UNTRAINED not in components:
@@ -113,7 +119,7 @@ def _model_of(
     import transformers
 
     model_config: Any = copy.deepcopy(base.module.config)
-    outputs = [value.shape[0] for name, value in tensors.items() if _is_classifier(name)]
+    outputs = [value.shape[0] for name, value in tensors.items() if is_classifier(name)]
     if not outputs:
         raise DeltaError(
             f"the adapter in {folder} has no head, expected a classifier among its tensors",
@@ -141,12 +147,6 @@ def _model_of(
     return new_task_model(base, _TASK_KINDS[config["task_type"]], model_config)
 
 
-def _is_classifier(name: str) -> bool:
-    """Whether this is the weight of a head's last layer: its first dimension is the number of outputs."""
-    module, _, kind = name.rpartition(".")
-    return kind == "weight" and module.rpartition(".")[2] in _LAST_LAYERS
-
-
 def _apply(folder: Path, model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> None:
     state = model.state_dict()
     for name, value in tensors.items():
@@ -162,6 +162,41 @@ def _apply(folder: Path, model: PreTrainedModel, tensors: dict[str, torch.Tensor
                 f"the adapter in {folder} changes weights through {name}, expected only biases and the head",
                 hint="train with PEFT's BEFT, or with bitfit-train",
             )
+
+
+def _check_biases(
+    folder: Path, config: dict[str, Any], model: PreTrainedModel, tensors: dict[str, torch.Tensor]
+) -> None:
+    """Refuse an adapter without the biases that its config says were trained; some releases of PEFT left them out."""
+    if config["peft_type"] == "BEFT":
+        if not any(name.endswith(".beft_bias") for name in tensors):
+            raise DeltaError(
+                f"the adapter in {folder} is of the type BEFT, but has no beft_bias, expected one per trained layer",
+                hint="copy the adapter again, or train it again",
+            )
+        return
+    trained = str(config.get("bias") or "none")
+    if trained == "none":
+        return
+    prefix = f"{model.base_model_prefix}."
+    expected = [name for name in model.state_dict() if name.startswith(prefix) and name.endswith(".bias")]
+    if trained != "all":  # the biases of the layers that the adapter wraps: "lora_only", "boft_only" and so on
+        wrapped = {f"{layer}.bias" for name in tensors for layer in _modules_around(name)}
+        expected = [name for name in expected if name in wrapped]
+    lost = [name for name in expected if name not in tensors]
+    if lost or not expected:
+        found = f"lacks {len(lost)} of their {len(expected)} biases, the first is {lost[0]}" if lost else "has none"
+        raise DeltaError(
+            f"the config of the adapter in {folder} says that biases were trained (bias is {trained[:100]!r}), but its "
+            f"file {found}",
+            hint="some releases of PEFT do not save them with lora_only; train again with bias='all', or with BEFT",
+        )
+
+
+def _modules_around(name: str) -> list[str]:
+    """Returns the modules in which a tensor is, the innermost first."""
+    parts = name.split(".")[:-1]
+    return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
 def _fitting(folder: Path, name: str, value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import ACTIVATIONS, TOKENS
-from bitfit_export.errors import DeltaError
+from bitfit_export.errors import DeltaError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,7 @@ __all__ = [
     "Wiring",
     "check_architecture",
     "head_names",
+    "is_classifier",
     "labels_of",
     "new_task_model",
     "problem_type_of",
@@ -52,6 +53,19 @@ class Wiring:
         layers = "one linear layer" if self.activation is None else f"a dense layer with {self.activation}"
         return f"pooling {self.pooling} and {layers}"
 
+
+#: How many ids an error lists.
+_SHOWN_IDS = 8
+
+#: What transformers calls the last layer of a head.
+_LAST_LAYERS = frozenset({"classifier", "out_proj", "score", "qa_outputs"})
+
+#: Problem type in transformers -> in a delta.
+_PROBLEM_TYPES = {
+    "regression": "regression",
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+}
 
 #: The families whose config names the activation of the head's dense layer, and the setting that does.
 _ACTIVATION_SETTINGS = {
@@ -154,40 +168,71 @@ def head_names(names: Iterable[str]) -> dict[str, str]:
     return renamed
 
 
-def problem_type_of(model: PreTrainedModel) -> str:
-    """The problem type in a delta's words. Where the config names none, one label is a regression, as in transformers.
+def is_classifier(name: str) -> bool:
+    """Whether this is the weight of a head's last layer: its first dimension is the number of outputs."""
+    module, _, kind = name.rpartition(".")
+    return kind == "weight" and module.rpartition(".")[2] in _LAST_LAYERS
+
+
+def problem_type_of(model: PreTrainedModel, named: Any, wanted: str | None = None) -> str:
+    """Returns the problem type in a delta's words. Where nothing names one, one output is a regression.
+
+    Args:
+        named: the `problem_type` of the checkpoint's config.json, if it has one.
+        wanted: the one to use instead.
 
     Raises:
-        DeltaError: a regression with several outputs.
+        DeltaError: one that is not known, or that does not go with the number of outputs.
+        UsageError: `wanted` for a token or span task, or one that does not go with the number of outputs.
     """
     kind = _kind(type(model).__name__)
     if kind in ("token", "span"):
+        if wanted is not None:
+            raise UsageError(f"--problem-type is {wanted}, but {type(model).__name__} does a {kind} task")
         return str(kind)
-    config: Any = model.config
-    named = {"single_label_classification": "single_label", "multi_label_classification": "multi_label"}
-    problem = named.get(config.problem_type, "regression" if config.num_labels == 1 else "single_label")
-    if config.problem_type == "regression":
-        problem = "regression"
-        if config.num_labels != 1:
-            raise DeltaError(f"a regression with {config.num_labels} outputs, expected one")
+    outputs = int(model.config.num_labels)
+    problem = wanted or _PROBLEM_TYPES.get(str(named))
+    if problem is None and named is not None:
+        raise DeltaError(
+            f"problem_type is {str(named)[:100]!r} in config.json, expected one of {', '.join(_PROBLEM_TYPES)}",
+            hint="name it: bitfit diff ... --problem-type multi_label",
+        )
+    problem = problem or ("regression" if outputs == 1 else "single_label")
+    error = DeltaError if wanted is None else UsageError
+    if problem == "regression" and outputs != 1:
+        raise error(f"a regression with {outputs} outputs, expected one")
+    if problem == "single_label" and outputs == 1:
+        raise error(
+            "a classification into one of several labels with one output, expected two or more",
+            hint="--problem-type multi_label makes its score a sigmoid, regression takes the output as it is",
+        )
     return problem
 
 
-def labels_of(model: PreTrainedModel) -> tuple[str, ...]:
-    """Label names in id order; none for a regression.
+def labels_of(model: PreTrainedModel, named: Any) -> tuple[str, ...]:
+    """Returns label names in the order of the outputs.
+
+    Args:
+        named: the `id2label` of the checkpoint's config.json, if it has one.
 
     Raises:
-        DeltaError: an id without a name.
+        DeltaError: it does not name each output.
     """
-    problem = problem_type_of(model)
-    if problem == "regression":
-        return ()
-    if problem == "span":
+    if _kind(type(model).__name__) == "span":
         return ("start", "end")
-    config: Any = model.config
-    if set(config.id2label) != set(range(config.num_labels)):
-        raise DeltaError(f"id2label names the ids {sorted(config.id2label)}, expected 0 to {config.num_labels - 1}")
-    return tuple(str(config.id2label[number]) for number in range(config.num_labels))
+    outputs = int(model.config.num_labels)
+    if named is None:
+        return tuple(f"LABEL_{number}" for number in range(outputs))
+    names = {str(number): str(name) for number, name in named.items()} if isinstance(named, dict) else {}
+    wanted = [str(number) for number in range(outputs)]
+    if set(names) != set(wanted):
+        found = ", ".join(list(names)[:_SHOWN_IDS]) + (", ..." if len(names) > _SHOWN_IDS else "")
+        raise DeltaError(
+            f"id2label in config.json names the ids {found[:100]!r}, but the head has {outputs} outputs, expected "
+            f"the ids 0 to {outputs - 1}",
+            hint="name the labels in the order of the outputs: bitfit diff ... --labels A,B,...",
+        )
+    return tuple(names[number] for number in wanted)
 
 
 def new_task_model(base: BaseModel, kind: str, config: Any) -> PreTrainedModel:
@@ -210,7 +255,7 @@ def new_task_model(base: BaseModel, kind: str, config: Any) -> PreTrainedModel:
         ("audio", "sentence"): transformers.AutoModelForAudioClassification,
     }
     try:
-        model: PreTrainedModel = loaders[base.modality, kind].from_config(config)
+        model: PreTrainedModel = loaders[base.modality, kind].from_config(config, trust_remote_code=False)
     except (KeyError, ValueError) as error:
         raise DeltaError(f"transformers has no class for a {kind} task on {config.model_type}") from error
     return model.float().eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bitfit_export.bundle import BiasRow, Manifest, TaskRecord, check_files, read_manifest, read_row
-from bitfit_export.errors import BundleError, InputError, UsageError
-from bitfit_export.files import sha256_of_file
-from bitfit_export.runtime.arguments import as_names, check_labels, check_name, check_positive
+from bitfit_export.bundle import BiasRow, Manifest, TaskRecord, check_files, read_manifest, read_recorded_row, read_row
+from bitfit_export.errors import BundleError, InputError, UsageError, quoted
+from bitfit_export.files import canonical_json
+from bitfit_export.runtime.arguments import as_names, as_path, check_labels, check_name, check_positive
 from bitfit_export.runtime.engines.onnxruntime import TOKEN_LOGITS, FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
 from bitfit_export.runtime.predict.chunks import (
@@ -30,7 +31,8 @@ from bitfit_export.runtime.tasks.bias_table import BiasTable
 from bitfit_export.runtime.tasks.one_at_a_time import RowFeeds
 from bitfit_export.runtime.tasks.task_store import Lease, LoadedTask, TaskStore
 from bitfit_export.runtime.text.alignment import AlignedTokens
-from bitfit_export.runtime.text.tokenizer import Text, TextEncoder, TokenIds, as_texts
+from bitfit_export.runtime.text.tokenizer import TOKENIZER_FILE, Text, TextEncoder, TokenIds, as_texts
+from bitfit_export.runtime.threads import check_threads
 
 __all__ = ["BiasSession"]
 
@@ -41,17 +43,21 @@ IntArray: TypeAlias = NDArray[np.int64]
 class BiasSession:
     """A bundle that is ready to run. Any number of threads may use one session, also to load and unload tasks.
 
+    A session that is pickled, as for another process, is the path of its bundle and the names of its tasks: it is
+    opened anew there, and refused if the bundle has changed. A forked process may use the session that it inherits; it
+    opens the model anew when it first runs it.
+
     Args:
         bundle: the bundle's folder.
         threads: threads for one run; by default ONNX Runtime's choice, one a core.
         tasks: the tasks to load; by default all of the bundle's.
-        check_hashes: compare SHA-256 of every file with the manifest, which reads all of them. Sizes, and everything
-            about rows, are compared always.
+        check_hashes: compare SHA-256 of every file with the manifest, against forgery. Sizes and CRC-32C of all files,
+            and everything about rows, are compared always.
 
     Raises:
         BundleError: a file that is missing or damaged, or does not belong to the others; RowError, if it is a row.
-        InputError: a task that the bundle lacks.
-        UsageError: a number of threads below 1.
+        InputError: a task that the bundle lacks, or a bundle that is not a path.
+        UsageError: a number of threads below 1, or above four per core.
     """
 
     def __init__(
@@ -63,23 +69,38 @@ class BiasSession:
         check_hashes: bool = False,
     ) -> None:
         if threads is not None:
-            check_positive("threads", threads)
-        folder = Path(bundle)
+            check_threads(threads)
+        folder = as_path(bundle, "the bundle")
         self._manifest = read_manifest(folder)
+        self._opened = {"bundle": folder.absolute(), "threads": threads, "check_hashes": check_hashes}
         records = _choose_records(self._manifest, tasks)
-        check_files(folder, self._manifest, hash_files=check_hashes)
-        self._model = FrozenModel(folder, self._manifest, threads=threads)
+        files = check_files(folder, self._manifest, hash_files=check_hashes)
+        self._model = FrozenModel(files, self._manifest, threads=threads)
         self._limits = InputLimits(
             self._manifest.vocab_size, self._model.max_positions, "token_type_ids" in self._model.text_inputs
         )
         self._encoder = TextEncoder(
-            folder, max_positions=self._model.max_positions, pad_token_id=self._manifest.pad_token_id
+            files.tokenizer,
+            max_positions=self._model.max_positions,
+            pad_token_id=self._manifest.pad_token_id,
+            where=str(folder / TOKENIZER_FILE),
         )
         self._store = _make_store(self._manifest, records, self._model.labels)
+        self._recorded: dict[str, LoadedTask] = {}  # the tasks as the bundle has them
         for record in records:
-            row = _read_recorded_row(folder, self._manifest, record)
+            row = read_recorded_row(folder, self._manifest, record)
             self._check_runs(row, record.name)
-            self._store.add(row, labels=record.labels)
+            self._recorded[record.name] = self._store.add(row, labels=record.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tasks = self._store.tasks
+        others = [task.name for task in tasks if task is not self._recorded.get(task.name)]
+        if others:
+            raise UsageError(
+                f"the session cannot be pickled with the task {others[0]}, which is not its bundle's own",
+                hint="pickle the session before load_task, and call load_task in the other process",
+            )
+        return _open_again, (_digest(self._manifest), self._opened | {"tasks": [task.name for task in tasks]})
 
     @property
     def manifest(self) -> Manifest:
@@ -102,8 +123,8 @@ class BiasSession:
     def load_task(self, path: str | Path, *, name: str | None = None, labels: Sequence[str] | None = None) -> str:
         """Load a row file, or replace the loaded task of the same name. Runs under way keep the old row.
 
-        A task with more labels than any before makes every task's head wider inside the model, which can change the
-        last bit of the others' logits.
+        A task with more labels than any other makes every task's head wider inside the model while it is loaded, which
+        can change the last bit of the others' logits.
 
         Args:
             path: a row that was exported for this model.
@@ -116,10 +137,10 @@ class BiasSession:
 
         Raises:
             BundleError: the file can't be read; RowError, if it is damaged or was made for another model.
-            InputError: a name or labels that can't be used, a row that is older than the loaded one, or one of a task
-                that the model has no output for. Whatever is refused leaves the session as it was.
+            InputError: a path, a name or labels that can't be used, a row that is older than the loaded one, or one of
+                a task that the model has no output for. Whatever is refused leaves the session as it was.
         """
-        row = read_row(Path(path), layout=self._manifest.layout)
+        row = read_row(as_path(path, "the row"), layout=self._manifest.layout)
         name = row.task if name is None else check_name(name)
         self._check_runs(row, name)
         names = self._default_labels(name, row) if labels is None else check_labels(name, row, labels)
@@ -341,37 +362,30 @@ class BiasSession:
         return tuple(f"LABEL_{index}" for index in range(row.labels))
 
 
+def _open_again(digest: str, options: dict[str, Any]) -> BiasSession:
+    """A session that was pickled."""
+    session = BiasSession(**options)
+    if _digest(session.manifest) != digest:
+        raise BundleError(
+            f"the bundle {options['bundle']} has changed since the session was pickled",
+            hint="open the bundle anew with BiasSession",
+        )
+    return session
+
+
+def _digest(manifest: Manifest) -> str:
+    """SHA-256 of all that the manifest says, which has SHA-256 of every file."""
+    return hashlib.sha256(canonical_json(manifest.to_json())).hexdigest()
+
+
 def _choose_records(manifest: Manifest, tasks: Sequence[str] | None) -> list[TaskRecord]:
     if tasks is None:
         return list(manifest.tasks.values())
     unknown = [name for name in as_names(tasks) if name not in manifest.tasks]
     if unknown:
-        raise InputError(f"the bundle has no task {unknown[0]!r}, expected one of {', '.join(sorted(manifest.tasks))}")
+        known = ", ".join(sorted(manifest.tasks)) or "none"
+        raise InputError(f"the bundle has no task {quoted(unknown[0])}, expected one of {known}")
     return [manifest.tasks[name] for name in dict.fromkeys(as_names(tasks))]
-
-
-def _read_recorded_row(folder: Path, manifest: Manifest, record: TaskRecord) -> BiasRow:
-    """A row of the bundle, which must be the one that the manifest records."""
-    path = folder / record.file
-    row = read_row(path, layout=manifest.layout)
-    found = (row.task, row.problem_type, row.labels, row.task_version)
-    expected = (record.name, record.problem_type, record.label_count, record.task_version)
-    if found != expected:
-        raise BundleError(
-            f"{path} is the row {_show(*found)}, expected {_show(*expected)}",
-            hint="copy the bundle again, or export it again",
-        )
-    digest = sha256_of_file(path)
-    if digest != record.sha256:
-        raise BundleError(
-            f"{path} has sha256 {digest[:12]}, expected {record.sha256[:12]}",
-            hint="copy the bundle again, or export it again; a row that replaces it is loaded with load_task",
-        )
-    return row
-
-
-def _show(name: str, problem_type: str, labels: int, version: int) -> str:
-    return f"{name} ({problem_type}, {labels} labels, version {version})"
 
 
 def _make_store(manifest: Manifest, records: Sequence[TaskRecord], labels: int | None) -> TaskStore[Any]:

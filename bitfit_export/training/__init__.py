@@ -163,6 +163,7 @@ def _record(base: BaseModel, settings: TrainingSettings, data: TaskData, trained
         **({"added_biases": list(base.added_biases)} if base.added_biases else {}),
         "best_epoch": trained.best_epoch,
         "data_digest": data.digest,
+        **({"data_revision": data.revision} if data.revision else {}),
         "train_rows": len(data.train.labels),
         "validation_rows": len(data.validation.labels),
         "versions": {name: version(name) for name in libraries} | {"python": platform.python_version()},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class TaskData:
             then the further sets: the same rows give the same digest whatever file they came from.
         source: the hub's data set or the names of the files, without their folder.
         more_validation: further validation sets by name; their metrics are reported too, under `<name>_<metric>`.
+        revision: of the hub's data set; None for files.
     """
 
     spec: TaskSpec
@@ -40,6 +41,7 @@ class TaskData:
     digest: str
     source: str
     more_validation: Mapping[str, Rows] = field(default_factory=dict)
+    revision: str | None = None
 
 
 def load_task_data(
@@ -54,19 +56,21 @@ def load_task_data(
     labels: Sequence[str] | None = None,
     train_rows: int | None = None,
     validation_rows: int | None = None,
+    revision: str | None = None,
 ) -> TaskData:
     """Read and check a task's rows.
 
     They come from `train_file` and `validation_file`, else from the folder `data` (or its sub-folder named like the
-    task), else, for a GLUE task, from the hub. A GLUE task has its known columns and labels; `columns` and
-    `label_column` rename its columns. What is not given of any other task is inferred from the training rows:
+    task), else, for a GLUE task, from the hub. A GLUE task has its known labels and its known columns, or those that
+    any task may have; `columns` and `label_column` rename them. What is not given of any other task is inferred from
+    the training rows:
 
     - columns `question`, `context` and `answers` make a span task, as SQuAD has them;
     - a list of words, in `tokens` or `words`, makes a token task; its labels are in `tags`, `ner_tags`, `pos_tags`,
       `upos`, `pos` or `labels`;
     - a list of labels, in `labels` or `label`, makes a multi-label task;
-    - else the columns are `sentence`, or `sentence1` and `sentence2`, and `label`, and a label that is not a whole
-      number makes a regression.
+    - else the columns are `sentence`, `sentence1` and `sentence2`, `text`, or `text` and `text_pair`, and `label`; a
+      label that is not a whole number makes a regression.
 
     The labels are those that the training rows have, sorted. A regression's are rounded to float32, the precision in
     which they are trained.
@@ -74,6 +78,7 @@ def load_task_data(
     Args:
         train_rows: train on so many of the training rows, chosen at random but always the same ones.
         validation_rows: validate on so many of the validation rows, chosen likewise; further sets stay whole.
+        revision: of the hub's data set; by default `HUB_REVISION`.
 
     Raises:
         DataError: data that can't be used.
@@ -84,7 +89,7 @@ def load_task_data(
     for option, count in (("--train-rows", train_rows), ("--validation-rows", validation_rows)):
         if count is not None and count < 1:
             raise UsageError(f"{option} is {count}, expected at least 1")
-    splits = _read_splits(task, data, train_file, validation_file)
+    splits = _read_splits(task, data, train_file, validation_file, revision)
     tables = (splits.train, splits.validation, *splits.more.values())
     for table in tables:
         if not table.rows:
@@ -93,10 +98,18 @@ def load_task_data(
     train, validation, *others = (convert(table, spec) for table in tables)
     train, validation = sample_rows(train, train_rows), sample_rows(validation, validation_rows)
     digest = _digest((train, validation, *others))
-    return TaskData(spec, train, validation, digest, splits.source, dict(zip(splits.more, others, strict=True)))
+    more = dict(zip(splits.more, others, strict=True))
+    return TaskData(spec, train, validation, digest, splits.source, more, splits.revision)
 
 
-def _read_splits(task: str, data: Path | None, train_file: Path | None, validation_file: Path | None) -> Splits:
+def _read_splits(
+    task: str, data: Path | None, train_file: Path | None, validation_file: Path | None, revision: str | None
+) -> Splits:
+    if revision is not None and (data, train_file, validation_file) != (None, None, None):
+        raise UsageError(
+            f"the data's revision is {revision}, but the data is in files, which have none",
+            hint="leave --data-revision out",
+        )
     if train_file is not None or validation_file is not None:
         if train_file is None or validation_file is None or data is not None:
             raise UsageError("expected a training file and a validation file, both, and then no data folder")
@@ -104,7 +117,7 @@ def _read_splits(task: str, data: Path | None, train_file: Path | None, validati
     if data is not None:
         return read_folder(Path(data), task)
     if task in GLUE_TASKS:
-        return read_hub(task)
+        return read_hub(task, revision)
     raise UsageError(
         f"no data for the task {task!r}, which is not one of GLUE's: {', '.join(GLUE_TASKS)}",
         hint="pass --data DIR with its files",
@@ -133,6 +146,9 @@ def _digest(splits: Iterable[Rows]) -> str:
 _WORD_COLUMNS = ("tokens", "words")
 _TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "upos", "pos", "labels")
 _SPAN_COLUMNS: tuple[str, ...] = ("question", "context")
+#: Where sentence tasks have one text or two: the names that GLUE has, and those that `bitfit run` has.
+_SENTENCE_COLUMNS: tuple[tuple[str, ...], ...] = (("sentence",), ("sentence1", "sentence2"), ("text",))
+_TEXT_PAIR: tuple[str, ...] = ("text", "text_pair")
 
 
 def _resolve_spec(task: str, options: TaskOptions, tables: Sequence[Table]) -> TaskSpec:
@@ -140,7 +156,7 @@ def _resolve_spec(task: str, options: TaskOptions, tables: Sequence[Table]) -> T
     first = train.rows[0][1]
     problem_type = known.problem_type if known else options.problem_type or _list_problem(options, first)
     label_column = options.label_column or (known.label_column if known else _default_label_column(problem_type, first))
-    columns = options.columns or (known.columns if known else _default_columns(problem_type, train, label_column))
+    columns = options.columns or _columns(known, problem_type, train, label_column)
     for table in tables:
         check_columns(table, columns, label_column, problem_type)
     if options.labels is not None and problem_type == "span":
@@ -171,18 +187,31 @@ def _default_label_column(problem_type: ProblemType | None, row: Mapping[str, ob
     return next((name for name in candidates if name in row), "label")
 
 
-def _default_columns(problem_type: ProblemType | None, train: Table, label_column: str) -> tuple[str, ...]:
-    names = train.rows[0][1].keys()
-    if problem_type == "token":
-        picks: list[tuple[str, ...]] = [(name,) for name in _WORD_COLUMNS]
-    else:
-        picks = [_SPAN_COLUMNS] if problem_type == "span" else [("sentence",), ("sentence1", "sentence2")]
-    found = [pick for pick in picks if all(name in names for name in pick)]
+def _columns(
+    known: TaskSpec | None, problem_type: ProblemType | None, train: Table, label_column: str
+) -> tuple[str, ...]:
+    """The text columns of a table: those of a known task, or where these are not there those that any task may have."""
+    # A second text that only some rows have is not passed over: the others will be found to lack it.
+    names = dict.fromkeys(name for _, row in train.rows for name in row if name != label_column)
+    picks = _possible_columns(problem_type, names)
+    found = [pick for pick in picks if names.keys() >= set(pick)]
+    if known is not None:
+        fits = len(found) == 1 and len(found[0]) == len(known.columns) and not names.keys() >= set(known.columns)
+        return found[0] if fits else known.columns
     if len(found) != 1:
-        rest = ", ".join(name for name in names if name != label_column)
         expected = ", or ".join(" and ".join(pick) for pick in picks)
         raise DataError(
-            f"{train.name} has the columns {rest}; expected either {expected}",
+            f"{train.name} has the columns {', '.join(names)}; expected either {expected}",
             hint="--columns NAME or --columns NAME,NAME says which columns are the text",
         )
     return found[0]
+
+
+def _possible_columns(problem_type: ProblemType | None, names: Collection[str]) -> list[tuple[str, ...]]:
+    """The columns that hold a task's text where nothing else is said: one of these must be there."""
+    if problem_type == "token":
+        return [(name,) for name in _WORD_COLUMNS]
+    if problem_type == "span":
+        return [_SPAN_COLUMNS]
+    pair_is_there = all(name in names for name in _TEXT_PAIR)
+    return [pick for pick in (*_SENTENCE_COLUMNS, _TEXT_PAIR) if pick != ("text",) or not pair_is_there]

@@ -8,6 +8,7 @@ import csv
 import gzip
 import importlib
 import json
+import shlex
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ from typing import Any
 from bitfit_export.base_model.loading import quiet_hub
 from bitfit_export.errors import DataError, MissingExtraError
 
-__all__ = ["HUB_DATASET", "Splits", "Table", "read_files", "read_folder", "read_hub"]
+__all__ = ["HUB_DATASET", "HUB_REVISION", "Splits", "Table", "read_files", "read_folder", "read_hub"]
 
 HUB_DATASET = "nyu-mll/glue"
+#: The commit of it that is read unless another one is asked for, so that the same command has the same rows tomorrow.
+HUB_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 _TRAIN = ("train",)
 #: Characters of a CSV field: the largest C long of every platform, in place of 128 KiB.
 _MAX_FIELD = 2**31 - 1
@@ -46,12 +49,14 @@ class Splits:
     Attributes:
         more: further validation sets, by name.
         source: the hub's data set or the files' names, without their folder.
+        revision: of the hub's data set; None for files.
     """
 
     train: Table
     validation: Table
     source: str
     more: Mapping[str, Table] = field(default_factory=dict)
+    revision: str | None = None
 
 
 def read_files(train: Path, validation: Path) -> Splits:
@@ -90,8 +95,11 @@ def _validation_stems(name: str = "") -> tuple[str, str]:
     return f"validation{end}", f"dev{end}"
 
 
-def read_hub(task: str) -> Splits:
+def read_hub(task: str, revision: str | None = None) -> Splits:
     """A GLUE task's splits from the hub.
+
+    Args:
+        revision: a commit, tag or branch of the data set; None for `HUB_REVISION`.
 
     Raises:
         DataError: it can't be had, or lacks a split.
@@ -99,8 +107,9 @@ def read_hub(task: str) -> Splits:
     """
     datasets = _require("datasets")
     quiet_hub()
+    revision = revision or HUB_REVISION
     try:
-        splits = datasets.load_dataset(HUB_DATASET, task)
+        splits = datasets.load_dataset(HUB_DATASET, task, revision=revision)
     except Exception as error:  # offline, refused and half-downloaded raise errors of four unrelated libraries
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
@@ -115,7 +124,7 @@ def read_hub(task: str) -> Splits:
     train, validation, *others = (
         Table(f"{HUB_DATASET} {task} {name}", "row", list(enumerate(splits[name].to_list(), start=1))) for name in names
     )
-    return Splits(train, validation, f"{HUB_DATASET} {task}", dict(zip(sets[1:], others, strict=True)))
+    return Splits(train, validation, f"{HUB_DATASET} {task}", dict(zip(sets[1:], others, strict=True)), revision)
 
 
 def _candidates(folder: Path, stems: tuple[str, ...]) -> list[Path]:
@@ -180,13 +189,23 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     for number, line in _lines(path):
         if not line.strip():
             continue
+        is_array = line.lstrip().startswith("[")
+        hint = _array_hint(path) if is_array else "one JSON object a line"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number} is not JSON: {error}", hint="one JSON object a line") from error
+            problem = " by itself: a JSON array begins there" if is_array else f": {error}"
+            raise DataError(f"{path}, line {number} is not JSON{problem}", hint=hint) from error
         if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number} is not a JSON object", hint="one JSON object a line")
+            raise DataError(f"{path}, line {number} is not a JSON object{' but an array' * is_array}", hint=hint)
         yield number, row
+
+
+def _array_hint(path: Path) -> str:
+    """The command that makes lines of a JSON array."""
+    name = shlex.quote(str(path))
+    command = f"zcat {name} | jq -c '.[]'" if path.suffix == ".gz" else f"jq -c '.[]' {name}"
+    return f"write each element on a line of its own: {command} > rows.jsonl"
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:

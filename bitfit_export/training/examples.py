@@ -73,7 +73,12 @@ def _check_label_list(table: Table, number: int, labels: object, label_column: s
 def _check_label(table: Table, number: int, label: object, label_column: str) -> None:
     if label is None or label == "":
         raise DataError(f"{table.at(number)} has no label; expected a value in {label_column!r}")
-    if isinstance(label, bool) or not isinstance(label, int | float | str):
+    if isinstance(label, bool):
+        raise DataError(
+            f"{table.at(number)}: the label is the boolean {str(label).lower()}, expected a number or a name",
+            hint='write 0 and 1 for false and true, or names such as "no" and "yes"',
+        )
+    if not isinstance(label, int | float | str):
         raise DataError(f"{table.at(number)}: the label {label!r} is neither a number nor a name")
     if isinstance(label, str):
         _check_characters(table, number, label, "the label")

@@ -18,6 +18,7 @@ __all__ = [
     "LINEAR",
     "MAX_EPOCHS",
     "METHODS",
+    "ORIGINAL",
     "SCHEDULES",
     "TrainingSettings",
 ]
@@ -32,7 +33,7 @@ METHODS = ("bitfit", "frozen", "full", "rand-uniform", "rand-row-col", "adapters
 #: Those that change nothing but bias terms and head, so that a task delta holds all of it.
 DELTA_METHODS = ("bitfit", "frozen")
 SCHEDULES = ("constant", "linear")
-#: The head that transformers gives the base model's family for the kind of task.
+#: The model's own pooling, and else the head that transformers gives its family for the kind of task.
 AUTO = "auto"
 #: The activation of a head that is one linear layer.
 LINEAR = "none"
@@ -42,11 +43,14 @@ HEAD_ACTIVATIONS = (AUTO, LINEAR, *ACTIVATIONS)
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a task is trained. The defaults are those of the paper's own implementation where it has one.
+    """How a task is trained.
+
+    The defaults are those of the paper's own implementation where it has one, but for the schedule: a constant rate
+    falls apart on bases of twelve layers, one that rises and then falls does not.
 
     Attributes:
         bias_terms: which bias terms to train, see `select_bias_terms`; empty for all.
-        pooling: what the head reads, one of `HEAD_POOLINGS`; see `trainer.choose_head`.
+        pooling: what the head reads, one of `HEAD_POOLINGS`; see `heads.choose_head`.
         activation: of the head's dense layer, one of `HEAD_ACTIVATIONS`.
         learning_rate: of AdamW, without weight decay; None for that of `default_learning_rate`.
         warmup: share of all steps in which the learning rate rises from 0.
@@ -66,8 +70,8 @@ class TrainingSettings:
     learning_rate: float | None = None
     epochs: int = 8
     batch_size: int = 16
-    schedule: str = "constant"
-    warmup: float = 0.0
+    schedule: str = "linear"
+    warmup: float = 0.1
     seed: int = 0
     max_length: int = 128
     stride: int | None = None
@@ -112,11 +116,38 @@ class TrainingSettings:
             raise UsageError(f"--max-length is {self.max_length}, expected at least 3 tokens")
 
     def unusual(self) -> dict[str, Any]:
-        """The settings that are not at their defaults, by field. A release that adds a setting changes nothing here."""
-        usual = asdict(TrainingSettings())
-        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+        """The settings that are not those of `ORIGINAL`, by field.
+
+        The same training has the same ones in every release, whatever settings or defaults that release has.
+        """
+        original = asdict(ORIGINAL)
+        return {name: value for name, value in asdict(self).items() if value != original[name]}
 
 
 def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UsageError(f"{option} is {value!r}, expected one of {', '.join(allowed)}")
+
+
+#: What runs and trials are told apart by, see `TrainingSettings.unusual`: the first defaults, which stay what they are
+#: when a default changes. Otherwise a new training would have the name of an old one, and its results. A setting that
+#: is added later belongs here with the value that trains as before.
+ORIGINAL = TrainingSettings(
+    method="bitfit",
+    bias_terms=(),
+    pooling=AUTO,
+    activation=AUTO,
+    learning_rate=None,
+    epochs=8,
+    batch_size=16,
+    schedule="constant",
+    warmup=0.0,
+    seed=0,
+    max_length=128,
+    stride=None,
+    bf16=False,
+    patience=None,
+    adapter_size=64,
+    sparsity=0.005,
+    l0_penalty=1.25e-7,
+)

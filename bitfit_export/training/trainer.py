@@ -21,23 +21,24 @@ from transformers.trainer_utils import EvalPrediction
 
 from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.delta import TOKEN_PROBLEMS, TOKENS
 from bitfit_export.errors import BitfitError, OutputError, UsageError, first_line
-from bitfit_export.reference.task_model import TaskModel, default_head
+from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.features import EncodedRows, collate, encode_rows
+from bitfit_export.training.heads import choose_head
 from bitfit_export.training.methods import Method, create_method
 from bitfit_export.training.processes import is_first_process, rows_a_process, together_on_cpu, wait_for_all
-from bitfit_export.training.settings import AUTO, LINEAR, TrainingSettings
+from bitfit_export.training.settings import TrainingSettings
 from bitfit_export.training.trainable import TrainableModel
 from bitfit_export.training.work_folder import (
     checkpoint_folder,
     last_checkpoint,
+    mark_begun,
     mark_complete,
     remove_other_checkpoints,
 )
 
-__all__ = ["TrainedModel", "bias_differences", "choose_head", "train_model"]
+__all__ = ["TrainedModel", "bias_differences", "train_model"]
 
 _TRAINED_FILE = "trained.safetensors"
 #: That of the AdamW in the paper's own code; torch's is 1e-8. Where all of a gradient is rounding, as a key bias's is,
@@ -61,34 +62,6 @@ class TrainedModel:
     trained: int
     best_epoch: int
     history: list[dict[str, float]]
-
-
-def choose_head(base: BaseModel, problem_type: str, settings: TrainingSettings) -> tuple[str, str | None]:
-    """Pooling and activation of the head, where the settings leave them open those of `default_head`.
-
-    A pooling that is not the family's own gets one linear layer, unless an activation is asked for.
-
-    Raises:
-        UsageError: a token or span task that is to read anything but each token, with anything but a linear layer, or
-            another task that is to read tokens.
-    """
-    pooling, activation = settings.pooling, settings.activation
-    if problem_type in TOKEN_PROBLEMS:
-        if pooling not in (AUTO, TOKENS) or activation not in (AUTO, LINEAR):
-            raise UsageError(
-                f"--pooling {pooling} --activation {activation} for a {problem_type} task, whose head is one linear "
-                "layer on every token",
-                hint="leave both out",
-            )
-        return TOKENS, None
-    if pooling == TOKENS:
-        raise UsageError(f"--pooling {TOKENS} for a {problem_type} task, expected one vector a text")
-    usual_pooling, usual_activation = default_head(base.module)
-    if pooling == AUTO:
-        pooling = usual_pooling
-    if activation == AUTO:
-        return pooling, usual_activation if pooling == usual_pooling else None
-    return pooling, None if activation == LINEAR else activation
 
 
 def train_model(
@@ -283,6 +256,9 @@ class _DeltaTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         work_folder, step = Path(self.args.output_dir), self.state.global_step
         try:
+            if is_first_process():
+                mark_begun(work_folder, step)
+            wait_for_all()
             super()._save_checkpoint(model, trial)
             wait_for_all()
             if is_first_process():

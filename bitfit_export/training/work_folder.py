@@ -2,33 +2,41 @@
 
 <folder>/lock                   held by the process that is at work
 <folder>/run.json               which run began the checkpoints
-<folder>/checkpoint-<step>/     what transformers' Trainer writes, and `complete` once all of it is there
+<folder>/checkpoint-<step>/     what transformers' Trainer writes; `begun` until all of it is there, then `complete`
+
+A checkpoint with neither mark is not this package's, and is left alone.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.errors import BusyError, OutputError
+from bitfit_export.errors import OutputError
 from bitfit_export.files import canonical_json, write_bytes
+from bitfit_export.files.locks import locked
 from bitfit_export.training.data import TaskData
+from bitfit_export.training.heads import class_pooling, with_pooling
 from bitfit_export.training.processes import is_first_process, wait_for_all
-from bitfit_export.training.settings import TrainingSettings
+from bitfit_export.training.settings import ORIGINAL, TrainingSettings
 
 __all__ = [
     "checkpoint_folder",
     "claimed_work_folder",
     "last_checkpoint",
+    "mark_begun",
     "mark_complete",
     "remove_other_checkpoints",
 ]
 
+_BEGUN_MARK = "begun"
 _COMPLETE_MARK = "complete"
 
 
@@ -54,53 +62,66 @@ def claimed_work_folder(
         wait_for_all()
         yield
         return
-    from filelock import FileLock, Timeout
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} can't be made: {error.strerror}", hint="choose another --output") from error
-    # The lock goes with the process, however it ends.
-    lock = FileLock(folder / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(
-            f"another bitfit-train is at work in {folder}", hint="wait for it, or choose another --output"
-        ) from error
-    try:
-        _claim(folder, _identity(base, data, settings), restart=restart)
+    with locked(folder / "lock", f"another bitfit-train is at work in {folder}"):
+        identity = _identity(base, data, settings)
+        _claim(folder, identity, class_pooling(base, data.spec.problem_type), restart=restart)
         wait_for_all()
         yield
-    finally:
-        lock.release()
 
 
-def _identity(base: BaseModel, data: TaskData, settings: TrainingSettings) -> bytes:
-    """What must be the same for a run to go on."""
-    return canonical_json(
-        {
-            "settings": settings.unusual(),
-            "base": base.digest,
-            "added_biases": base.added_biases,
-            "data": data.digest,
-            "task": asdict(data.spec),
-        }
-    )
+def _identity(base: BaseModel, data: TaskData, settings: TrainingSettings) -> dict[str, Any]:
+    """What must be the same for a run to resume; the pooling is the one that the run has, so never `auto`."""
+    return {
+        "settings": with_pooling(base, data.spec.problem_type, settings).unusual(),
+        "base": base.digest,
+        "added_biases": base.added_biases,
+        "data": data.digest,
+        "task": asdict(data.spec),
+    }
 
 
-def _claim(folder: Path, identity: bytes, *, restart: bool) -> None:
-    """Record whose checkpoints these are."""
+def _claim(folder: Path, identity: dict[str, Any], usual_pooling: str, *, restart: bool) -> None:
+    """Record whose checkpoints these are.
+
+    Args:
+        usual_pooling: that of a recorded run without a pooling, which an earlier release began: it knew no other.
+    """
     record = folder / "run.json"
     if restart:
         remove_other_checkpoints(folder, ())
-    elif last_checkpoint(folder) is not None and record.exists() and record.read_bytes() != identity:
-        raise OutputError(
-            f"{folder} holds an interrupted run with other settings or data",
-            hint="repeat the earlier command to finish it; to forget it, remove the folder or pass --restart to "
-            "bitfit-train",
-        )
-    write_bytes(record, identity)
+    elif last_checkpoint(folder) is not None and record.exists():
+        difference = _difference(record.read_bytes(), canonical_json(identity), usual_pooling)
+        if difference is not None:
+            raise OutputError(
+                f"{folder} holds an interrupted run with other settings or data{difference}",
+                hint="repeat the earlier command with its settings to finish it; to forget it, remove the folder or "
+                "pass --restart to bitfit-train",
+            )
+    write_bytes(record, canonical_json(identity))
+
+
+def _difference(recorded: bytes, wanted: bytes, usual_pooling: str) -> str | None:
+    """The settings in which a recorded run differs, in brackets; "" for another difference, None for none."""
+    try:
+        old, new = json.loads(recorded), json.loads(wanted)
+        usual = asdict(ORIGINAL) | {"bias_terms": [], "pooling": usual_pooling}
+        old["settings"], new["settings"] = usual | old["settings"], usual | new["settings"]
+    except (ValueError, TypeError, KeyError):
+        return ""
+    if old == new:
+        return None
+    names = [name for name, value in new["settings"].items() if old["settings"].get(name) != value]
+    found = (f"{name} {_shown(old['settings'].get(name))}, now {_shown(new['settings'][name])}" for name in names)
+    return f" ({'; '.join(found)})" if names else ""
+
+
+def _shown(value: Any) -> str:
+    """A setting as its option takes it."""
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def checkpoint_folder(work_folder: Path, step: int | None) -> Path:
@@ -108,17 +129,37 @@ def checkpoint_folder(work_folder: Path, step: int | None) -> Path:
     return work_folder / f"checkpoint-{step}"
 
 
+def mark_begun(work_folder: Path, step: int) -> None:
+    """Make the checkpoint's folder, and record that it is this package's and not complete.
+
+    Raises:
+        OutputError: somebody else's checkpoint of this step is there.
+    """
+    folder = checkpoint_folder(work_folder, step)
+    if folder.exists() and not _is_own(folder):
+        raise OutputError(
+            f"{folder} is a checkpoint that this package did not write, expected a folder without any",
+            hint="train in another folder, or remove it",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _BEGUN_MARK).touch()
+
+
 def mark_complete(work_folder: Path, step: int) -> None:
     """Record that all of the checkpoint is on the disk."""
-    with open(checkpoint_folder(work_folder, step) / _COMPLETE_MARK, "wb") as stream:
+    folder = checkpoint_folder(work_folder, step)
+    with open(folder / _COMPLETE_MARK, "wb") as stream:
         os.fsync(stream.fileno())
+    (folder / _BEGUN_MARK).unlink(missing_ok=True)
 
 
 def remove_other_checkpoints(work_folder: Path, kept: Collection[int | None]) -> None:
-    """Remove every checkpoint but those of some steps; one that is half removed does not count as whole."""
+    """Remove every checkpoint of this package but those of some steps."""
     names = {checkpoint_folder(work_folder, step).name for step in kept}
     for folder in work_folder.glob("checkpoint-*"):
-        if folder.name not in names:
+        if folder.name not in names and _is_own(folder):
+            # One that is half removed must not count as complete.
+            (folder / _BEGUN_MARK).touch()
             (folder / _COMPLETE_MARK).unlink(missing_ok=True)
             shutil.rmtree(folder)
 
@@ -129,6 +170,10 @@ def last_checkpoint(work_folder: Path) -> Path | None:
     for folder in work_folder.glob("checkpoint-*"):
         if (folder / _COMPLETE_MARK).is_file():
             whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
-        elif is_first_process():
+        elif is_first_process() and _is_own(folder):
             shutil.rmtree(folder)
     return max(whole)[1] if whole else None
+
+
+def _is_own(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in (_BEGUN_MARK, _COMPLETE_MARK))

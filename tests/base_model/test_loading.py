@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import hashlib
+import json
+import os
 import struct
 import subprocess
 import sys
@@ -13,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
+from bitfit_export.base_model import loading as base_models
 from bitfit_export.base_model.loading import BaseModel, load_base_model, resolve_model, state_digest
 from bitfit_export.errors import BaseModelError
 from tests import families
@@ -33,6 +38,23 @@ def test_a_local_folder_is_known_by_its_name(tiny_base: BaseModel) -> None:
 def test_what_is_neither_folder_nor_hub_id_is_refused(model: str) -> None:
     with pytest.raises(BaseModelError, match="no folder and no Hub id"):
         resolve_model(model)
+
+
+def test_the_tokenizer_is_of_the_commit_that_the_weights_are_of(
+    tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch may move between the two downloads."""
+    seen: list[str | None] = []
+
+    def tokenizer_at(source: object, revision: str | None, module: object) -> object:
+        seen.append(revision)
+        return tiny_base.tokenizer
+
+    weights = (copy.deepcopy(tiny_base.module), "c" * 40)
+    monkeypatch.setattr(base_models, "_from_pretrained", lambda source, revision: weights)
+    monkeypatch.setattr(base_models, "_load_tokenizer", tokenizer_at)
+    assert load_base_model("org/name", revision="main").revision == "c" * 40
+    assert seen == ["c" * 40]
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -66,6 +88,211 @@ def test_a_half_precision_checkpoint_is_loaded_as_float32_and_known_by_its_own_b
     assert loaded.module.dtype == torch.float32
     assert loaded.digest == state_digest(half.state_dict()) != tiny_base.digest
     assert all(value.dtype == np.float32 for value in loaded.biases.values())
+
+
+def declare(folder: Path, **settings: object) -> None:
+    """Change config.json and nothing else."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("declared", ["float32", "bfloat16", "float16", None])
+def test_the_files_dtype_decides_whatever_the_config_says(
+    tiny_base: BaseModel, tmp_path: Path, dtype: torch.dtype, declared: str | None
+) -> None:
+    module = copy.deepcopy(tiny_base.module).to(dtype)
+    module.save_pretrained(tmp_path)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    declare(tmp_path, dtype=declared)
+    loaded = load_base_model(str(tmp_path))
+    assert loaded.digest == state_digest(module.state_dict())
+    for name, value in module.state_dict().items():
+        assert torch.equal(loaded.module.state_dict()[name], value.float())
+
+
+@pytest.mark.parametrize("declared", ["float32", "float16", None])
+def test_of_files_that_mix_dtypes_no_weight_is_rounded(
+    tiny_base: BaseModel, tmp_path: Path, declared: str | None
+) -> None:
+    """In one file or in several, whichever dtype comes first in them."""
+    half = {name: value.half() for name, value in tiny_base.module.state_dict().items()}
+    exact = {name: value for name, value in tiny_base.module.state_dict().items() if "LayerNorm" in name}
+    for number, shards in enumerate(("5GB", "100KB")):
+        folder = tmp_path / str(number)
+        tiny_base.module.save_pretrained(folder, state_dict=half | exact, max_shard_size=shards)
+        tiny_base.tokenizer.save_pretrained(folder)
+        declare(folder, dtype=declared)
+        loaded = load_base_model(str(folder))
+        for name, value in (half | exact).items():
+            assert torch.equal(loaded.module.state_dict()[name], value.float())
+        assert loaded.digest == state_digest({name: value.float() for name, value in (half | exact).items()})
+
+
+def test_the_dtype_of_a_head_that_is_not_read_has_no_part_in_the_digest(tiny_base: BaseModel, tmp_path: Path) -> None:
+    half = copy.deepcopy(tiny_base.module).half()
+    head = {"cls.predictions.bias": torch.zeros(3)}
+    half.save_pretrained(tmp_path, state_dict=half.state_dict() | head)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    assert load_base_model(str(tmp_path)).digest == state_digest(half.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_weights_of_another_dtype_are_refused(tiny_base: BaseModel, tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {name: value.to(dtype) for name, value in tiny_base.module.state_dict().items()}
+    tiny_base.module.save_pretrained(tmp_path, state_dict=state)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(BaseModelError, match=r"is stored as (I8|F8_E4M3), expected float64, float32"):
+        load_base_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "is quantised"),
+        ({"transformers_weights": "adapter_model.bin"}, "has its weights in 'adapter_model.bin', expected them in mod"),
+        ({"transformers_weights": "other.safetensors"}, "has its weights in 'other.safetensors'"),
+    ],
+)
+def test_weights_in_another_form_are_refused(
+    tiny_base: BaseModel, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    tiny_base.module.save_pretrained(tmp_path)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    declare(tmp_path, **settings)
+    with pytest.raises(BaseModelError, match=message):
+        load_base_model(str(tmp_path))
+
+
+def test_a_pickle_is_not_read(tiny_base: BaseModel, tmp_path: Path) -> None:
+    tiny_base.module.save_pretrained(tmp_path)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    torch.save(tiny_base.module.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(
+        BaseModelError, match=r"has no model\.safetensors.*\nhint: load the model with transformers and"
+    ):
+        load_base_model(str(tmp_path))
+
+
+def test_a_folder_with_an_adapter_is_no_base_model(tiny_base: BaseModel, tmp_path: Path) -> None:
+    """transformers would load the base that the adapter names, and put the adapter into it."""
+    tiny_base.module.save_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(BaseModelError, match=r"has an adapter \(adapter_config\.json\), expected a base model"):
+        load_base_model(str(tmp_path))
+
+
+OWN_MODEL = """open({mark!r}, "w")
+from transformers import BertConfig, BertModel, BertTokenizer
+class Config(BertConfig):
+    model_type = "mine"
+class Model(BertModel):
+    config_class = Config
+class Tokenizer(BertTokenizer):
+    pass
+"""
+OWN_CLASSES = {"AutoConfig": "mine.Config", "AutoModel": "mine.Model", "AutoTokenizer": ["mine.Tokenizer", None]}
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer"),
+    [
+        ({"model_type": "mine", "auto_map": OWN_CLASSES}, {}),
+        ({"auto_map": OWN_CLASSES}, {}),  # its model_type is known, so its code is not needed
+        ({}, {"tokenizer_class": "Tokenizer", "auto_map": OWN_CLASSES}),
+        ({"model_type": "mine"}, {"tokenizer_class": "Tokenizer", "auto_map": OWN_CLASSES}),
+        ({"attn_implementation": "somebody/attention"}, {}),
+        ({"_attn_implementation": "somebody/attention"}, {}),
+    ],
+)
+def test_the_code_of_a_model_is_never_run_and_nobody_is_asked(
+    tiny_base: BaseModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, object],
+    tokenizer: dict[str, object],
+) -> None:
+    asked: list[object] = []
+
+    def say_yes(*words: object) -> str:
+        asked.append(words)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", say_yes)
+    tiny_base.module.save_pretrained(tmp_path)
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    mark = tmp_path / "ran"
+    (tmp_path / "mine.py").write_text(OWN_MODEL.format(mark=str(mark)))
+    declare(tmp_path, **config)
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | tokenizer))
+    if config.get("model_type") == "mine":
+        with pytest.raises(BaseModelError) as caught:
+            load_base_model(str(tmp_path))
+        if "auto_map" in config:
+            assert "brings Python code of its own (auto_map), which is never run" in caught.value.message
+            assert caught.value.hint == "take a model whose class and tokenizer are part of transformers"
+    else:
+        assert load_base_model(str(tmp_path)).digest == tiny_base.digest
+    assert not asked
+    assert not mark.exists()
+
+
+def test_no_call_of_transformers_leaves_trust_to_its_default() -> None:
+    """Every call that loads something from a folder or from the Hub says no."""
+    package = Path(__file__).parent.parent / "bitfit_export"
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+            if called in ("from_pretrained", "from_config"):
+                named = [each for each in node.keywords if each.arg == "trust_remote_code" or each.arg is None]
+                assert named, f"{path.name}:{node.lineno}"
+
+
+def test_a_tokenizer_with_more_ids_than_the_embedding_is_one_clear_error(tiny_base: BaseModel, tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(tiny_base.tokenizer)
+    tokenizer.add_tokens(["<user>", "<url>"])
+    module = copy.deepcopy(tiny_base.module)
+    module.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    rows = tiny_base.module.config.vocab_size
+    message = rf"has ids up to {rows + 1} \(the token '<url>'\), but the model's embedding has {rows} rows, expected at"
+    with pytest.raises(BaseModelError, match=message) as caught:
+        load_base_model(str(tmp_path))
+    assert "hint: call model.resize_token_embeddings(len(tokenizer)), and save the model again" in str(caught.value)
+    module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    module.save_pretrained(tmp_path)
+    assert load_base_model(str(tmp_path)).tokenizer.convert_tokens_to_ids("<url>") == rows + 1
+
+
+def test_a_tokenizer_does_not_split_special_tokens_as_a_bundle_cannot(tiny_base: BaseModel, tmp_path: Path) -> None:
+    tiny_base.module.save_pretrained(tmp_path)
+    tokenizer = copy.deepcopy(tiny_base.tokenizer)
+    tokenizer.split_special_tokens = True
+    tokenizer.save_pretrained(tmp_path)
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"split_special_tokens": True}))
+    loaded = load_base_model(str(tmp_path)).tokenizer
+    assert loaded("a [SEP] b")["input_ids"] == loaded.backend_tokenizer.encode("a [SEP] b").ids
+    assert loaded("a [SEP] b")["input_ids"] == tiny_base.tokenizer("a [SEP] b")["input_ids"]
+
+
+def test_the_digest_of_the_packaged_model(minilm_folder: Path) -> None:
+    """Every shipped delta of it has this one."""
+    digest = "9d578e8ce88fb51037aae33c65794140706825d835637f041554a18424b6e026"
+    assert load_base_model("minilm-l6").digest == digest
+
+
+def test_the_prefix_of_a_wrapper_is_named(tiny_base: BaseModel, tmp_path: Path) -> None:
+    state = {f"_orig_mod.{name}": value for name, value in tiny_base.module.state_dict().items()}
+    tiny_base.module.save_pretrained(tmp_path)
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    tiny_base.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(
+        BaseModelError, match=r"its file has '_orig_mod\.' in its names, which torch\.compile puts there"
+    ):
+        load_base_model(str(tmp_path))
 
 
 def test_a_truncated_checkpoint_is_one_clear_error(tiny_base: BaseModel, tmp_path: Path) -> None:
@@ -228,3 +455,23 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert "BaseModelError: the base model google-bert/bert-base-cased can't be had from the Hugging" in done.stderr
     assert "hint: check the name and the network" in done.stderr
+
+
+@pytest.mark.parametrize("shards", ["5GB", "100KB"])
+def test_a_model_of_the_hub_is_loaded_from_its_cache_with_its_revision(
+    tiny_base: BaseModel, tmp_path: Path, shards: str
+) -> None:
+    repository, commit = tmp_path / "hub/models--somebody--tiny", "0123456789abcdef0123456789abcdef01234567"
+    snapshot = repository / "snapshots" / commit
+    tiny_base.module.save_pretrained(snapshot, max_shard_size=shards)
+    tiny_base.tokenizer.save_pretrained(snapshot)
+    declare(snapshot, dtype="bfloat16")
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    script = (
+        "from bitfit_export.base_model.loading import load_base_model; base = load_base_model('somebody/tiny'); "
+        "print(base.digest, base.revision)"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [tiny_base.digest, commit], done.stderr

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pytest
 
 from bitfit_export.bundle import (
@@ -18,7 +18,6 @@ from bitfit_export.bundle import (
     Layout,
     Manifest,
     TaskRecord,
-    check_files,
     read_manifest,
     row_file,
     write_manifest,
@@ -26,11 +25,16 @@ from bitfit_export.bundle import (
 from bitfit_export.errors import BundleError
 
 BASE = "ab" * 32
-MODEL, ROW = b"a frozen model", b"a row"
+MODEL, ROW = b"\x0a\x04onnx", b"a row"
+FILES = {"model.onnx": MODEL, "model.onnx.data": b"weights", "tokenizer.json": b"{}", "more/empty.txt": b""}
 
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def record(data: bytes) -> FileRecord:
+    return FileRecord(sha256(data), len(data), google_crc32c.value(data))
 
 
 TASK = TaskRecord(
@@ -56,7 +60,7 @@ MANIFEST = Manifest(
     max_positions=512,
     vocab_size=30522,
     pad_token_id=0,
-    files={"model.onnx": FileRecord(sha256(MODEL), len(MODEL)), "tokenizer/vocab.txt": FileRecord(sha256(b""), 0)},
+    files={name: record(data) for name, data in FILES.items()},
     tasks={"sst2": TASK},
 )
 
@@ -75,7 +79,7 @@ ALL_OPTIONS = replace(
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    for name, data in {"model.onnx": MODEL, "tokenizer/vocab.txt": b"", row_file("sst2"): ROW}.items():
+    for name, data in {**FILES, row_file("sst2"): ROW}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     write_manifest(tmp_path, MANIFEST)
@@ -175,7 +179,7 @@ class TestRefusedJson:
         whole = path.read_bytes().rstrip()
         for length in range(len(whole)):
             path.write_bytes(whole[:length])
-            with pytest.raises(BundleError, match="no whole JSON file"):
+            with pytest.raises(BundleError, match="is not valid JSON"):
                 read_manifest(bundle)
 
     @pytest.mark.parametrize(
@@ -185,7 +189,7 @@ class TestRefusedJson:
     )
     def test_text_that_is_no_json(self, bundle: Path, data: bytes) -> None:
         (bundle / MANIFEST_FILE).write_bytes(data)
-        with pytest.raises(BundleError, match="no whole JSON file"):
+        with pytest.raises(BundleError, match="is not valid JSON"):
             read_manifest(bundle)
 
     def test_a_folder_without_a_manifest(self, tmp_path: Path) -> None:
@@ -262,32 +266,3 @@ class TestPartsThatDisagree:
     def test_task(self, changes: dict[str, Any]) -> None:
         with pytest.raises(BundleError):
             replace(TASK, **changes)
-
-
-class TestCheckFiles:
-    @pytest.mark.parametrize("hash_files", [False, True])
-    def test_a_whole_bundle(self, bundle: Path, hash_files: bool) -> None:
-        check_files(bundle, read_manifest(bundle), hash_files=hash_files)
-
-    @pytest.mark.parametrize("hash_files", [False, True])
-    @pytest.mark.parametrize("name", ["model.onnx", "tokenizer/vocab.txt", "tasks/sst2.bias"])
-    @pytest.mark.parametrize(
-        "damage", [Path.unlink, lambda path: (path.unlink(), path.mkdir())], ids=["gone", "folder"]
-    )
-    def test_no_file(self, bundle: Path, name: str, hash_files: bool, damage: Callable[[Path], object]) -> None:
-        damage(bundle / name)
-        with pytest.raises(BundleError, match=name):
-            check_files(bundle, MANIFEST, hash_files=hash_files)
-
-    @pytest.mark.parametrize("data", [MODEL[:-1], MODEL + b"\0"])
-    def test_sizes_are_always_compared(self, bundle: Path, data: bytes) -> None:
-        (bundle / "model.onnx").write_bytes(data)
-        with pytest.raises(BundleError, match=f"{len(data)} bytes, expected {len(MODEL)}"):
-            check_files(bundle, MANIFEST, hash_files=False)
-
-    @pytest.mark.parametrize(("name", "data"), [("model.onnx", b"A" + MODEL[1:]), ("tasks/sst2.bias", b"another row")])
-    def test_digests_are_compared_when_asked_for(self, bundle: Path, name: str, data: bytes) -> None:
-        (bundle / name).write_bytes(data)
-        check_files(bundle, MANIFEST, hash_files=False)
-        with pytest.raises(BundleError, match=f"{name} has sha256"):
-            check_files(bundle, MANIFEST, hash_files=True)

@@ -19,7 +19,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from bitfit_export.bundle import BiasRow, Layout, decode_row, encode_row, read_row, write_row
 from bitfit_export.bundle import row as row_module
-from bitfit_export.bundle.row import HEADER_SIZE, PROBLEM_CODES
+from bitfit_export.bundle.row import HEADER_SIZE, MAX_ROW_SIZE, PROBLEM_CODES
 from bitfit_export.delta import PROBLEM_TYPES
 from bitfit_export.errors import BundleError, OutputError, RowError, RowFault
 
@@ -27,12 +27,16 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 INDEX = json.loads((GOLDEN / "rows" / "index.json").read_text(encoding="utf-8"))
 LAYOUT = Layout.from_json(INDEX["layout"])
 GOOD_ROWS = [name for name, fault in INDEX["rows"].items() if fault is None]
+HEAD_INDEX = json.loads((GOLDEN / "heads" / "index.json").read_text(encoding="utf-8"))
+HEAD_LAYOUT = Layout.from_json(HEAD_INDEX["layout"])
+HEADS: dict[str, str | None] = HEAD_INDEX["rows"]
 BAD_ROWS = {name: RowFault[fault] for name, fault in INDEX["rows"].items() if fault is not None}
 
 DTYPE_AT, FILE_SIZE_AT, BIAS_COUNT_AT, HEAD_COUNT_AT, LABELS_AT, TASK_VERSION_AT = 20, 24, 64, 68, 72, 80
 TASK_AT, HEAD_TABLE_AT, RESERVED_AT, HEADER_CHECKSUM_AT = 88, 152, 408, 444
 SLOT = 16
 UINT32_MAX = 2**32 - 1
+MAX_LABELS = 65_536
 
 
 def golden(name: str) -> bytes:
@@ -71,12 +75,12 @@ def row() -> BiasRow:
 
 class TestGoldenRows:
     def test_the_generator_still_makes_the_committed_files(self) -> None:
-        files = runpy.run_path(str(GOLDEN / "make_rows.py"))["build"]()
-        assert files == {path.name: path.read_bytes() for path in (GOLDEN / "rows").iterdir()}
+        make = runpy.run_path(str(GOLDEN / "make_rows.py"))
+        for folder, build in {"rows": "build", "heads": "build_heads"}.items():
+            assert make[build]() == {path.name: path.read_bytes() for path in (GOLDEN / folder).iterdir()}
 
     def test_there_is_a_bad_row_for_every_fault(self) -> None:
         assert set(BAD_ROWS.values()) == set(RowFault)
-        assert len(BAD_ROWS) == len(RowFault)
 
     @pytest.mark.parametrize("name", BAD_ROWS)
     def test_a_bad_row_gives_its_fault(self, name: str) -> None:
@@ -196,9 +200,9 @@ class TestEachRuleOnBothSides:
     @pytest.mark.parametrize(
         ("problem_type", "good", "bad"),
         [
-            ("single_label", [1, 2, UINT32_MAX], [0]),
-            ("multi_label", [1, 5], [0]),
-            ("token", [1, 9], [0]),
+            ("single_label", [1, 2, MAX_LABELS], [0, MAX_LABELS + 1, UINT32_MAX]),
+            ("multi_label", [1, 5, MAX_LABELS], [0, MAX_LABELS + 1]),
+            ("token", [1, 9, MAX_LABELS], [0, MAX_LABELS + 1]),
             ("regression", [1], [0, 2]),
             ("span", [2], [0, 1, 3]),
         ],
@@ -256,12 +260,26 @@ class TestFitToALayout:
         data = encode_row(replace(row, labels=5, head=head))
         assert decode_row(data, layout=LAYOUT).head[1].shape == (5, 4)
 
-    @pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0)])
-    def test_a_task_may_lack_a_head_tensor(self, row: BiasRow, shape: tuple[int, ...]) -> None:
-        head = (row.head[0], np.zeros(shape, np.float32), row.head[2])
-        decoded = decode_row(encode_row(replace(row, head=head)), layout=LAYOUT)
-        assert decoded.head[1].shape == shape
-        assert decoded.head[2].tolist() == row.head[2].tolist()
+    @pytest.mark.parametrize("name", HEADS)
+    def test_every_head_is_whole_or_absent_part_by_part(self, name: str) -> None:
+        data = (GOLDEN / "heads" / name).read_bytes()
+        if HEADS[name] is None:
+            assert encode_row(decode_row(data, layout=HEAD_LAYOUT)) == data
+        else:
+            assert fault_of(data, HEAD_LAYOUT) is RowFault[HEADS[name]]
+
+    @pytest.mark.parametrize("name", ["head.classifier.weight", "head.classifier.bias"])
+    def test_a_tensor_with_labels_is_never_absent(self, row: BiasRow, name: str) -> None:
+        """Else a small file would ask for room for any number of labels."""
+        index = [entry.name for entry in LAYOUT.head].index(name)
+        head = list(row.head)
+        head[index] = np.zeros((0, *head[index].shape[1:]), np.float32)
+        assert fault_of(encode_row(replace(row, head=tuple(head))), LAYOUT) is RowFault.BAD_LABEL_COUNT
+
+    def test_the_most_labels(self, row: BiasRow) -> None:
+        head = (row.head[0], np.ones((MAX_LABELS, 4), np.float32), np.ones(MAX_LABELS, np.float32))
+        data = encode_row(replace(row, labels=MAX_LABELS, head=head))
+        assert decode_row(data, layout=LAYOUT).head[1].shape == (MAX_LABELS, 4)
 
 
 class TestEncode:
@@ -307,7 +325,7 @@ class TestEncode:
         row = BiasRow(
             task=data.draw(st.from_regex(re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"), fullmatch=True)),
             problem_type=problem_type,
-            labels={"regression": 1, "span": 2}.get(problem_type) or data.draw(st.integers(1, UINT32_MAX)),
+            labels={"regression": 1, "span": 2}.get(problem_type) or data.draw(st.integers(1, MAX_LABELS)),
             task_version=data.draw(st.integers(1, UINT32_MAX)),
             layout_digest=data.draw(st.binary(min_size=32, max_size=32)).hex(),
             biases=data.draw(arrays(dtype, st.integers(0, 20), elements=values)),
@@ -379,6 +397,22 @@ class TestFiles:
             write_row(path, replace(row, task_version=8))
         assert path.read_bytes() == golden("good_float32.bias")
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_file_beyond_the_limit_is_not_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "sparse.bias"
+        with path.open("wb") as stream:
+            stream.truncate(MAX_ROW_SIZE + 1)
+        with pytest.raises(RowError, match="1073741825 bytes, expected at most 1073741824") as caught:
+            read_row(path)
+        assert caught.value.fault is RowFault.TRAILING_BYTES
+
+    def test_the_limit_holds_for_bytes_and_for_writing(self, row: BiasRow, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(row_module, "MAX_ROW_SIZE", row.file_size)
+        data = encode_row(row)
+        assert decode_row(data).task == row.task
+        monkeypatch.setattr(row_module, "MAX_ROW_SIZE", row.file_size - 1)
+        assert fault_of(data) is RowFault.TRAILING_BYTES
+        assert encode_fault(row) is RowFault.TRAILING_BYTES
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="can't be read") as caught:

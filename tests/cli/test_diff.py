@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.delta import CONFIG_FILE, TaskDelta
+from bitfit_export.delta import CARD_FILE, TaskDelta
 from bitfit_export.errors import DeltaError, UsageError
 from bitfit_export.interop import merge_task
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 from tests.cli.conftest import Bitfit
+from tests.conftest import random_delta
 
 BIAS = "encoder.layer.0.intermediate.dense.bias"
 
@@ -102,16 +103,69 @@ def test_a_checkpoint_with_other_weights_is_listed_and_no_delta_is_made(
     assert os.listdir(workplace) == ["changed"]
 
 
+def edit_config(checkpoint: Path, folder: Path, **changes: object) -> Path:
+    shutil.copytree(checkpoint, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def test_labels_that_do_not_fit_the_head_do_not_stop_the_list_and_labels_repairs_them(
+    bitfit: Bitfit, model_folder: str, checkpoint: Path, workplace: Path
+) -> None:
+    edit_config(checkpoint, workplace / "bad", id2label={"0": "no", "1": "yes"})
+    done = bitfit("diff", model_folder, "bad")
+    assert (done.status, "bias terms changed, and 0 other tensors" in done.err) == (0, True), done.err
+    done = bitfit("diff", model_folder, "bad", "--output", "out")
+    assert done.status == 2
+    assert "error: id2label in config.json names the ids '0, 1', but the head has 3 outputs" in done.err
+    assert "hint: name the labels in the order of the outputs: bitfit diff ... --labels A,B,..." in done.err
+    assert bitfit("diff", model_folder, "bad", "--output", "out", "--labels", "a,b,c").status == 0
+    assert TaskDelta.load(workplace / "out").config.labels == ("a", "b", "c")
+
+
+def test_of_one_output_the_choice_is_said_and_the_option_decides(
+    bitfit: Bitfit, model_folder: str, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], workplace: Path
+) -> None:
+    merge_task(tiny_base, random_delta(tiny_base, "score", labels=(), problem_type="regression"), workplace / "told")
+    edit_config(workplace / "told", workplace / "open", problem_type=None)
+    said = "taken for a regression, as its head has one output and its config names no problem_type"
+    assert said not in bitfit("diff", model_folder, "told", "--output", "a").err
+    assert f"b: {said}" in bitfit("diff", model_folder, "open", "--output", "b").err
+    told: list[str] = []  # as bitfit-export says it
+    load_deltas(find_deltas("tiny-bert", f"b={workplace / 'open'}"), tiny_base, say=told.append)
+    assert told[0].startswith(f"b: {said}")
+    words = ["--output", "c", "--problem-type", "multi_label", "--labels", "spam"]
+    done = bitfit("diff", model_folder, "open", *words)
+    assert (done.status, said in done.err) == (0, False), done.err
+    config = TaskDelta.load(workplace / "c").config
+    assert (config.problem_type, config.labels) == ("multi_label", ("spam",))
+    done = bitfit("diff", model_folder, "open", "--output", "d", "--labels", "spam")
+    assert "hint: a regression has no labels; --problem-type names another" in done.err
+
+
 def test_an_existing_output_is_refused_before_any_work(
     bitfit: Bitfit, model_folder: str, checkpoint: Path, workplace: Path
 ) -> None:
-    (workplace / "out").mkdir()
-    (workplace / "out" / CONFIG_FILE).write_text("x")
+    assert bitfit("diff", model_folder, checkpoint, "--output", "out").status == 0
+    (workplace / "out" / CARD_FILE).write_text("x")
     done = bitfit("diff", model_folder, checkpoint, "--output", "out")
     assert done.err.startswith("error: the output out exists already")
-    assert (workplace / "out" / CONFIG_FILE).read_text() == "x"
+    assert (workplace / "out" / CARD_FILE).read_text() == "x"
     assert bitfit("diff", model_folder, checkpoint, "--output", "out", "--overwrite").status == 0
-    assert (workplace / "out" / CONFIG_FILE).read_text() != "x"
+    assert (workplace / "out" / CARD_FILE).read_text() != "x"
+
+
+def test_base_model_and_checkpoint_are_never_the_output(
+    bitfit: Bitfit, model_folder: str, checkpoint: Path, workplace: Path
+) -> None:
+    shutil.copytree(model_folder, workplace / "own")
+    shutil.copytree(checkpoint, workplace / "tuned")
+    for output in ("own", "tuned", "tuned/delta"):
+        done = bitfit("diff", "own", "tuned", "--output", output, "--overwrite")
+        assert done.status == 2
+        assert "which this command reads" in done.err
+    assert sorted(os.listdir(workplace / "tuned")) == sorted(os.listdir(checkpoint))
 
 
 @pytest.mark.parametrize(
@@ -119,10 +173,12 @@ def test_an_existing_output_is_refused_before_any_work(
     [
         (["nowhere"], "nowhere is no folder"),
         (["."], "config.json can't be read"),
-        (["CHECKPOINT", "--task", "x"], "--task and --labels are for a delta"),
-        (["CHECKPOINT", "--labels", "x"], "--task and --labels are for a delta"),
+        (["CHECKPOINT", "--task", "x"], "--task, --labels and --problem-type are for a delta"),
+        (["CHECKPOINT", "--labels", "x"], "--task, --labels and --problem-type are for a delta"),
+        (["CHECKPOINT", "--problem-type", "regression"], "--task, --labels and --problem-type are for a delta"),
         (["CHECKPOINT", "--output", "a b"], "can't be a task's name"),
         (["CHECKPOINT", "--output", "out", "--labels", "a,b"], "--labels has 2 names, expected 3"),
+        (["CHECKPOINT", "--output", "out", "--problem-type", "regression"], "a regression with 3 outputs"),
     ],
 )
 def test_bad_words_are_one_clear_error(

@@ -15,6 +15,7 @@ import pytest
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import read_manifest
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
+from bitfit_export.files import new_folder
 from bitfit_export.runtime import BiasSession
 from tests.cli.conftest import Bitfit
 
@@ -51,20 +52,51 @@ def test_deltas_are_found_where_bitfit_train_puts_them(
 def test_an_existing_output_is_refused_before_any_work(
     bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
 ) -> None:
-    (workplace / "out").mkdir()
-    (workplace / "out/manifest.json").write_text("x")
     words = ["export", "--model", model_folder, "--tasks", "two_way", "--deltas", deltas_folder, "--output", "out"]
+    assert bitfit(*words).status == 0
+    (workplace / "out/tokenizer.json").write_text("x")
     done = bitfit(*words)
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("error: the output out exists already")
     assert "hint: choose another --output, or pass --overwrite" in done.err
-    assert (workplace / "out/manifest.json").read_text() == "x"
+    assert (workplace / "out/tokenizer.json").read_text() == "x"
     assert bitfit(*words, "--overwrite").status == 0
-    assert (workplace / "out/manifest.json").read_text() != "x"
-    (workplace / "out/manifest.json").unlink()
+    assert (workplace / "out/tokenizer.json").read_text() != "x"
+    (workplace / "out/tasks/mine.bias").touch()
     refused = bitfit(*words, "--overwrite")
     assert refused.status == 2
-    assert refused.err.startswith("error: the output out holds other files than an output does")
+    assert refused.err.startswith("error: the output out holds 'tasks/mine.bias', which is not part of a bundle")
+
+
+def test_what_is_no_bundle_is_never_replaced(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base model, a delta, what is above or below them, and another program's folder: before anything is loaded."""
+    monkeypatch.setattr("bitfit_export.cli.export.load_base_model", None)
+    shutil.copytree(model_folder, workplace / "own")
+    shutil.copytree(deltas_folder, workplace / "deltas")
+    (workplace / "site").mkdir()
+    (workplace / "site/manifest.json").write_text('{"name": "My site", "icons": []}')
+    words = ["export", "--model", "own", "--tasks", "two_way", "--deltas", "deltas", "--overwrite"]
+    for output in ("own", "own/bundle", ".", "deltas", "deltas/two_way", "deltas/two_way/bundle", "site"):
+        done = bitfit(*words, "--output", output)
+        assert done.status == 2, output
+        assert "which this command reads" in done.err or "is not a bundle" in done.err
+    assert sorted(os.listdir(workplace)) == ["deltas", "own", "site"]
+    for folder, original in (("own", Path(model_folder)), ("deltas/two_way", deltas_folder / "two_way")):
+        assert sorted(os.listdir(workplace / folder)) == sorted(os.listdir(original))
+    assert os.listdir(workplace / "site") == ["manifest.json"]
+
+
+def test_a_second_export_to_one_output_is_refused(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    with new_folder(workplace / "out"):
+        done = bitfit(
+            "export", "--model", model_folder, "--tasks", "two_way", "--deltas", deltas_folder, "--output", "out"
+        )
+    assert done.status == 2
+    assert done.err.startswith("error: another process is writing out\nhint: wait for it to end")
 
 
 @pytest.mark.parametrize(
@@ -128,18 +160,24 @@ def test_a_bundle_that_differs_from_pytorch_is_not_published(
     assert list(workplace.iterdir()) == []
 
 
-def old_bundle(workplace: Path) -> list[str]:
-    (workplace / "out").mkdir()
-    (workplace / "out/manifest.json").write_text("old")
+def old_bundle(workplace: Path, tiny_bundle: Path) -> list[str]:
+    shutil.copytree(tiny_bundle, workplace / "out")
+    (workplace / "out/tokenizer.json").write_text("old")
     return ["--output", str(workplace / "out"), "--overwrite"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
 def test_an_interrupted_compile_leaves_what_was_there(
-    model_folder: str, deltas_folder: Path, workplace: Path, number: signal.Signals, status: int
+    model_folder: str,
+    deltas_folder: Path,
+    workplace: Path,
+    tiny_bundle: Path,
+    number: signal.Signals,
+    status: int,
 ) -> None:
-    words = ["--model", model_folder, "--tasks", "two_way", "--deltas", str(deltas_folder), *old_bundle(workplace)]
+    old = old_bundle(workplace, tiny_bundle)
+    words = ["--model", model_folder, "--tasks", "two_way", "--deltas", str(deltas_folder), *old]
     process = subprocess.Popen([*EXPORT, *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
@@ -149,26 +187,28 @@ def test_an_interrupted_compile_leaves_what_was_there(
     rest = process.stderr.read()
     process.stderr.close()
     assert process.wait() == status, rest
-    assert rest.splitlines()[-1] == "interrupted; what was there before is untouched"
-    assert (workplace / "out/manifest.json").read_text() == "old"
+    assert rest.splitlines()[-1] == f"interrupted; {workplace}/out was not changed"
+    assert (workplace / "out/tokenizer.json").read_text() == "old"
     assert os.listdir(workplace) == ["out"]
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_what_was_there(model_folder: str, deltas_folder: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_what_was_there(
+    model_folder: str, deltas_folder: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     """On a file system of 2 MiB: the weights alone are 4 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     words = ["--model", model_folder, "--tasks", "two_way", "--deltas", str(deltas_folder)]
     script = f"""
-mount -t tmpfs -o size=2m tmpfs {disk} && mkdir {disk}/out && echo old > {disk}/out/manifest.json
-"$@" --output {disk}/out --overwrite; echo "status $?"; ls -A {disk}; cat {disk}/out/manifest.json
+mount -t tmpfs -o size=2m tmpfs {disk} && mkdir {disk}/out && cp {tiny_bundle}/manifest.json {disk}/out
+"$@" --output {disk}/out --overwrite; echo "status $?"; ls -A {disk}; ls -A {disk}/out
 """
     command = ["unshare", "--mount", "sh", "-c", script, "sh", *EXPORT, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unshare:" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"can't mount a small file system here: {done.stderr.strip()}")
-    assert done.stdout.split() == ["status", "2", "out", "old"], done.stderr
+    assert done.stdout.split() == ["status", "2", "out", "manifest.json"], done.stderr
     assert "No space left on device" in done.stderr
 
 

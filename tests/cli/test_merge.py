@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,27 +52,57 @@ def test_a_mean_head_is_refused_and_nothing_is_written(
 def test_an_existing_output_is_refused_before_any_work(
     bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
 ) -> None:
-    (workplace / "merged").mkdir()
-    (workplace / "merged/config.json").write_text("x")
     words = ["merge", model_folder, deltas_folder / "three_way", "--output", "merged"]
+    assert bitfit(*words).status == 0
+    made = (workplace / "merged").stat().st_ino
     assert bitfit(*words).err.startswith("error: the output merged exists already")
-    assert (workplace / "merged/config.json").read_text() == "x"
+    assert (workplace / "merged").stat().st_ino == made
     assert bitfit(*words, "--overwrite").status == 0
-    assert (workplace / "merged/model.safetensors").is_file()
+    assert (workplace / "merged").stat().st_ino != made
+    assert os.listdir(workplace) == ["merged"]
+
+
+@pytest.mark.parametrize("file", ["training_args.bin", "model.safetensors"])
+def test_a_merged_checkpoint_that_was_trained_on_is_not_replaced(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path, file: str
+) -> None:
+    words = ["merge", model_folder, deltas_folder / "three_way", "--output", "merged"]
+    assert bitfit(*words).status == 0
+    (workplace / "merged" / file).write_bytes(b"days of work")
+    refused = bitfit(*words, "--overwrite")
+    assert refused.status == 2
+    assert f"the output merged holds '{file}'" in refused.err
+    assert (workplace / "merged" / file).read_bytes() == b"days of work"
+
+
+def test_base_model_and_delta_are_never_the_output(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    shutil.copytree(model_folder, workplace / "own")
+    shutil.copytree(deltas_folder / "three_way", workplace / "three_way")
+    for output in ("own", "own/merged", "three_way", "."):
+        done = bitfit("merge", "own", "three_way", "--output", output, "--overwrite")
+        assert done.status == 2
+        assert "which this command reads" in done.err
+    assert sorted(os.listdir(workplace / "own")) == sorted(os.listdir(model_folder))
+    assert sorted(os.listdir(workplace)) == ["own", "three_way"]
 
 
 def test_what_is_no_delta_is_refused(bitfit: Bitfit, model_folder: str, workplace: Path) -> None:
-    done = bitfit("merge", model_folder, workplace, "--output", "merged")
+    (workplace / "empty").mkdir()
+    done = bitfit("merge", model_folder, "empty", "--output", "merged")
     assert done.status == 2
     assert "bitfit_config.json can't be read" in done.err
-    assert list(workplace.iterdir()) == []
+    assert os.listdir(workplace) == ["empty"]
 
 
 @pytest.mark.slow
-def test_an_interrupted_merge_leaves_what_was_there(model_folder: str, deltas_folder: Path, workplace: Path) -> None:
+def test_an_interrupted_merge_leaves_what_was_there(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
     """Ctrl-C arrives when the weights are written and the tokenizer is not."""
-    (workplace / "merged").mkdir()
-    (workplace / "merged/config.json").write_text("old")
+    assert bitfit("merge", model_folder, deltas_folder / "three_way", "--output", "merged").status == 0
+    made = (workplace / "merged").stat().st_ino
     words = ["merge", model_folder, str(deltas_folder / "three_way"), "--output", "merged", "--overwrite"]
     script = f"""
 import os, signal, transformers
@@ -85,9 +116,9 @@ raise SystemExit(main({words!r}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
-    assert done.stderr.splitlines()[-1] == "interrupted; what was there before is untouched"
+    assert done.stderr.splitlines()[-1] == "interrupted; merged was not changed"
     assert os.listdir(workplace) == ["merged"]
-    assert (workplace / "merged/config.json").read_text() == "old"
+    assert (workplace / "merged").stat().st_ino == made
 
 
 def test_the_help_shows_both_commands_with_examples(bitfit: Bitfit, capsys: pytest.CaptureFixture[str]) -> None:

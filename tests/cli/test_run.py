@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import textwrap
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bitfit_export.bundle import row_file
+from bitfit_export.bundle import read_manifest, row_file, write_manifest
+from bitfit_export.cli import run as run_module
+from bitfit_export.errors import InputError, UsageError
 from tests.cli.conftest import Bitfit, write_rows
 from tests.conftest import MakeDelta
 
@@ -144,9 +149,9 @@ def test_a_row_that_its_task_can_not_take(
     [
         ("", "has no rows"),
         ("\n\n", "has no rows"),
-        ('{"text": "a"}\n{"text": ', "line 2 of rows.jsonl is no JSON"),
-        ("[1]", "line 1 of rows.jsonl is a list, expected an object"),
-        ("[" * 100_000, "line 1 of rows.jsonl is no JSON"),
+        ('{"text": "a"}\n{"text": ', "line 2 of rows.jsonl is not valid JSON"),
+        ("[1]", "line 1 of rows.jsonl is [1], expected an object"),
+        ("[" * 100_000, "line 1 of rows.jsonl is not valid JSON"),
         ('{"words": "a"}', "line 1 of rows.jsonl has words, expected text"),
         ('{"text": 5}', "line 1 of rows.jsonl has text, expected text"),
         ('{"text": "a"}\n{"text": "a", "task": "poetry"}', "'poetry' is not loaded"),
@@ -243,3 +248,123 @@ def test_inspect_refuses_what_is_damaged_or_something_else(bitfit: Bitfit, tiny_
     done = bitfit("inspect", tmp_path)
     assert done.status == 2
     assert "is no bundle, row or delta" in done.err
+
+
+class TestJsonLines:
+    """Every file of `conformance/jsonl` is judged as its index says; the C++ tests read the same files."""
+
+    FOLDER = Path(__file__).parents[2] / "conformance" / "jsonl"
+    INDEX = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))
+
+    @pytest.mark.parametrize("name", sorted(INDEX["files"]))
+    def test_each_file(self, name: str) -> None:
+        expected = self.INDEX["files"][name]
+        read: list[dict[str, Any]] = []
+
+        def read_all() -> None:
+            with (self.FOLDER / name).open("rb") as stream:
+                for question in run_module.read_lines(name, stream, self.INDEX["task"]):
+                    read.append(as_row(question))  # what was read before an error counts
+            if not read:
+                raise InputError("no rows")
+
+        if expected["fault"] is None:
+            read_all()
+            assert read == expected["questions"]
+            return
+        with pytest.raises((InputError, UsageError)) as caught:
+            read_all()
+        if expected["line"] is not None:
+            assert caught.value.message.startswith(f"line {expected['line']} of {name}")
+            assert len(read) == expected["line"] - 1
+        assert ("is not valid JSON" in caught.value.message) == (expected["fault"] == "json")
+
+    def test_the_longest_line(self) -> None:
+        row = b'{"text": "a"}'
+        longest = run_module.LONGEST_LINE
+        for mark in (b"", b"\xef\xbb\xbf"):
+            data = mark + row.ljust(longest) + b"\n" + row.ljust(longest)
+            assert len(list(run_module.read_lines("x", io.BytesIO(data), "t"))) == 2
+            data = mark + row + b"\n" + row.ljust(longest + 1) + b"\n"
+            with pytest.raises(InputError, match="line 2 of x is too long, expected at most 16777216 bytes"):
+                list(run_module.read_lines("x", io.BytesIO(data), "t"))
+        data = b"\xef\xbb\xbf" + row.ljust(longest + 1) + b"\n"
+        with pytest.raises(InputError, match="line 1 of x is too long"):
+            list(run_module.read_lines("x", io.BytesIO(data), "t"))
+
+    @pytest.mark.timeout(20)
+    def test_input_without_a_line_end_is_not_read_on(self) -> None:
+        with open("/dev/zero", "rb") as stream, pytest.raises(InputError, match="line 1 of x is too long"):
+            list(run_module.read_lines("x", stream, "t"))
+
+    def test_an_array_in_place_of_lines_has_a_hint(self) -> None:
+        with pytest.raises(InputError, match="expected an object\nhint: write one JSON object per line"):
+            list(run_module.read_lines("x", io.BytesIO(b'[{"text": "a"}]'), "t"))
+
+    def test_long_values_are_shortened(self) -> None:
+        for row in ({"tokens": "x" * 100_000}, {"x" * 100_000: 1}, ["x" * 100_000]):
+            with pytest.raises(InputError) as caught:
+                list(run_module.read_lines("x", io.BytesIO(json.dumps(row).encode()), "t"))
+            assert len(str(caught.value)) < 500
+
+
+def as_row(question: run_module.Question) -> dict[str, Any]:
+    """A question as the index has it."""
+    if isinstance(question.text, list):
+        return {"task": question.task, "tokens": question.text}
+    if isinstance(question.text, str):
+        return {"task": question.task, "text": question.text}
+    return {"task": question.task, "text": question.text[0], "text_pair": question.text[1]}
+
+
+@pytest.mark.parametrize("command", ["run", "verify", "inspect"])
+def test_a_forged_file_is_found_on_request(bitfit: Bitfit, tiny_bundle: Path, tmp_path: Path, command: str) -> None:
+    """Its CRC agrees with the manifest, its SHA-256 does not. `inspect` and `verify` always compare it."""
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    manifest = read_manifest(bundle)
+    forged = replace(manifest.files["tokenizer.json"], sha256="0" * 64)
+    write_manifest(bundle, replace(manifest, files=manifest.files | {"tokenizer.json": forged}))
+    words = {
+        "run": ("run", bundle, "--task", "score", "--text", "a", "--check-hashes"),
+        "verify": ("verify", bundle, "--files"),
+        "inspect": ("inspect", bundle),
+    }
+    assert bitfit("run", bundle, "--task", "score", "--text", "a").status == 0
+    done = bitfit(*words[command])
+    assert done.status == 2
+    assert "tokenizer.json has sha256" in done.err
+
+
+class TestVerifyFiles:
+    def test_a_good_bundle(self, bitfit: Bitfit, tiny_bundle: Path) -> None:
+        assert bitfit("verify", tiny_bundle, "--files").out == "3 files and 3 rows are those of the manifest\n"
+
+    @pytest.mark.parametrize(
+        "name", ["manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json", "tasks/score.bias"]
+    )
+    def test_a_changed_file(self, bitfit: Bitfit, tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+        bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+        data = bytearray((bundle / name).read_bytes())
+        data[len(data) // 2] ^= 0x80
+        (bundle / name).write_bytes(data)
+        done = bitfit("verify", bundle, "--files")
+        assert done.status == 2
+        assert name in done.err
+
+    def test_it_needs_neither_torch_nor_the_base_model(self, tiny_bundle: Path) -> None:
+        code = """
+            import sys
+
+            class Blocker:
+                def find_spec(self, name, path=None, target=None):
+                    if name.split(".")[0] in {"torch", "onnx", "transformers", "safetensors", "onnx_ir"}:
+                        raise ImportError(f"{name} is blocked")
+
+            sys.meta_path.insert(0, Blocker())
+            from bitfit_export.cli import main
+            sys.exit(main(["verify", sys.argv[1], "--files"]))
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), tiny_bundle], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bitfit_export.delta import CONFIG_FILE, TENSOR_FILE, TaskDelta
+from bitfit_export.files.locks import locked
 from tests.cli.conftest import Bitfit, write_rows
 
 QUICK = ["--pooling", "mean", "--learning-rate", "0.01", "--max-length", "16", "--threads", "1"]
@@ -74,6 +76,49 @@ def test_a_head_with_a_dense_layer_is_asked_for(
     assert delta.head["dense.weight"].shape == (32, 32)
 
 
+def test_what_was_chosen_is_said(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
+    """The pooling is the model's own, the schedule one that trains, and both are in the delta."""
+    shutil.copytree(model_folder, "pooled")
+    (workplace / "pooled/1_Pooling").mkdir()
+    (workplace / "pooled/1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    words = ["--task", "mood", "--data", mood_data, "--epochs", 1, "--max-length", 16, "--threads", 1]
+    own = bitfit("train", "--model", "pooled", *words)
+    assert own.status == 0, own.err
+    assert "head: pooling mean (the model's own, by its pooling's config.json), one linear layer\n" in own.err
+    assert "learning rate: 0.0004, linear, warm-up in 10% of the steps\n" in own.err
+    config = TaskDelta.load(workplace / "deltas/pooled/mood").config
+    assert config.pooling == "mean"
+    assert (config.training["schedule"], config.training["warmup"]) == ("linear", 0.1)
+    usual = bitfit("train", "--model", model_folder, *words, "--schedule", "constant", "--warmup", 0)
+    assert "head: pooling pooler (that of transformers' class; the model names none of its own)" in usual.err
+    assert "learning rate: 0.0004, constant, warm-up in 0% of the steps\n" in usual.err
+
+
+def test_a_run_that_learnt_nothing_says_so_with_a_hint(bitfit: Bitfit, model_folder: str, workplace: Path) -> None:
+    """The columns are those of `bitfit run`, and the labels have nothing to do with the texts."""
+    (workplace / "data").mkdir()
+    for name in ("train", "dev"):
+        (workplace / "data" / f"{name}.csv").write_text("text,label\n" + "it is so,no\nit is so,yes\n" * 16)
+    words = ["--model", model_folder, "--task", "luck", "--data", "data", "--epochs", 1, "--learning-rate", 0.001]
+    done = bitfit("train", *words, "--schedule", "constant", "--max-length", 16, "--threads", 1)
+    assert (done.status, done.out) == (0, "deltas/tiny-bert/luck\n")
+    warning, hint = done.err.splitlines()[-2:]
+    assert warning == (
+        "warning: nothing was learnt: accuracy reached 0.5000 on 32 rows, and the same answer to every row has 0.5000"
+    )
+    assert hint == (
+        "hint: train again with --pooling mean, --schedule linear --warmup 0.1, "
+        "another --learning-rate than 0.001 or more --epochs than 1"
+    )
+
+
+def test_a_run_that_learnt_something_says_nothing(bitfit: Bitfit, model_folder: str, mood_data: Path) -> None:
+    words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--epochs", 6, *QUICK]
+    done = bitfit("train", *words)
+    assert "accuracy 1.0000" in done.err
+    assert "warning" not in done.err
+
+
 def test_an_existing_delta_is_refused_before_training(
     bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path
 ) -> None:
@@ -94,6 +139,7 @@ def test_an_existing_delta_is_refused_before_training(
         (["--task", "a task"], "can't be a task's name"),
         (["--train-rows", "0"], "--train-rows is 0"),
         (["--pooling", "tokens"], "--pooling tokens for a single_label task"),
+        (["--data-revision", "v2"], "the data's revision is v2, but the data is in files"),
     ],
 )
 def test_bad_words_end_before_training(
@@ -177,11 +223,36 @@ mount -o remount,size=4m {disk} && "$@" --output {disk}/out; ls -A {disk}
     assert "Traceback" not in done.stderr
 
 
-def test_a_second_process_is_kept_out(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
-    from filelock import FileLock
+def test_base_model_and_data_are_never_the_output(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitfit_export.cli.train.load_task_data", None)
+    shutil.copytree(model_folder, workplace / "own")
+    files = ["--train-file", "data/train.jsonl", "--validation-file", "data/dev.jsonl"]
+    for output, data in (("own", ["--data", "data"]), ("data/mood", ["--data", "data"]), (".", files), ("data", files)):
+        done = bitfit("train", "--model", "own", "--task", "mood", *data, "--output", output, "--overwrite", *QUICK)
+        assert done.status == 2, output
+        assert "which this command reads" in done.err
+    assert sorted(os.listdir(workplace)) == ["data", "own"]
+    assert sorted(os.listdir(mood_data)) == ["dev.jsonl", "train.jsonl"]
 
+
+@pytest.mark.parametrize("command", [["sweep", "--tasks", "mood"], ["reproduce", "table3", "--tasks", "mood"]])
+def test_a_series_does_not_write_into_base_model_or_data(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path, command: list[str]
+) -> None:
+    shutil.copytree(model_folder, workplace / "own")
+    for output in ("own", "own/results", "data", "."):
+        done = bitfit(*command, "--model", "own", "--data", "data", "--output", output)
+        assert done.status == 2, output
+        assert "which this command reads" in done.err
+    assert sorted(os.listdir(workplace)) == ["data", "own"]
+    assert sorted(os.listdir(mood_data)) == ["dev.jsonl", "train.jsonl"]
+
+
+def test_a_second_process_is_kept_out(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
     (workplace / ".out.training").mkdir()
-    with FileLock(workplace / ".out.training/lock"):
+    with locked(workplace / ".out.training/lock", "busy"):
         words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--output", "out", *QUICK]
         done = bitfit("train", *words)
     assert done.status == 2

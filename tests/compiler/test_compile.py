@@ -19,7 +19,7 @@ from bitfit_export.compiler.passes.check_invariants import find_problems
 from bitfit_export.compiler.pipeline import CompiledModel
 from bitfit_export.compiler.write_bundle import write_model
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import BaseMismatchError, UsageError
+from bitfit_export.errors import BaseMismatchError, OutputError, UsageError
 from bitfit_export.reference.task_model import TaskModel, merged_model
 
 #: A bundle's logits and PyTorch's differ by rounding alone.
@@ -261,6 +261,15 @@ def test_a_delta_of_another_base_is_refused_before_anything_is_compiled(
 def test_no_task_is_an_error(tiny_base: BaseModel, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no task"):
         compile_bundle(tiny_base, {}, tmp_path)
+
+
+def test_a_folder_with_other_files_is_not_written_into(
+    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("the base model's own")
+    with pytest.raises(OutputError, match="is not empty"):
+        compile_bundle(tiny_base, tiny_deltas, tmp_path)
+    assert (tmp_path / "tokenizer.json").read_text() == "the base model's own"
 
 
 def broken(model: onnx.ModelProto, biases: Mapping[str, np.ndarray], defect: str) -> onnx.ModelProto:

@@ -75,7 +75,7 @@ def cpp_tokens(programs: Path, path: Path, texts: Sequence[Text], *arguments: st
 
 def assert_same(programs: Path, path: Path, texts: Sequence[Text]) -> None:
     """Ids, type ids, sides, words and their places of every text; the first difference is shown."""
-    tokenizer = read_tokenizer(path)
+    tokenizer = read_tokenizer(path.read_bytes(), str(path))
     encoded = [tokenizer.encode(*text) if isinstance(text, (list, tuple)) else tokenizer.encode(text) for text in texts]
     for text, found, encoding in zip(texts, cpp_tokens(programs, path, texts), encoded, strict=True):
         tokens = align_tokens(encoding, text)

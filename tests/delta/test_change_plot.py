@@ -147,6 +147,7 @@ def test_an_existing_plot_is_replaced_only_when_asked_for(
         ("rte", "rte.pdf", "ends with '.pdf', expected .png or .svg"),
         ("rte", "rte", "ends with '', expected .png or .svg"),
         ("rte", "nowhere/rte.png", "nowhere/rte.png could not be written: No such file"),
+        ("rte", "rte/rte.png", "rte/rte.png is inside"),
         (".", "rte.png", "only a delta can be plotted"),
     ],
 )

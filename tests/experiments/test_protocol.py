@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,18 @@ def test_a_learning_rate_that_nothing_says_is_the_papers(tiny_base: BaseModel) -
     assert [trial.learning_rate for trial in trials] == [4e-4]
 
 
+def test_the_schedule_is_the_papers_unless_the_protocol_says_another(protocol: Protocol, tiny_base: BaseModel) -> None:
+    """A constant rate without warm-up, whatever the default of other trainings is."""
+
+    def schedules(protocol: Protocol, **overrides: Any) -> set[tuple[str, float]]:
+        trials = protocol.trials(protocol.experiments["figure1"], tiny_base, overrides)
+        return {(trial.settings.schedule, trial.settings.warmup) for trial in trials}
+
+    assert schedules(PAPER) == schedules(protocol) == {("constant", 0.0)}
+    assert schedules(PAPER, schedule="linear") == {("linear", 0.0)}
+    assert schedules(replace(protocol, settings={"schedule": "linear", "warmup": 0.06})) == {("linear", 0.06)}
+
+
 def test_a_series_is_narrowed(protocol: Protocol) -> None:
     table3 = protocol.experiments["table3"]
     assert table3.narrowed(tasks=["mrpc"]).seeds_of("mrpc") == (0, 1, 2)
@@ -122,6 +135,7 @@ def test_a_series_is_narrowed(protocol: Protocol) -> None:
     ("text", "message"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ('{"charm": 1}', "charm"),
         ('{"settings": {"charm": 1}}', "charm"),
         ('{"tasks": {"cola": {"seed": 1}}}', "seed"),

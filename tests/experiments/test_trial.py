@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from bitfit_export.experiments import Trial
 from bitfit_export.experiments.trial import method_label, parse_method
 from bitfit_export.training import TrainingSettings
 
-SETTINGS = TrainingSettings(learning_rate=1e-3, epochs=3, seed=2)
+SETTINGS = TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, schedule="constant", warmup=0.0)
 
 
 def test_a_name_says_what_differs() -> None:
@@ -26,13 +28,29 @@ def test_a_name_is_the_same_tomorrow() -> None:
     assert Trial("mrpc", SETTINGS).name == "mrpc-bitfit-lr0.001-seed2-5bb27651"
 
 
+def test_a_default_that_changes_takes_no_name_from_an_older_training() -> None:
+    """The first release's schedule was constant: its trials keep their names, and those of the new default differ."""
+    now = Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=3, seed=2))
+    assert (now.settings.schedule, now.settings.warmup) == ("linear", 0.1)
+    assert now.name != Trial("mrpc", SETTINGS).name
+    assert now.settings.unusual().keys() == {"learning_rate", "epochs", "seed", "schedule", "warmup"}
+
+
+def test_the_trials_of_the_repository_are_found_by_their_names() -> None:
+    folder = Path(__file__).parents[2] / "results" / "reproduce" / "minilm-l6" / "trials"
+    for path in folder.glob("*.json"):
+        assert Trial.from_json(json.loads(path.read_bytes())["trial"]).name == path.stem
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=4, seed=2)),
-        Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, bf16=True)),
-        Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, stride=0)),
-        Trial("mrpc", TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, l0_penalty=0.0)),
+        Trial("mrpc", replace(SETTINGS, epochs=4)),
+        Trial("mrpc", replace(SETTINGS, schedule="linear")),
+        Trial("mrpc", replace(SETTINGS, warmup=0.1)),
+        Trial("mrpc", replace(SETTINGS, bf16=True)),
+        Trial("mrpc", replace(SETTINGS, stride=0)),
+        Trial("mrpc", replace(SETTINGS, l0_penalty=0.0)),
         Trial("mrpc", SETTINGS, validation_rows=10),
         Trial("mrpc", SETTINGS, scored_train_rows=10),
     ],
@@ -46,9 +64,10 @@ def test_a_trial_comes_back_from_json() -> None:
     assert Trial.from_json(json.loads(json.dumps(trial.as_json()))) == trial
 
 
-def test_settings_that_came_later_are_at_their_defaults() -> None:
+def test_settings_that_came_later_are_as_trainings_were_before() -> None:
     written = Trial("mrpc", SETTINGS).as_json()
-    del written["settings"]["bf16"]
+    for name in ("bf16", "schedule", "warmup"):
+        del written["settings"][name]
     assert Trial.from_json(written) == Trial("mrpc", SETTINGS)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from transformers import TrainerCallback
 
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import DataError, UsageError
 from bitfit_export.experiments import Failure, Laboratory, LaboratoryOptions, Trial, TrialResult, Watcher, run_trials
 from bitfit_export.experiments.trial_engine import pending_trials
+from bitfit_export.files.locks import locked
 from bitfit_export.training import TrainingSettings
 
 from .conftest import write_task
@@ -155,10 +155,22 @@ def test_results_without_added_biases_are_refused_with_them(laboratory: Laborato
         run_trials(laboratory, [trial()], Watcher())
 
 
+def test_results_with_another_pooling_than_auto_chooses_now_are_refused(laboratory: Laboratory, tmp_path: Path) -> None:
+    """The model's folder has since come to name the mean, or an earlier release did not look."""
+    run_trials(laboratory, [trial(pooling="auto"), trial("size", pooling="pooler")], Watcher())
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    source = dataclasses.replace(laboratory.base.source, location=str(tmp_path))
+    laboratory.base = dataclasses.replace(laboratory.base, source=source)
+    with pytest.raises(DataError, match=r"was trained with --pooling pooler, where auto is mean now"):
+        run_trials(laboratory, [trial(pooling="auto")], Watcher())
+    assert run_trials(laboratory, [trial("size", pooling="pooler")], Watcher()) == []
+
+
 def test_a_trial_that_another_process_is_at_comes_last(laboratory: Laboratory) -> None:
     work_folder, diary = laboratory.store.work_folder(trial()), Diary()
     work_folder.mkdir(parents=True)
-    with FileLock(work_folder / "lock"):
+    with locked(work_folder / "lock", "busy"):
         (failure,) = run_trials(laboratory, [trial(), trial("size")], diary)
     assert failure.busy
     assert diary.events == [
@@ -198,9 +210,8 @@ def test_training_rows_are_scored_too(laboratory: Laboratory) -> None:
     assert TaskDelta.load(laboratory.store.delta_folder(scored)).config.metrics == plain.metrics
 
 
-def test_a_task_may_be_the_data_folder_itself(laboratory: Laboratory) -> None:
-    write_task(laboratory.options.output / "own")
-    data = laboratory.options.data
-    options = {"output": laboratory.options.output, "data": type(data)(laboratory.options.output / "own")}
+def test_a_task_may_be_the_data_folder_itself(laboratory: Laboratory, tmp_path: Path) -> None:
+    write_task(tmp_path / "own")
+    options = {"data": type(laboratory.options.data)(tmp_path / "own")}
     own = Laboratory(LaboratoryOptions(**vars(laboratory.options) | options))
     assert run_trials(own, [trial("anything")], Watcher()) == []

@@ -15,8 +15,8 @@ import torch
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import BaseMismatchError, DeltaError
-from bitfit_export.interop import import_task
+from bitfit_export.errors import BaseMismatchError, DeltaError, UsageError
+from bitfit_export.interop import compare_with_base, import_task, read_checkpoint, task_of_checkpoint
 from tests.interop.conftest import (
     assert_same_logits,
     base_of,
@@ -237,6 +237,31 @@ def test_a_checkpoint_in_half_precision_is_refused_with_its_dtype(base: BaseMode
         import_task(base, saved(model, tmp_path), "mine")
 
 
+@pytest.mark.parametrize("declared", ["float32", "bfloat16", "float16", None])
+def test_the_files_dtype_decides_whatever_the_config_says(
+    base: BaseModel, tmp_path: Path, declared: str | None
+) -> None:
+    model = bert()
+    saved(model, tmp_path / "exact")
+    edit_config(tmp_path / "exact", dtype=declared)
+    assert_same_logits(delta_logits(base, import_task(base, tmp_path / "exact", "x")), own_logits(model, base), base)
+    saved(model.to(torch.float16), tmp_path / "half")
+    edit_config(tmp_path / "half", dtype=declared)
+    with pytest.raises(DeltaError, match=r"was saved in float16, which rounded \d+ weights"):
+        import_task(base, tmp_path / "half", "mine")
+
+
+def test_a_file_with_some_weights_in_half_precision_is_refused_with_their_dtype(
+    base: BaseModel, tmp_path: Path
+) -> None:
+    model = bert()
+    saved(model, tmp_path)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    edit_tensors(tmp_path, {name: model.state_dict()[name].half().numpy()})
+    with pytest.raises(DeltaError, match=r"was saved in float16, which rounded 1 weights"):
+        import_task(base, tmp_path, "mine")
+
+
 def test_a_vocabulary_of_another_size_is_refused(base: BaseModel, tmp_path: Path) -> None:
     model = bert()
     model.resize_token_embeddings(base.module.config.vocab_size + 3, mean_resizing=False)
@@ -271,7 +296,10 @@ def edit_config(folder: Path, **changes: Any) -> None:
         ({"architectures": ["PoemForSequenceClassification"]}, "is a PoemForSequenceClassification"),
         ({"architectures": None}, "no whole configuration"),
         ({"architectures": []}, "no whole configuration"),
-        ({"id2label": {"0": "a", "2": "b"}}, r"names the ids \[0, 2\], expected 0 to 1"),
+        (
+            {"id2label": {"0": "a", "2": "b"}},
+            "names the ids '0, 2', but the head has 2 outputs, expected the ids 0 to 1",
+        ),
         # The same weights do something else with other settings.
         ({"hidden_act": "relu"}, "gives other logits than tiny-bert"),
         ({"num_attention_heads": 2}, "gives other logits than tiny-bert"),
@@ -311,7 +339,9 @@ def test_a_tokenizer_that_reads_text_otherwise_is_refused(base: BaseModel, tmp_p
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     edit = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"do_lower_case": False}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(edit))
-    with pytest.raises(DeltaError, match="gives other ids than tiny-bert's for 'The soup"):
+    with pytest.raises(
+        DeltaError, match="differs from tiny-bert's in its normaliser: 'lowercase' is False, expected True"
+    ):
         import_task(base, tmp_path, "mine")
 
 
@@ -323,6 +353,114 @@ def test_a_truncated_file_is_one_clear_error(base: BaseModel, tmp_path: Path, na
     with pytest.raises(DeltaError) as caught:
         import_task(base, tmp_path, "mine")
     assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(("prefix", "tool"), [("_orig_mod.", "torch.compile"), ("module.", "DistributedDataParallel")])
+def test_the_prefix_of_a_wrapper_is_named(base: BaseModel, tmp_path: Path, prefix: str, tool: str) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    saved(bert(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({f"{prefix}{name}": value for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    with pytest.raises(DeltaError, match=f"its file has '{prefix}' in its names, which {tool} puts there") as caught:
+        import_task(base, tmp_path, "mine")
+    assert "hint: take the model out of its wrapper" in str(caught.value)
+
+
+#: id2label of a head with three outputs.
+BAD_NAMES: dict[str, Any] = {
+    "fewer": {"0": "a", "1": "b"},
+    "more": {"0": "a", "1": "b", "2": "c", "3": "d"},
+    "gaps": {"0": "a", "1": "b", "5": "c"},
+    "no numbers": {"a": "a", "b": "b", "c": "c"},
+    "a list": ["a", "b", "c"],
+    "duplicates": {"0": "a", "1": "a", "2": "b"},
+    "not names": {"0": None, "1": "", "2": "b"},
+}
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_labels_that_do_not_fit_the_head_are_refused_and_may_be_named(
+    base: BaseModel, tmp_path: Path, name: str
+) -> None:
+    """What the weights are is listed all the same."""
+    model = bert(num_labels=3)
+    saved(model, tmp_path)
+    edit_config(tmp_path, id2label=BAD_NAMES[name])
+    checkpoint = read_checkpoint(base, tmp_path)
+    assert compare_with_base(base, checkpoint).head == {"classifier.weight": (3, 32), "classifier.bias": (3,)}
+    with pytest.raises(DeltaError, match=r"id2label in config|have the same name|is empty"):
+        task_of_checkpoint(base, checkpoint, "mine")
+    delta = task_of_checkpoint(base, checkpoint, "mine", ["red", "green", "blue"])
+    assert delta.config.labels == ("red", "green", "blue")
+    assert_same_logits(delta_logits(base, delta), own_logits(model, base), base)
+
+
+def test_labels_without_names_are_numbered_as_in_transformers(base: BaseModel, tmp_path: Path) -> None:
+    saved(bert(num_labels=3), tmp_path)
+    edit_config(tmp_path, id2label=None, label2id=None)
+    assert import_task(base, tmp_path, "mine").config.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+@pytest.mark.parametrize(("wanted", "labels"), [("regression", ()), ("multi_label", ("LABEL_0",))])
+def test_of_one_output_the_problem_type_may_be_named(
+    base: BaseModel, tmp_path: Path, wanted: str, labels: tuple[str, ...]
+) -> None:
+    saved(bert(num_labels=1), tmp_path)
+    config = task_of_checkpoint(base, read_checkpoint(base, tmp_path), "mine", problem_type=wanted).config
+    assert (config.problem_type, config.labels) == (wanted, labels)
+
+
+def test_what_was_chosen_for_one_output_is_said(base: BaseModel, tmp_path: Path) -> None:
+    said: list[str] = []
+    import_task(base, saved(bert(num_labels=1), tmp_path / "open"), "mine", say=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("mine: taken for a regression, as its head has one output")
+    for number, settings in enumerate(({"num_labels": 1, "problem_type": "regression"}, {"num_labels": 2})):
+        import_task(base, saved(bert(**settings), tmp_path / str(number)), "mine", say=said.append)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("architecture", "labels", "wanted", "message"),
+    [
+        (BERT, 3, "regression", "a regression with 3 outputs, expected one"),
+        (BERT, 1, "single_label", "with one output, expected two or more"),
+        ("BertForTokenClassification", 3, "multi_label", "--problem-type is multi_label, but BertForToken"),
+    ],
+)
+def test_a_problem_type_that_does_not_fit_the_head_is_refused(
+    base: BaseModel, tmp_path: Path, architecture: str, labels: int, wanted: str, message: str
+) -> None:
+    saved(fine_tuned(base, architecture, num_labels=labels), tmp_path)
+    with pytest.raises(UsageError, match=message):
+        task_of_checkpoint(base, read_checkpoint(base, tmp_path), "mine", problem_type=wanted)
+
+
+@pytest.mark.parametrize("named", ["single_label_classification", "ranking", 5])
+def test_a_problem_type_of_the_config_that_is_none_is_refused_and_may_be_named(
+    base: BaseModel, tmp_path: Path, named: object
+) -> None:
+    saved(bert(num_labels=1), tmp_path)
+    edit_config(tmp_path, problem_type=named)
+    with pytest.raises(DeltaError, match="--problem-type multi_label"):
+        import_task(base, tmp_path, "mine")
+    delta = task_of_checkpoint(base, read_checkpoint(base, tmp_path), "mine", problem_type="regression")
+    assert delta.config.problem_type == "regression"
+
+
+def test_a_weights_file_that_the_config_names_is_not_read(base: BaseModel, tmp_path: Path) -> None:
+    saved(bert(), tmp_path)
+    edit_config(tmp_path, transformers_weights="adapter_model.bin")
+    with pytest.raises(DeltaError, match=r"has no model\.safetensors that config\.json lets transformers load"):
+        import_task(base, tmp_path, "mine")
+
+
+def test_an_attention_that_the_config_names_is_not_fetched(base: BaseModel, tmp_path: Path) -> None:
+    model = bert()
+    saved(model, tmp_path)
+    edit_config(tmp_path, attn_implementation="somebody/attention")
+    assert_same_logits(delta_logits(base, import_task(base, tmp_path, "mine")), own_logits(model, base), base)
 
 
 def test_a_checkpoint_without_safetensors_is_refused(base: BaseModel, tmp_path: Path) -> None:

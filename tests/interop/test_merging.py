@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +218,12 @@ def test_an_existing_folder_is_replaced_only_when_asked_for(tmp_path: Path) -> N
     delta = delta_for(base, "single_label", ("a", "b"))
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged/config.json").write_text("x")
-    with pytest.raises(OutputError, match="exists already"):
-        merge_task(base, delta, tmp_path / "merged")
+    for overwrite, message in ((False, "exists already"), (True, "is not a merged checkpoint")):
+        with pytest.raises(OutputError, match=message):
+            merge_task(base, delta, tmp_path / "merged", overwrite=overwrite)
     assert (tmp_path / "merged/config.json").read_text() == "x"
+    shutil.rmtree(tmp_path / "merged")
+    merge_task(base, delta, tmp_path / "merged")
     merge_task(base, delta, tmp_path / "merged", overwrite=True)
     assert load(tmp_path / "merged", "SequenceClassification").config.num_labels == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,72 @@ def test_a_head_that_was_not_saved_is_refused(tmp_path: Path) -> None:
 def test_an_adapter_without_a_head_is_refused(tmp_path: Path) -> None:
     base = bert_adapter(tmp_path, beft(task_type=None))
     with pytest.raises(DeltaError, match="has no head, expected a classifier"):
+        import_task(base, tmp_path, "mine")
+
+
+def drop_tensors(folder: Path, lost: Callable[[str], bool]) -> None:
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    kept = {name: value for name, value in tensors.items() if not lost(name)}
+    assert len(kept) < len(tensors)
+    save_file(kept, path)
+
+
+def is_body_bias(name: str) -> bool:
+    return name.endswith(".bias") and "classifier" not in name
+
+
+@pytest.mark.parametrize("bias", ["lora_only", "all"])
+@pytest.mark.parametrize("which", ["all of them", "one of them"])
+def test_biases_that_peft_did_not_save_are_missed(tmp_path: Path, bias: str, which: str) -> None:
+    """As PEFT did up to 0.19 with `lora_only`: what is left is the head, trained beside other biases."""
+    base = bert_adapter(tmp_path, lora(bias=bias))
+    import_task(base, tmp_path, "mine")
+    lost = "layer.1.attention.self.query.base_layer.bias"
+    drop_tensors(tmp_path, is_body_bias if which == "all of them" else lambda name: name.endswith(lost))
+    with pytest.raises(
+        DeltaError, match=rf"biases were trained \(bias is '{bias}'\), but its file lacks \d+"
+    ) as caught:
+        import_task(base, tmp_path, "mine")
+    assert "hint: some releases of PEFT do not save them with lora_only" in str(caught.value)
+
+
+def test_layers_that_are_not_wrapped_need_no_bias_in_the_file(tmp_path: Path) -> None:
+    base = bert_adapter(tmp_path, lora(bias="lora_only", target_modules=["value"]))
+    terms = import_task(base, tmp_path, "mine").config.bias_terms
+    assert terms == tuple(f"encoder.layer.{n}.attention.self.value.bias" for n in (0, 1))
+
+
+def test_an_adapter_without_any_of_its_tensors_is_refused(tmp_path: Path) -> None:
+    base = bert_adapter(tmp_path, lora(bias="lora_only"))
+    drop_tensors(tmp_path, lambda name: "classifier" not in name)
+    with pytest.raises(DeltaError, match="but its file has none"):
+        import_task(base, tmp_path, "mine")
+
+
+def test_beft_without_its_biases_is_refused(tmp_path: Path) -> None:
+    base = bert_adapter(tmp_path, beft())
+    drop_tensors(tmp_path, lambda name: name.endswith("beft_bias"))
+    with pytest.raises(DeltaError, match="of the type BEFT, but has no beft_bias"):
+        import_task(base, tmp_path, "mine")
+
+
+def test_an_adapter_of_a_compiled_model_is_refused_with_the_wrappers_name(tmp_path: Path) -> None:
+    base = bert_adapter(tmp_path, beft())
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({f"_orig_mod.{name}": value for name, value in load_file(path).items()}, path)
+    with pytest.raises(DeltaError, match=r"has '_orig_mod\.' in its names, which torch\.compile puts there"):
+        import_task(base, tmp_path, "mine")
+
+
+def test_an_adapters_own_tokenizer_is_compared(tmp_path: Path) -> None:
+    base = bert_adapter(tmp_path, beft())
+    base.tokenizer.save_pretrained(tmp_path)
+    import_task(base, tmp_path, "mine")
+    (tmp_path / "tokenizer.json").unlink()
+    words = sorted(base.tokenizer.get_vocab(), key=base.tokenizer.get_vocab().__getitem__)
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in [*words[:5], *reversed(words[5:])]))
+    with pytest.raises(DeltaError, match="differs from tiny-bert's in its vocabulary"):
         import_task(base, tmp_path, "mine")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pytest
 
-from bitfit_export.bundle import Layout, TaskRecord, read_manifest, read_row, write_manifest, write_row
+from bitfit_export.bundle import Layout, TaskRecord, read_manifest, read_row, record_file, write_manifest, write_row
 from bitfit_export.files import sha256_of_file
 from bitfit_export.runtime import BiasSession
 
@@ -170,6 +170,11 @@ BATCH = random_batch(4, 9)
 
 def change_manifest(folder: Path, **changes: Any) -> None:
     write_manifest(folder, replace(read_manifest(folder), **changes))
+
+
+def record_again(folder: Path, name: str) -> None:
+    """Give the manifest the sums of a file that a test has changed."""
+    change_manifest(folder, files=read_manifest(folder).files | {name: record_file(folder / name)})
 
 
 def record_of(folder: Path, task: str, **changes: Any) -> dict[str, TaskRecord]:

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from bitfit_export.bundle import Layout, read_manifest, read_row, write_row
-from bitfit_export.errors import BundleError, RowError
+from bitfit_export.bundle import checking as checking_module
+from bitfit_export.errors import BundleError, InputError, RowError
 from bitfit_export.runtime import BiasSession
-from tests.runtime.conftest import TASKS, TOLERANCE, change_manifest, record_of
+from tests.runtime.conftest import TASKS, TOLERANCE, change_manifest, record_again, record_of
 
 
 def test_missing_files_are_named(copied: Path) -> None:
@@ -38,20 +39,142 @@ def test_a_file_of_another_size_is_refused(copied: Path, name: str) -> None:
 def test_a_model_that_is_no_model_is_refused_in_one_line(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = copied / "model.onnx"
     path.write_bytes(b"\xff" * path.stat().st_size)
+    record_again(copied, "model.onnx")
     with pytest.raises(BundleError, match=r"the model .*model.onnx can't be loaded: ") as caught:
         BiasSession(copied)
     assert "\n" not in caught.value.message
     assert capfd.readouterr() == ("", "")
 
 
-def test_hashes_are_checked_when_asked_for(copied: Path) -> None:
+def test_weights_of_another_model_are_refused(copied: Path) -> None:
+    """Of the same size: nothing else would tell, and the answers would be wrong."""
     path = copied / "model.onnx.data"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    data = np.frombuffer(path.read_bytes(), np.float32)
+    path.write_bytes(np.flip(data).tobytes())
+    with pytest.raises(BundleError, match=r"model\.onnx\.data has CRC-32C"):
+        BiasSession(copied, threads=1)
+
+
+def test_one_bit_is_enough(copied: Path) -> None:
+    for name in ("model.onnx", "model.onnx.data", "tokenizer.json"):
+        path = copied / name
+        good = path.read_bytes()
+        path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        with pytest.raises(BundleError, match=f"{name} has CRC-32C"):
+            BiasSession(copied, threads=1)
+        path.write_bytes(good)
+
+
+def test_hashes_are_checked_when_asked_for(copied: Path) -> None:
+    """A forger can give a file any CRC."""
+    files = read_manifest(copied).files
+    change_manifest(copied, files=files | {"model.onnx.data": replace(files["model.onnx.data"], sha256="0" * 64)})
     BiasSession(copied, threads=1)
     with pytest.raises(BundleError, match=r"model.onnx.data has sha256"):
         BiasSession(copied, threads=1, check_hashes=True)
+
+
+def test_weights_in_a_file_that_the_manifest_does_not_name(copied: Path) -> None:
+    files = dict(read_manifest(copied).files)
+    del files["model.onnx.data"]
+    change_manifest(copied, files=files)
+    with pytest.raises(BundleError, match=r"has weights in 'model\.onnx\.data', which the manifest does not name"):
+        BiasSession(copied, threads=1)
+
+
+def test_a_bundle_of_an_older_release_is_exported_again(copied: Path) -> None:
+    path = copied / "manifest.json"
+    raw = json.loads(path.read_text())
+    for record in raw["files"].values():
+        del record["crc32c"]
+    path.write_text(json.dumps(raw))
+    with pytest.raises(BundleError, match=r"lacks crc32c\nhint: export the bundle again"):
+        BiasSession(copied, threads=1)
+
+
+class TestWhileItIsOpened:
+    """Another process writes into the bundle: what was checked is used, or nothing is."""
+
+    def test_a_row_that_is_replaced_after_it_was_read(
+        self, copied: Path, shared: BiasSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A forged row stands in its place before and after; only the one that was hashed counts."""
+        path = copied / "tasks" / "two_way.bias"
+        good = path.read_bytes()
+        read, forged = checking_module.read_row_file, bytearray(good)
+        forged[500] ^= 1
+
+        def read_then_replace(file: Path) -> bytes:
+            data = read(file)
+            if file == path:
+                path.write_bytes(forged if data == good else good)
+            return data
+
+        monkeypatch.setattr(checking_module, "read_row_file", read_then_replace)
+        session = BiasSession(copied, threads=1)
+        assert session.predict("a text", "two_way") == shared.predict("a text", "two_way")
+        with pytest.raises(BundleError, match="two_way"):
+            BiasSession(copied, threads=1)  # reads the forged one, though the good one stands there afterwards
+        assert path.read_bytes() == good
+
+    @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+    def test_model_and_tokenizer_are_read_once(
+        self, copied: Path, shared: BiasSession, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        read = checking_module.read_file
+
+        def read_then_replace(path: Path, **options: Any) -> bytes:
+            data = read(path, **options)
+            if path.name == name:
+                path.write_bytes(b"another file")
+            return data
+
+        monkeypatch.setattr(checking_module, "read_file", read_then_replace)
+        assert BiasSession(copied, threads=1).predict("a text", "score") == shared.predict("a text", "score")
+
+    def test_weights_that_are_replaced_are_refused(self, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """ONNX Runtime opens them by their name, after they were checked."""
+        path = copied / "model.onnx.data"
+        check = checking_module.checksum_file
+
+        def check_then_replace(file: Path, **options: Any) -> Any:
+            found = check(file, **options)
+            path.with_name("new").write_bytes(np.flip(np.frombuffer(path.read_bytes(), np.uint8)).tobytes())
+            path.with_name("new").replace(path)
+            return found
+
+        monkeypatch.setattr(checking_module, "checksum_file", check_then_replace)
+        with pytest.raises(BundleError, match=r"model\.onnx\.data changed while the bundle was opened"):
+            BiasSession(copied, threads=1)
+
+
+def test_a_bundle_is_found_from_any_folder(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime gets the model as bytes, and is told where its weights are."""
+    for folder, path in [(copied, "."), (copied.parent, copied.name), (copied / "tasks", "..")]:
+        monkeypatch.chdir(folder)
+        assert BiasSession(path, threads=1).predict("a text", "score")
+
+
+def test_a_model_in_another_format_is_not_guessed(copied: Path) -> None:
+    """Bytes that begin as a file of ONNX Runtime's own format, which has other rules of where weights are."""
+    path = copied / "model.onnx"
+    path.write_bytes(b"\x18\0\0\0ORTM" + path.read_bytes())
+    record_again(copied, "model.onnx")
+    with pytest.raises(BundleError, match=r"model\.onnx can't be loaded"):
+        BiasSession(copied, threads=1)
+
+
+@pytest.mark.parametrize("value", [None, 3, b"x", ["x"]])
+def test_paths_that_are_none(shared: BiasSession, value: Any) -> None:
+    with pytest.raises(InputError, match=r"the bundle is .*, expected a path"):
+        BiasSession(value)
+    with pytest.raises(InputError, match=r"the row is .*, expected a path"):
+        shared.load_task(value)
+    for path in ("a\0b", "x" * 300):
+        with pytest.raises(BundleError, match="can't be read"):
+            BiasSession(path)
+        with pytest.raises(BundleError, match="can't be read"):
+            shared.load_task(path)
 
 
 def test_a_good_bundle_has_the_hashes_of_its_manifest(tiny_bundle: Path) -> None:
@@ -64,6 +187,7 @@ def test_a_model_of_another_layout_is_refused(copied: Path) -> None:
     digest = read_manifest(copied).layout.digest.encode()
     assert path.read_bytes().count(digest) == 1
     path.write_bytes(path.read_bytes().replace(digest, b"0" * 64))
+    record_again(copied, "model.onnx")
     with pytest.raises(BundleError, match="has layout digest 000000000000, expected"):
         BiasSession(copied)
 
@@ -95,9 +219,8 @@ def test_a_model_with_another_interface_is_refused(copied: Path, name: str, edit
             if used == name and name not in names:
                 node.input[index] = "head.other"
     path.write_bytes(model.SerializeToString())
-    files = read_manifest(copied).files
-    change = {"model.onnx": replace(files["model.onnx"], size=path.stat().st_size)}
-    change_manifest(copied, files=files | change, inputs=tuple(value.name for value in model.graph.input))
+    record_again(copied, "model.onnx")
+    change_manifest(copied, inputs=tuple(value.name for value in model.graph.input))
     with pytest.raises(BundleError, match=message):
         BiasSession(copied)
 

@@ -146,7 +146,7 @@ def refused_rows(row: BiasRow, data: bytes) -> dict[str, tuple[RowFault, bytes]]
         "three labels": (RowFault.BAD_LABEL_COUNT, encode_row(replace(row, labels=3))),
         "labels without values": (
             RowFault.BAD_LABEL_COUNT,
-            encode_row(replace(row, labels=4_000_000_000, head=tuple(tensor[:0] for tensor in row.head))),
+            encode_row(replace(row, labels=65_536, head=tuple(tensor[:0] for tensor in row.head))),
         ),
     }
 

@@ -180,7 +180,7 @@ def test_given_words_of_a_byte_level_tokenizer(tmp_path: Path) -> None:
     tokenizer = Tokenizer(models.BPE(vocabulary, [("Ġ", "a"), ("Ġ", "b")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    encoder = TextEncoder(tmp_path, max_positions=16, pad_token_id=0)
+    encoder = TextEncoder((tmp_path / "tokenizer.json").read_bytes(), max_positions=16, pad_token_id=0)
     tokens = encoder.tokenize(["ban an", ["ban", "an"]])
     text, words = ([tokenizer.id_to_token(each) for each in one.ids] for one in tokens)
     assert text == ["b", "a", "n", "Ġa", "n"]
@@ -202,6 +202,6 @@ def test_a_word_after_a_special_token_keeps_its_first_character(tmp_path: Path) 
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=True)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     text = "ban <s>an</s>b"
-    (aligned,) = TextEncoder(tmp_path, max_positions=16, pad_token_id=0).align([text])
+    (aligned,) = TextEncoder((tmp_path / "tokenizer.json").read_bytes(), max_positions=16, pad_token_id=0).align([text])
     words = [text[start:end] for start, end in dict.fromkeys(aligned.spans) if start < end]
     assert words == ["ban", "<s>", "an", "</s>", "b"]

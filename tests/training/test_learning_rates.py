@@ -1,4 +1,4 @@
-"""The papers' settings are the defaults."""
+"""The papers' learning rates and optimiser are the defaults; the schedule is one that trains on deeper bases too."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ def test_a_training_records_the_rate_that_it_took(tiny_base: BaseModel, tmp_path
     result = train_task(tiny_base, DATA, dataclasses.replace(QUICK, learning_rate=None), tmp_path)
     assert result.delta is not None
     assert result.record["learning_rate"] == result.delta.config.training["learning_rate"] == 4e-4
+
+
+def test_a_training_records_the_revision_of_data_from_the_hub(tiny_base: BaseModel, tmp_path: Path) -> None:
+    of_hub = train_task(tiny_base, dataclasses.replace(DATA, revision="c" * 40), QUICK, tmp_path / "hub")
+    assert of_hub.delta is not None
+    assert of_hub.record["data_revision"] == of_hub.delta.config.training["data_revision"] == "c" * 40
+    assert "data_revision" not in train_task(tiny_base, DATA, QUICK, tmp_path / "files").record
+
+
+def test_the_default_schedule_rises_and_falls() -> None:
+    assert (TrainingSettings().schedule, TrainingSettings().warmup) == ("linear", 0.1)
 
 
 def test_the_optimiser_is_the_papers(tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

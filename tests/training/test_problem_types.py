@@ -19,8 +19,8 @@ from bitfit_export.reference.task_model import merged_model
 from bitfit_export.training import TrainingSettings, evaluate, train_task
 from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.features import encode_rows
+from bitfit_export.training.heads import choose_head
 from bitfit_export.training.tasks import OWN_METRICS, TaskSpec
-from bitfit_export.training.trainer import choose_head
 from tests.families import tiny_base as family_base
 from tests.training.test_trainer import StopAfter, same
 

@@ -21,6 +21,7 @@ from bitfit_export.training.data import Rows, TaskData
 from bitfit_export.training.methods import create_method
 from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.trainable import TrainableModel
+from bitfit_export.training.work_folder import mark_begun
 
 QUICK = TrainingSettings(pooling="mean", learning_rate=5e-3, epochs=3, max_length=16)
 #: Enough for the tiny model to learn the two moods.
@@ -191,7 +192,7 @@ def test_half_a_checkpoint_is_not_trusted(tiny_base: BaseModel, data: TaskData, 
     with pytest.raises(KeyboardInterrupt):
         train_task(tiny_base, data, QUICK, tmp_path / "killed", callbacks=[StopAfter(8)])
     half = tmp_path / "killed" / "checkpoint-12"
-    half.mkdir()
+    mark_begun(tmp_path / "killed", 12)
     (half / "trained.safetensors").write_bytes(b"half")
     assert same(whole, delta_of(tiny_base, data, QUICK, tmp_path / "killed"))
 

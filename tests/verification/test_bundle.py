@@ -102,8 +102,7 @@ def test_another_tokenizer_is_found(
     tiny_bundle: Path, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], tmp_path: Path
 ) -> None:
     """A bundle whose tokenizer keeps capital letters apart, put in with its own digests."""
-    from bitfit_export.bundle import FileRecord, read_manifest, write_manifest
-    from bitfit_export.files import sha256_of_file
+    from bitfit_export.bundle import read_manifest, record_file, write_manifest
 
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     path = bundle / "tokenizer.json"
@@ -113,8 +112,8 @@ def test_another_tokenizer_is_found(
         .replace('"lowercase": true', '"lowercase": false')
     )
     manifest = read_manifest(bundle)
-    record = FileRecord(sha256_of_file(path), path.stat().st_size)
-    write_manifest(bundle, dataclasses.replace(manifest, files=manifest.files | {"tokenizer.json": record}))
+    files = manifest.files | {"tokenizer.json": record_file(path)}
+    write_manifest(bundle, dataclasses.replace(manifest, files=files))
     with pytest.raises(VerificationError, match="tokenizer gives other input_ids"):
         verify_bundle(bundle, tiny_base, tiny_deltas)
 

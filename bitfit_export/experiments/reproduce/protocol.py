@@ -18,6 +18,8 @@ __all__ = ["OF_TRIALS", "PAPER", "Protocol", "Round", "Series"]
 
 #: Settings that are not the trainer's: what rows a trial has.
 OF_TRIALS = ("train_rows", "validation_rows", "scored_train_rows")
+#: The papers train with a constant rate, so every protocol does that does not say otherwise.
+_SCHEDULE = {"schedule": "constant", "warmup": 0.0}
 _GLUE = ("rte", "mrpc", "stsb", "cola", "sst2", "qnli", "qqp", "mnli")
 _SEEDS = tuple(range(5))
 _ROWS = (
@@ -123,7 +125,8 @@ class Protocol:
         self, series: Series, overrides: Mapping[str, Any], task: str, method: str, seed: int, size: float | None
     ) -> list[tuple[TrainingSettings, dict[str, Any]]]:
         """The settings, and what else a trial has, for each learning rate that is searched."""
-        parts = (self.settings, self.tasks.get(task, {}), self.methods.get(method, {}), series.settings, overrides)
+        of_task, of_method = self.tasks.get(task, {}), self.methods.get(method, {})
+        parts = (_SCHEDULE, self.settings, of_task, of_method, series.settings, overrides)
         values: dict[str, Any] = {name: value for part in parts for name, value in part.items()}
         rates = values.pop("learning_rate", None)
         own = {name: values.pop(name) for name in OF_TRIALS if name in values}

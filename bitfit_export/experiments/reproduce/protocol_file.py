@@ -19,7 +19,7 @@ A protocol is JSON, and every part of it may be left out:
 
 Settings are the fields of `TrainingSettings`, and `train_rows`, `validation_rows`, `scored_train_rows` of `Trial`. A
 list of learning rates is a search: each is trained, and the best one is reported. Where there is none, the rate is that
-of `default_learning_rate`: the paper's own where it has one.
+of `default_learning_rate`: the paper's own where it has one. Where there is no schedule, the rate is constant.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_protocol(path: Path) -> Protocol:
         root = json.loads(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     try:
         return _protocol(root)

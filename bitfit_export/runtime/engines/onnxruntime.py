@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,15 +12,19 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from bitfit_export.bundle import Manifest
+from bitfit_export.bundle import MODEL_FILE, CheckedFiles, Manifest, check_files
 from bitfit_export.errors import BundleError, InputError, first_line
 from bitfit_export.runtime.engines.graph_check import EXPORT_AGAIN, LOGITS, TOKEN_LOGITS, check_digest, check_interface
+from bitfit_export.runtime.forks import hold_during_forks
 from bitfit_export.runtime.inputs import TEXT_INPUTS
 from bitfit_export.runtime.tasks.task_store import Feeds
 
 __all__ = ["LOGITS", "MODEL_FILE", "TOKEN_LOGITS", "FrozenModel"]
 
-MODEL_FILE = "model.onnx"
+# Where ONNX Runtime looks for the weights of a model that it gets as bytes.
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+# It would guess from the bytes otherwise, and its own format is not what was checked.
+_MODEL_FORMAT = ("session.load_model_format", "ONNX")
 # ONNX Runtime's failures are raised and become errors here; what it would log besides is a repetition.
 _LOG_FATAL_ONLY = 4
 
@@ -30,6 +35,11 @@ TextArrays: TypeAlias = Mapping[str, NDArray[np.int64]]
 class FrozenModel:
     """`model.onnx` of a bundle, on the CPU. Any number of threads may run it.
 
+    Args:
+        files: the bundle's; the model is made of the bytes that were checked.
+        manifest: the bundle's.
+        threads: for one run; by default ONNX Runtime's choice.
+
     Attributes:
         text_inputs: the names of the graph inputs that a text becomes.
         outputs: the names of the graph outputs.
@@ -37,12 +47,16 @@ class FrozenModel:
         max_positions: the longest sequence, in tokens.
 
     Raises:
-        BundleError: the model can't be loaded, or is not the one that the manifest describes.
+        BundleError: the model can't be loaded, or is not the one that the manifest describes; its weights changed
+            after they were checked.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
-        path = folder / MODEL_FILE
-        self._session = _open_session(path, manifest, threads)
+    def __init__(self, files: CheckedFiles, manifest: Manifest, *, threads: int | None = None) -> None:
+        path = files.folder / MODEL_FILE
+        self._folder, self._manifest, self._threads = files.folder.absolute(), manifest, threads
+        self._session = _open_session(files, manifest, threads)
+        self._opening = threading.Lock()
+        hold_during_forks(self, self._opening, in_child=FrozenModel._leave_session)
         check_digest(path, self._session, manifest.layout)
         self.labels = check_interface(path, self._session, manifest)
         self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.inputs)
@@ -92,17 +106,40 @@ class FrozenModel:
         wrap = ort.OrtValue.ortvalue_from_numpy
         # OrtValues, for onnxruntime promises to copy none of these; they keep their numpy arrays alive.
         values = {name: wrap(array) for name, array in text.items()} | dict(feeds)
+        session = self._own_session()
         try:
-            found = self._session.run_with_ort_values(list(outputs), values)
+            found = session.run_with_ort_values(list(outputs), values)
             # Copies, for the originals live in ONNX Runtime's memory.
             return [np.array(each.numpy()) for each in found]
         except Exception as error:
             kind = InputError if isinstance(error, InvalidArgument) else BundleError
             raise kind(f"the model can't run this batch: {first_line(error)}") from error
 
+    def _own_session(self) -> Any:
+        """ONNX Runtime's session of this process, which a forked one opens when it first runs the model.
 
-def _open_session(path: Path, manifest: Manifest, threads: int | None) -> Any:
+        Raises:
+            BundleError: the bundle is no longer as it was.
+        """
+        session = self._session
+        if session is not None:
+            return session
+        with self._opening:
+            if self._session is None:
+                files = check_files(self._folder, self._manifest, hash_files=True)
+                self._session = _open_session(files, self._manifest, self._threads)
+            return self._session
+
+    def _leave_session(self) -> None:
+        """Give up the session that this process inherited: it lacks its threads, and may have a lock that one held."""
+        # Nothing ever ends it, also not the end of Python: it would wait for its threads for ever.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+        self._session = None
+
+
+def _open_session(files: CheckedFiles, manifest: Manifest, threads: int | None) -> Any:
     options = ort.SessionOptions()
+    options.add_session_config_entry(*_MODEL_FORMAT)
     if manifest.target == "ort":
         # The compiler has optimised the graph. What is left would fuse SkipLayerNormalization, which is slower. Only
         # float16 weights are still to be widened, once.
@@ -114,6 +151,10 @@ def _open_session(path: Path, manifest: Manifest, threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(files.folder.absolute()))
+        session = ort.InferenceSession(files.model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
+        path = files.folder / MODEL_FILE
         raise BundleError(f"the model {path} can't be loaded: {first_line(error)}", hint=EXPORT_AGAIN) from error
+    files.refuse_changed()
+    return session

@@ -5,7 +5,9 @@ Rows come and go while other threads run the model, and no run may see half of o
 - a row is written into a slot that nothing reads, and only then becomes the task's slot;
 - a run takes a lease: it gets slots and arrays in one step, and holds both until it is over;
 - a slot is used again when its task has left it and no lease holds it;
-- the arrays are never resized. Growing makes larger ones; leases under way keep the old.
+- the arrays are never resized. Larger and smaller ones take their place; leases under way keep the old.
+
+All heads in the arrays are as wide as the loaded task with the most labels needs. They become narrower when it leaves.
 
 The arrays are bound as `OrtValue`s, which on a CPU use numpy's memory, so a run copies none of the table.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from types import MappingProxyType, TracebackType
 from typing import TypeAlias
 
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 
 from bitfit_export.bundle import BiasRow, Layout
 from bitfit_export.bundle.graph_inputs import fill_shape
+from bitfit_export.runtime.forks import hold_during_forks
 from bitfit_export.runtime.tasks.task_store import Feeds, Lease, LoadedTask, TaskStore
 
 __all__ = ["BIAS_TABLE", "TASK_IDS", "BiasTable", "TableLease"]
@@ -56,7 +60,7 @@ class _Arrays:
         shapes = [(layout.bias_count,), *layout.head_shapes(labels)]
         previous: Sequence[Float32Array | None] = old.tensors if old else [None] * len(shapes)
         self.tensors: Sequence[Float32Array] = [
-            _enlarged((capacity, *shape), each) for shape, each in zip(shapes, previous, strict=True)
+            _resized((capacity, *shape), each) for shape, each in zip(shapes, previous, strict=True)
         ]
         names = [BIAS_TABLE, *(entry.name for entry in layout.head)]
         # An OrtValue keeps its numpy array alive.
@@ -87,9 +91,11 @@ class BiasTable(TaskStore[_Slot]):
         super().__init__()
         self._layout = layout
         self._writing = threading.Lock()  # one writer at a time; rows and whole tables are copied under it
+        hold_during_forks(self, self._writing, self._lock)
         # The store's lock guards these, too.
         self._arrays = _Arrays(layout, max(rows, 1), max(labels, 1))
         self._free = list(range(self._arrays.capacity))
+        self._reserved_labels = 1
 
     @property
     def capacity(self) -> int:
@@ -100,8 +106,12 @@ class BiasTable(TaskStore[_Slot]):
         return TableLease(self, names)
 
     def reserve(self, rows: int, *, labels: int = 1) -> None:
-        """Make room for `rows` rows in all, of up to `labels` labels, so that adding them copies nothing but them."""
+        """Make room for `rows` rows in all, of up to `labels` labels, so that adding them copies nothing but them.
+
+        The room stays when tasks leave.
+        """
         with self._writing:
+            self._reserved_labels = max(labels, self._reserved_labels)
             self._grow(rows, labels)
 
     def add(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] = ()) -> LoadedTask:
@@ -120,12 +130,15 @@ class BiasTable(TaskStore[_Slot]):
                 old = self._entries.get(task.name)
                 self._entries[task.name] = _Slot(index, task)
                 self._leave(old)
+            self._narrow(old)
         return task
 
     def remove(self, name: str) -> None:
-        with self._lock:
-            slot = self._entries.pop(name, None)
-            self._leave(slot)
+        with self._writing:
+            with self._lock:
+                slot = self._entries.pop(name, None)
+                self._leave(slot)
+            self._narrow(slot)
         if slot is None:
             raise self._unknown(name)
 
@@ -166,6 +179,19 @@ class BiasTable(TaskStore[_Slot]):
         self._grow(2 * self._arrays.capacity, 1)
         with self._lock:
             return self._free.pop()
+
+    def _narrow(self, left: _Slot | None) -> None:
+        """Swap in narrower arrays where the widest task has left; the writer's lock is held."""
+        old = self._arrays
+        if left is None or left.task.label_count < old.labels:
+            return
+        labels = max((task.label_count for task in self.tasks), default=1)
+        labels = max(labels, self._reserved_labels)
+        if labels < old.labels:
+            with suppress(MemoryError):  # wider arrays do as well
+                new = _Arrays(self._layout, old.capacity, labels, old)
+                with self._lock:
+                    self._arrays = new
 
     def _grow(self, capacity: int, labels: int) -> None:
         """Swap in larger arrays where these are too small; the writer's lock is held."""
@@ -212,8 +238,10 @@ class TableLease(Lease):
         self._table._release(self._held)
 
 
-def _enlarged(shape: tuple[int, ...], old: Float32Array | None) -> Float32Array:
-    """Zeros of this shape with the old values in their old places; the old array itself where the shape is the same."""
+def _resized(shape: tuple[int, ...], old: Float32Array | None) -> Float32Array:
+    """Zeros of this shape with those of the old values that fit; the old array itself where it has the shape."""
     if old is None:
         return np.zeros(shape, np.float32)
-    return old if old.shape == shape else fill_shape(shape, old)
+    if old.shape == shape:
+        return old
+    return fill_shape(shape, old[tuple(slice(size) for size in shape)])

@@ -50,6 +50,7 @@ class RowFeeds(TaskStore[_LoadedRow]):
 
     def add(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] = ()) -> LoadedTask:
         task = self._task_of(row, name, labels)
+        self._refuse_older(self.find(task.name), task)  # before anything of the row's size is made
         arrays = row_inputs(row, self._layout, self._layout_kind, labels=self._labels)
         # An OrtValue uses its numpy array's memory and keeps it alive.
         values = {each: ort.OrtValue.ortvalue_from_numpy(array) for each, array in arrays.items()}

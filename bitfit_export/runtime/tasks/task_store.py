@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from bitfit_export.bundle import BiasRow
-from bitfit_export.errors import InputError
+from bitfit_export.errors import InputError, quoted
+from bitfit_export.runtime.forks import hold_during_forks
 
 __all__ = ["Feeds", "Lease", "LoadedTask", "TaskStore"]
 
@@ -93,6 +94,7 @@ class TaskStore(ABC, Generic[EntryT]):
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the entries; held for some lookups, never while values are copied
         self._entries: dict[str, EntryT] = {}
+        hold_during_forks(self, self._lock)
 
     @abstractmethod
     def lease(self, names: Sequence[str]) -> Lease:
@@ -162,6 +164,8 @@ class TaskStore(ABC, Generic[EntryT]):
     def _unknown(self, name: str) -> InputError:
         names = sorted(task.name for task in self.tasks)
         if not names:
-            return InputError(f"the task {name!r} is not loaded, and no other is")
+            return InputError(f"the task {quoted(name)} is not loaded, and no other is")
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        return InputError(f"the task {name!r} is not loaded, expected one of {', '.join(names[:_NAMES_SHOWN])}{more}")
+        return InputError(
+            f"the task {quoted(name)} is not loaded, expected one of {', '.join(names[:_NAMES_SHOWN])}{more}"
+        )

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from bitfit_export.bundle import TOKENIZER_FILE
+from bitfit_export.bundle.lazy import lazy_property
 from bitfit_export.errors import BundleError, InputError, UsageError, first_line
 from bitfit_export.runtime.text.alignment import AlignedTokens, align_tokens, context_windows
+from bitfit_export.runtime.text.tokenizer_file import check_tokenizer
 
 __all__ = ["TOKENIZER_FILE", "Text", "TextEncoder", "TokenIds", "as_texts", "read_tokenizer"]
-
-TOKENIZER_FILE = "tokenizer.json"
 
 #: A text; a pair of texts such as premise and hypothesis; or a text as the list of its words.
 Text: TypeAlias = str | tuple[str, str] | list[str]
 IntArray: TypeAlias = NDArray[np.int64]
 
+# The library's PanicException is a BaseException, and has no name to catch it by.
+_NOT_OF_THE_LIBRARY = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
 #: How many tokens two windows of one context share, where there is room for as many new ones.
 _OVERLAP = 128
 
@@ -42,16 +43,17 @@ class TextEncoder:
     texts holds every piece of one with every piece of the other.
 
     Args:
-        folder: the bundle, with `tokenizer.json`. A truncation or padding that is baked into that file is cleared.
+        data: the bytes of `tokenizer.json`. A truncation or padding that is baked into that file is cleared.
         max_positions: the longest sequence that the model takes, in tokens.
         pad_token_id: what `input_ids` are padded with.
+        where: names the file in messages.
 
     Raises:
-        BundleError: the tokenizer can't be read.
+        BundleError: the tokenizer can't be used.
     """
 
-    def __init__(self, folder: Path, *, max_positions: int, pad_token_id: int) -> None:
-        self._tokenizer = read_tokenizer(folder / TOKENIZER_FILE)
+    def __init__(self, data: bytes, *, max_positions: int, pad_token_id: int, where: str = TOKENIZER_FILE) -> None:
+        self._tokenizer = read_tokenizer(data, where)
         self._max_positions = max_positions
         self._pad_token_id = pad_token_id
 
@@ -159,11 +161,13 @@ class TextEncoder:
                     tokenizer = self._word_tokenizer if words else self._tokenizer
                     encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
                     encodings |= zip(rows, encode([texts[row] for row in rows], is_pretokenized=words), strict=True)
-        except Exception as error:
+        except _NOT_OF_THE_LIBRARY:
+            raise
+        except BaseException as error:
             raise _encoding_error(texts, error) from error
         return [encodings[row] for row in range(len(texts))]
 
-    @functools.cached_property
+    @lazy_property
     def _word_tokenizer(self) -> Any:
         """For lists of words. A byte-level tokenizer must then see a space before each word, as it does in a text."""
         spec = json.loads(self._tokenizer.to_str())
@@ -250,17 +254,26 @@ def _describe(item: object) -> str:
     return f"{type(item).__name__}"
 
 
-def read_tokenizer(path: Path) -> Any:
+def read_tokenizer(data: bytes, where: str) -> Any:
     """A `Tokenizer` that neither truncates nor pads.
 
+    Args:
+        data: the bytes of a `tokenizer.json`.
+        where: names the file in messages.
+
     Raises:
-        BundleError: the file can't be read.
+        BundleError: the file can't be used.
     """
+    text = check_tokenizer(data, where)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
+        tokenizer = Tokenizer.from_str(text)
+        _check_added_tokens(tokenizer)
+    except _NOT_OF_THE_LIBRARY:
+        raise
+    except BaseException as error:
         raise BundleError(
-            f"the tokenizer {path} can't be read: {first_line(error)}", hint="copy the bundle again, or export it again"
+            f"the tokenizer {where} can't be read: {first_line(error)}",
+            hint="copy the bundle again, or export it again",
         ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -273,6 +286,13 @@ def read_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
+def _check_added_tokens(tokenizer: Any) -> None:
+    """The library would look for an added token of which its own normalizer leaves nothing, and panic."""
+    for token in tokenizer.get_added_tokens_decoder().values():
+        if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
+            raise ValueError(f"nothing is left of the added token {token.content!r} when it is normalised")
+
+
 def _too_long(long: Sequence[int], found: int, limit: int) -> InputError:
     others = f" ({len(long)} rows are too long)" if len(long) > 1 else ""
     return InputError(
@@ -282,11 +302,11 @@ def _too_long(long: Sequence[int], found: int, limit: int) -> InputError:
     )
 
 
-def _encoding_error(texts: Sequence[Text], error: Exception) -> InputError:
+def _encoding_error(texts: Sequence[Text], error: BaseException) -> InputError:
     """Say which text the library could not take; half a surrogate pair is the only kind known."""
     for row, text in enumerate(texts):
         try:
             "".join(text).encode("utf-8")
         except UnicodeEncodeError:
             return InputError("has half a surrogate pair, expected a string that UTF-8 can write", row=row)
-    return InputError(f"the texts can't be tokenised: {str(error).strip()}")
+    return InputError(f"the texts can't be tokenised: {first_line(error)}")

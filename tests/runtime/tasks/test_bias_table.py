@@ -110,8 +110,9 @@ def test_a_row_may_have_another_name_in_the_table() -> None:
 
 
 def test_fewer_labels_are_padded_with_zeros() -> None:
-    table = BiasTable(LAYOUT, rows=3)
-    table.add(make_row("large", 1, labels=5))
+    table = BiasTable(LAYOUT, rows=4)
+    for name in ("large", "other"):
+        table.add(make_row(name, 1, labels=5))
     table.remove("large")
     table.add(make_row("small", 2, labels=2))  # in the slot of the large one, or beside it
     table.add(make_row("another", 3, labels=3))
@@ -168,6 +169,73 @@ def test_reserve_makes_room_at_once() -> None:
         assert lease.values is before
     table.reserve(3)  # less than there is
     assert table.capacity == 100
+
+
+class TestTheWidestTaskLeaves:
+    """The arrays are as wide as the widest loaded task, so all tasks are slower while it is there."""
+
+    @staticmethod
+    def width(table: BiasTable) -> int:
+        with table.lease([]) as lease:
+            return int(lease.values["head.weight"].shape()[1])
+
+    def test_they_become_narrower(self) -> None:
+        table = BiasTable(LAYOUT)
+        for name, labels in {"a": 2, "wide": 500, "b": 3}.items():
+            table.add(make_row(name, labels, labels=labels))
+        assert self.width(table) == 500
+        table.remove("b")
+        assert self.width(table) == 500
+        table.remove("wide")
+        assert self.width(table) == 2
+        assert biases_of(table, "a") == 2
+        table.remove("a")
+        assert self.width(table) == 1
+
+    def test_also_when_it_is_replaced(self) -> None:
+        table = BiasTable(LAYOUT)
+        table.add(make_row("a", 1, labels=500))
+        table.add(make_row("a", 2, labels=2))
+        assert self.width(table) == 2
+        assert biases_of(table, "a") == 2
+
+    def test_two_of_the_same_width(self) -> None:
+        table = BiasTable(LAYOUT, rows=3)
+        for name in ("a", "b"):
+            table.add(make_row(name, 1, labels=9))
+        table.remove("a")
+        assert self.width(table) == 9
+
+    def test_room_that_was_asked_for_stays(self) -> None:
+        table = BiasTable(LAYOUT)
+        table.reserve(4, labels=6)
+        table.add(make_row("a", 1, labels=9))
+        table.remove("a")
+        assert self.width(table) == 6
+
+    def test_a_lease_from_before_keeps_its_arrays(self) -> None:
+        table = BiasTable(LAYOUT)
+        table.add(make_row("wide", 1, labels=50))
+        with table.lease(["wide"]) as lease:
+            table.remove("wide")
+            for index in range(20):
+                table.add(make_row(f"t{index}", 5))
+            assert (values_of(lease)[0] == 1).all()
+            assert lease.values["head.weight"].shape()[1] == 50
+        assert self.width(table) == 2
+
+    def test_memory_for_the_smaller_ones_may_lack(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        table = BiasTable(LAYOUT)
+        table.add(make_row("wide", 1, labels=50))
+        table.add(make_row("a", 2))
+
+        def fail(*arguments: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr("bitfit_export.runtime.tasks.bias_table._Arrays", fail)
+        table.remove("wide")
+        assert [task.name for task in table.tasks] == ["a"]
+        assert biases_of(table, "a") == 2
 
 
 def test_a_lease_from_before_growth_keeps_its_arrays() -> None:

@@ -18,7 +18,7 @@ from .data_files import JSON_ROW, TRAIN, as_jsonl, fails, own, write_folder, wri
     [
         ("null", "line 1 has no label"),
         ('""', "line 1 has no label"),
-        ("true", "line 1: the label True is neither a number nor a name"),
+        ("true", "line 1: the label is the boolean true, expected a number or a name"),
         ("[1]", r"line 1: the label \[1\] is neither"),
         ("2", r"line 1: the label 2 is none of sst2's labels: negative \(0\), positive \(1\)"),
         ("-1", "line 1: the label -1 is none of"),
@@ -90,7 +90,7 @@ def test_single_label_wanted_fractions_found(tmp_path: Path) -> None:
         ('{"sentence": ["a", "b"], "label": 0}', "line 1: 'sentence' is .* expected a string"),
         (r'{"sentence": "a\ud800", "label": 0}', "line 1: 'sentence' holds a lone surrogate at character 2"),
         (r'{"sentence": "a", "label": "a\ud800"}', "line 1: the label holds a lone surrogate at character 2"),
-        ('{"text": "a", "label": 0}', "line 1 has no column 'sentence'; found text, label; needed sentence, label"),
+        ('{"words": "a", "label": 0}', "line 1 has no column 'sentence'; found words, label; needed sentence, label"),
         ('{"sentence": "a", "gold": 0}', "line 1 has no column 'label'; found sentence, gold"),
         ('{"sentence": "a", "label": 0', "line 1 is not JSON"),
         ("[" * 100_000, "line 1 is not JSON"),
@@ -146,10 +146,46 @@ def test_bad_files(tmp_path: Path, suffix: str, content: str | bytes, message: s
     fails(message, "sst2", write_raw(tmp_path, content, suffix=suffix))
 
 
-def test_columns_of_an_own_task_that_are_not_clear(tmp_path: Path) -> None:
-    for number, row in enumerate(
-        [{"text": "a", "label": 0}, {"sentence": "a"} | TRAIN[0], {"sentence1": "a", "label": 0}]
-    ):
-        folder = write_folder(tmp_path / str(number), ".jsonl", [row], [row])
-        error = fails("expected either sentence, or sentence1 and sentence2", "own", folder)
-        assert "--columns" in (error.hint or "")
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"words": "a"},
+        {"sentence": "a"} | TRAIN[0],
+        {"sentence1": "a"},
+        {"text": "a", "sentence": "a"},
+        {"text": "a", "text_pair": "b"} | TRAIN[0],
+        {"text_pair": "b"},
+    ],
+)
+def test_columns_of_an_own_task_that_are_not_clear(tmp_path: Path, row: dict[str, object]) -> None:
+    rows = [row | {"label": 0}]
+    error = fails("expected either sentence, or sentence1 and", "own", write_folder(tmp_path, ".jsonl", rows, rows))
+    assert "--columns" in (error.hint or "")
+
+
+def test_a_second_text_that_some_rows_lack_is_not_passed_over(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"text": "a", "label": 0}, {"text": "b", "text_pair": "c", "label": 1}]
+    fails("line 1 has no column 'text_pair'", "own", write_folder(tmp_path, ".jsonl", rows, rows))
+
+
+@pytest.mark.parametrize("labels", ["[true, false]", "[0, true]"])
+def test_booleans_among_several_labels(tmp_path: Path, labels: str) -> None:
+    row = f'{{"sentence": "a", "labels": {labels}}}\n'
+    error = fails("the label is the boolean true", "own", write_raw(tmp_path, row))
+    assert "0 and 1" in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"sentence": "a", "label": 0}]', "line 1 is not a JSON object but an array"),
+        ('[\n  {"sentence": "a", "label": 0}\n]\n', "line 1 is not JSON by itself: a JSON array begins there"),
+        (" []", "line 1 is not a JSON object but an array"),
+    ],
+)
+def test_an_array_in_place_of_lines(tmp_path: Path, text: str, message: str) -> None:
+    plain = fails(message, "own", write_raw(tmp_path, text, suffix=".json"))
+    assert plain.hint == f"write each element on a line of its own: jq -c '.[]' {tmp_path}/train.json > rows.jsonl"
+    (tmp_path / "packed").mkdir()
+    packed = fails(message, "own", write_raw(tmp_path / "packed", gzip.compress(text.encode()), suffix=".json.gz"))
+    assert "zcat" in (packed.hint or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from bitfit_export.errors import DataError, MissingExtraError
+from bitfit_export.errors import DataError, MissingExtraError, UsageError
 from bitfit_export.training.data import HUB_DATASET, load_task_data
+from bitfit_export.training.data_files import HUB_REVISION
 
 from .data_files import TEXTS, TRAIN, VALIDATION, as_jsonl, fails, write_folder
 
@@ -20,8 +22,8 @@ def fake_hub(monkeypatch, **splits) -> list[tuple[str, ...]]:
     """Stands in for the hub with these splits; the list takes the arguments of each call."""
     calls: list[tuple[str, ...]] = []
 
-    def load_dataset(*args: str) -> datasets.DatasetDict:
-        calls.append(args)
+    def load_dataset(*args: str, revision: str) -> datasets.DatasetDict:
+        calls.append((*args, revision))
         return datasets.DatasetDict(splits)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -39,10 +41,25 @@ def test_rows_from_the_hub_are_those_of_a_folder(tmp_path: Path, monkeypatch) ->
     train, validation = glue_split(TRAIN, label), glue_split(VALIDATION, label)
     calls = fake_hub(monkeypatch, train=train, validation=validation, test=validation)
     data = load_task_data("rte")
-    assert calls == [(HUB_DATASET, "rte")]
-    assert data.source == "nyu-mll/glue rte"
+    assert calls == [(HUB_DATASET, "rte", HUB_REVISION)]
+    assert (data.source, data.revision) == ("nyu-mll/glue rte", HUB_REVISION)
     assert data.train.texts == TEXTS
     assert data.digest == load_task_data("rte", data=write_folder(tmp_path)).digest
+
+
+def test_the_hub_s_rows_are_those_of_one_commit_or_of_the_revision_that_is_asked_for(monkeypatch) -> None:
+    split = glue_split(TRAIN, datasets.Value("int64"))
+    calls = fake_hub(monkeypatch, train=split, validation=split)
+    assert re.fullmatch("[0-9a-f]{40}", HUB_REVISION)
+    assert load_task_data("rte", revision="v2").revision == "v2"
+    assert calls == [(HUB_DATASET, "rte", "v2")]
+
+
+def test_files_have_no_revision(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    assert load_task_data("rte", data=folder).revision is None
+    with pytest.raises(UsageError, match="the data's revision is v2, but the data is in files"):
+        load_task_data("rte", data=folder, revision="v2")
 
 
 def test_regression_from_the_hub(tmp_path: Path, monkeypatch) -> None:
@@ -137,7 +154,7 @@ def test_an_empty_split_and_a_missing_column_on_the_hub_s_way(tmp_path: Path, mo
 
 @pytest.mark.parametrize("error", [ConnectionError("no way\nlong story"), ValueError("no cache"), RuntimeError()])
 def test_hub_that_is_out_of_reach(monkeypatch, error: Exception) -> None:
-    def load_dataset(*args: str) -> None:
+    def load_dataset(*args: str, revision: str) -> None:
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)

@@ -1,0 +1,163 @@
+"""The files of a bundle, compared with its manifest.
+
+What is checked is what is used: model and tokenizer are read once, and their bytes handed on. The files of weights are
+the exception: ONNX Runtime maps them by their names, for they may be larger than memory. They are checked first, and
+`CheckedFiles.refuse_changed` then says whether these are still the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitfit_export.bundle.external_data import external_locations
+from bitfit_export.bundle.manifest import MODEL_FILE, TOKENIZER_FILE, FileRecord, Manifest, TaskRecord
+from bitfit_export.bundle.regular_files import COPY_AGAIN, OPEN_AGAIN, Checksums, Stamp, checksum_file, read_file
+from bitfit_export.bundle.row import BiasRow, decode_file, read_row_file
+from bitfit_export.errors import BundleError, quoted
+
+__all__ = ["MAX_TOKENIZER_SIZE", "CheckedFiles", "check_files", "read_recorded_row", "record_file"]
+
+#: In bytes.
+MAX_TOKENIZER_SIZE = 2**27
+#: Of `model.onnx`: protobuf's own limit.
+_MAX_MODEL_SIZE = 2**31 - 1
+_LIMITS = {MODEL_FILE: _MAX_MODEL_SIZE, TOKENIZER_FILE: MAX_TOKENIZER_SIZE}
+
+
+@dataclass(frozen=True)
+class CheckedFiles:
+    """The files of a bundle that its manifest names, after they were compared with it.
+
+    Attributes:
+        folder: the bundle's.
+        model: the bytes of `model.onnx`.
+        tokenizer: the bytes of `tokenizer.json`.
+        stamps: of all other files, by their paths in the bundle.
+    """
+
+    folder: Path
+    model: bytes
+    tokenizer: bytes
+    stamps: Mapping[str, Stamp]
+
+    def refuse_changed(self) -> None:
+        """Refuse files of weights that changed after they were checked.
+
+        Raises:
+            BundleError: one was written to, replaced or removed.
+        """
+        for name, stamp in self.stamps.items():
+            path = self.folder / name
+            try:
+                found = Stamp.of(os.stat(path))
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            if found != stamp:
+                raise BundleError(f"{path} changed while the bundle was opened", hint=OPEN_AGAIN)
+
+
+def check_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> CheckedFiles:
+    """Compare the bundle's files with the manifest: sizes and CRC-32C. Files that it does not name are no fault.
+
+    Args:
+        hash_files: compare SHA-256 of every file too, rows among them, which finds forged ones. Without it a row is
+            only looked for: it holds its own checksums, and `read_recorded_row` compares its SHA-256 as well.
+
+    Raises:
+        BundleError: a file that is missing, is not a regular file, or differs from the manifest; a model whose weights
+            lie in a file that the manifest does not name.
+    """
+    contents, stamps = {}, {}
+    for name, record in manifest.files.items():
+        path = folder / name
+        try:
+            if name in _LIMITS:
+                contents[name] = read_file(path, limit=_LIMITS[name], size=record.size)
+                found = Checksums.of(contents[name], sha256=hash_files)
+            else:
+                found, stamps[name] = checksum_file(path, size=record.size, sha256=hash_files)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        _compare(path, found, record)
+    _check_locations(folder / MODEL_FILE, contents[MODEL_FILE], manifest)
+    for task in manifest.tasks.values():
+        _check_row_file(folder / task.file, task.sha256 if hash_files else None)
+    return CheckedFiles(folder, contents[MODEL_FILE], contents[TOKENIZER_FILE], stamps)
+
+
+def read_recorded_row(folder: Path, manifest: Manifest, task: TaskRecord) -> BiasRow:
+    """Returns a row of the bundle, which must be the one that the manifest records.
+
+    Raises:
+        BundleError: it is another one; RowError, if it is damaged or was made for another model.
+    """
+    path = folder / task.file
+    data = read_row_file(path)
+    row = decode_file(data, path, layout=manifest.layout)
+    found = (row.task, row.problem_type, row.labels, row.task_version)
+    expected = (task.name, task.problem_type, task.label_count, task.task_version)
+    if found != expected:
+        raise BundleError(f"{path} is the row {_show(*found)}, expected {_show(*expected)}", hint=COPY_AGAIN)
+    _check_row_digest(path, data, task.sha256)
+    return row
+
+
+def record_file(path: Path) -> FileRecord:
+    """Returns the manifest's record of a file that was written.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found, _ = checksum_file(path, size=path.stat().st_size, sha256=True)
+    assert found.sha256 is not None
+    return FileRecord(found.sha256, found.size, found.crc32c)
+
+
+def _compare(path: Path, found: Checksums, record: FileRecord) -> None:
+    if found.size != record.size:
+        raise BundleError(f"{path} has {found.size} bytes, expected {record.size}", hint=COPY_AGAIN)
+    if found.crc32c != record.crc32c:
+        raise BundleError(f"{path} has CRC-32C {found.crc32c:08x}, expected {record.crc32c:08x}", hint=COPY_AGAIN)
+    if found.sha256 is not None and found.sha256 != record.sha256:
+        raise BundleError(f"{path} has sha256 {found.sha256}, expected {record.sha256}", hint=COPY_AGAIN)
+
+
+def _check_locations(path: Path, model: bytes, manifest: Manifest) -> None:
+    """Weights in a file that the manifest does not name would be read without any check."""
+    try:
+        locations = external_locations(model)
+    except ValueError as error:
+        raise BundleError(f"the model {path} can't be loaded: {error}", hint=COPY_AGAIN) from error
+    unnamed = locations - manifest.files.keys()
+    if unnamed:
+        raise BundleError(
+            f"the model {path} has weights in {quoted(min(unnamed))}, which the manifest does not name", hint=COPY_AGAIN
+        )
+
+
+def _check_row_file(path: Path, sha256: str | None) -> None:
+    if sha256 is not None:
+        _check_row_digest(path, read_row_file(path), sha256)
+    elif not path.is_file():
+        raise BundleError(f"the row {path} can't be read: it is not a regular file", hint=COPY_AGAIN)
+
+
+def _check_row_digest(path: Path, data: bytes, expected: str) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != expected:
+        raise BundleError(
+            f"{path} has sha256 {digest[:12]}, expected {expected[:12]}",
+            hint=f"{COPY_AGAIN}; a row that replaces it is loaded with load_task",
+        )
+
+
+def _show(name: str, problem_type: str, labels: int, version: int) -> str:
+    return f"{name} ({problem_type}, {labels} labels, version {version})"
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(f"{path} can't be read: {error.strerror or error}", hint=COPY_AGAIN)
