@@ -13,7 +13,7 @@ import re
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +151,11 @@ def faults_python(row: Spec) -> str:
 def interface_python(names: Spec) -> str:
     """Returns the constants of the interface's names."""
     lines = []
-    for block in _blocks(names):
-        lines += ["", *textwrap.wrap(block.pop("note"), WIDTH, initial_indent="# ", subsequent_indent="# ")]
-        for name, value in block.items():
-            lines.append(f"{name} = {_python_value(value)}")
+    for key, block in names.items():
+        if key == "limits":
+            continue
+        lines += ["", *textwrap.wrap(block["note"], WIDTH, initial_indent="# ", subsequent_indent="# ")]
+        lines += [f"{name} = {_python_value(value)}" for name, value in block.items() if name != "note"]
     return "\n".join(lines[1:]) + "\n"
 
 
@@ -171,11 +172,6 @@ def limits_python(names: Spec) -> str:
             "",
         ]
     )
-
-
-def _blocks(names: Spec) -> Iterator[Spec]:
-    """The tables of names, in order."""
-    return (dict(block) for key, block in names.items() if key != "limits")
 
 
 def _python_value(value: object) -> str:
@@ -319,27 +315,30 @@ def _fault_numbers(row: Spec) -> dict[str, int]:
 def names_header(names: Spec) -> str:
     """Returns the header of the C++ runtime with the interface's names and the limits."""
     lines = [
-        "// The names of the frozen model's interface, and the limits of what is read, in bytes where they are sizes:",
-        "// docs/files.md. spec/generate.py makes this file from spec/names.toml.",
+        "// The names of the frozen model's interface, and the limits of what is read: docs/files.md.",
+        "// spec/generate.py makes this file from spec/names.toml.",
         "",
         "#ifndef BITFIT_SRC_NAMES_H",
         "#define BITFIT_SRC_NAMES_H",
         "",
         "#include <cstdint>",
         "",
-        "namespace bitfit::names {",
+        "namespace bitfit {",
     ]
-    for block in _blocks(names):
-        lines += ["", *textwrap.wrap(block.pop("note"), WIDTH, initial_indent="// ", subsequent_indent="// ")]
+    for key, block in names.items():
+        if key == "limits":
+            continue
+        lines += ["", *textwrap.wrap(block["note"], WIDTH, initial_indent="// ", subsequent_indent="// ")]
+        suffix = "_input" if key.endswith("inputs") else "_output" if key == "outputs" else ""
         for name, value in block.items():
             if isinstance(value, list):
                 values = ", ".join(f'"{each}"' for each in value)
                 lines.append(f"inline constexpr const char* {name.lower()}[] = {{{values}}};")
-            else:
-                lines.append(f'inline constexpr const char* {name.lower()} = "{value}";')
-    lines += ["", "}  // namespace bitfit::names", "", "namespace bitfit::limits {", ""]
+            elif name != "note":
+                lines.append(f'inline constexpr const char* {name.lower()}{suffix} = "{value}";')
+    lines += ["", "// Sizes are in bytes."]
     lines += [f"inline constexpr std::uint64_t {e['name'].lower()} = {e['number']};" for e in names["limits"]]
-    lines += ["", "}  // namespace bitfit::limits", "", "#endif  // BITFIT_SRC_NAMES_H", ""]
+    lines += ["", "}  // namespace bitfit", "", "#endif  // BITFIT_SRC_NAMES_H", ""]
     return "\n".join(lines)
 
 

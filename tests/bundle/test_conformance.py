@@ -13,7 +13,7 @@ import pytest
 from bitfit_export.bundle import MANIFEST_FILE, Manifest, read_manifest
 from bitfit_export.bundle.fields import is_name
 from bitfit_export.bundle.json_dialect import parse_json
-from bitfit_export.bundle.limits import MAX_DEPTH, MAX_MANIFEST_SIZE, MAX_NAME_BYTES
+from bitfit_export.bundle.limits import MAX_JSON_DEPTH, MAX_MANIFEST_SIZE, MAX_NAME_BYTES
 from bitfit_export.bundle.row_format import MAX_LABELS
 from bitfit_export.errors import BundleError
 
@@ -123,9 +123,9 @@ class TestJson:
         def nested(levels: int) -> bytes:
             return b"[" * levels + b"]" * levels
 
-        parse_json(nested(MAX_DEPTH))
+        parse_json(nested(MAX_JSON_DEPTH))
         with pytest.raises(ValueError, match="more than 64 levels"):
-            parse_json(nested(MAX_DEPTH + 1))
+            parse_json(nested(MAX_JSON_DEPTH + 1))
 
     @pytest.mark.parametrize(
         "text", [b'"' + b"[" * 100 + b'"', b"[" + b"[]," * 100 + b"[]]", b'["\\"", "' + b"{" * 99 + b'"]']

@@ -10,8 +10,9 @@
 namespace bitfit {
 namespace {
 
+using detail::problem_type_names;
+
 constexpr std::int64_t manifest_version = 1;
-constexpr const char* problem_types[] = {"", "single_label", "multi_label", "regression", "token", "span"};
 
 [[noreturn]] void refuse(const std::string& message) { fail(StatusCode::bundle_error, message, copy_again); }
 
@@ -57,9 +58,9 @@ std::map<std::string, FileRecord> files_of(const Record& manifest) {
 
 ProblemType problem_type_of(const Record& record) {
   const std::string name =
-      record.one_of("problem_type", {std::begin(problem_types) + 1, std::end(problem_types)});
-  const auto found = std::find(std::begin(problem_types), std::end(problem_types), name);
-  return static_cast<ProblemType>(found - std::begin(problem_types));
+      record.one_of("problem_type", {std::begin(problem_type_names) + 1, std::end(problem_type_names)});
+  const auto found = std::find(std::begin(problem_type_names), std::end(problem_type_names), name);
+  return static_cast<ProblemType>(found - std::begin(problem_type_names));
 }
 
 std::vector<std::string> labels_of(const Record& record, ProblemType type) {
@@ -181,6 +182,8 @@ bool is_task_name(std::string_view name) noexcept {
   return true;
 }
 
-const char* problem_type_name(ProblemType type) noexcept { return problem_types[static_cast<std::uint32_t>(type)]; }
+const char* problem_type_name(ProblemType type) noexcept {
+  return problem_type_names[static_cast<std::uint32_t>(type)];
+}
 
 }  // namespace bitfit
