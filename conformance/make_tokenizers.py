@@ -6,8 +6,8 @@ The library `tokenizers` is the only source of what is expected; nothing of bitf
 the cases of each file. A case has a `text`, a `pair` of texts, or `words`, a text as the list of its words. A token is
 `[id, type_id, side, word, start, end]`: side 0 for the text and 1 for the second one of a pair, the number of the
 token's word in its side, and the characters of that word, from start to before end, without spaces around it. Side and
-word are null for a special token, whose start and end are 0. A list of words counts as the words with a space between
-each two.
+word are null for a special token. Start and end are 0 for a special token, and for a word that is nothing but spaces. A
+list of words counts as the words with a space between each two.
 """
 
 from __future__ import annotations
@@ -202,9 +202,10 @@ def spans_of(encoding: Any, text: Text) -> dict[tuple[int, int], tuple[int, int]
     """The characters of each word, by its side and number."""
     if isinstance(text, list):
         starts = [sum(len(word) + 1 for word in text[:number]) for number in range(len(text))]
-        return {(0, number): (start, start + len(text[number])) for number, start in enumerate(starts)}
+        spans = {(0, number): (start, start + len(text[number])) for number, start in enumerate(starts)}
+        return {word: span for word, span in spans.items() if span[0] < span[1]}
     sides = text if isinstance(text, tuple) else (text,)
-    spans: dict[tuple[int, int], tuple[int, int]] = {}
+    spans = {}
     for side, word, (start, end) in zip(encoding.sequence_ids, encoding.word_ids, encoding.offsets, strict=True):
         if word is not None:
             first = spans.get((side, word), (start, end))[0]
@@ -212,7 +213,8 @@ def spans_of(encoding: Any, text: Text) -> dict[tuple[int, int], tuple[int, int]
     for (side, word), (start, end) in spans.items():
         inside = sides[side][start:end]
         start += len(inside) - len(inside.lstrip())
-        spans[side, word] = (start, max(start, start + len(inside.strip())))
+        end = start + len(inside.strip())
+        spans[side, word] = (start, end) if start < end else (0, 0)
     return spans
 
 

@@ -32,7 +32,9 @@ def text_of(case: dict[str, Any]) -> Text:
 
 
 def tokens_of(found: AlignedTokens) -> list[list[int | None]]:
-    columns = zip(found.ids, found.type_ids, found.sides, found.words, found.spans, strict=True)
+    """Tokens as the file has them: 0 and 0 for the characters of a token that has none."""
+    spans = [(start, end) if start < end else (0, 0) for start, end in found.spans]
+    columns = zip(found.ids, found.type_ids, found.sides, found.words, spans, strict=True)
     return [[number, type_id, side, word, *span] for number, type_id, side, word, span in columns]
 
 
