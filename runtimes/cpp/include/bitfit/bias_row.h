@@ -23,7 +23,7 @@
 #ifndef BITFIT_BIAS_ROW_H
 #define BITFIT_BIAS_ROW_H
 
-#include <bitfit/row_format.h>
+#include "row_format.h"
 
 #include <cstddef>
 #include <cstdint>

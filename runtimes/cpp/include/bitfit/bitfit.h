@@ -17,7 +17,7 @@
 #ifndef BITFIT_BITFIT_H
 #define BITFIT_BITFIT_H
 
-#include <bitfit/row_format.h>
+#include "row_format.h"
 #include <stddef.h>
 #include <stdint.h>
 
