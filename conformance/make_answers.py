@@ -12,9 +12,9 @@ the first.
 - token: logits [tokens, labels] for the `tokens` of a `text` or of `words`. A word has the label of its first token, by
   softmax; of equal ones the first.
 - span: the `windows` of a `context`, each with its tokens and logits [tokens, 2]. Start and end are two softmaxes over
-  the context's tokens and the first token, which stands for "no answer" and is never one; a score is the product of two of
-  these. An answer has at most `max_answer_tokens` tokens and begins and ends with words. The same characters count once,
-  with their best score. Equal scores are in the order of start, then of end.
+  the context's tokens and the first token, which stands for "no answer" and is never one; a score is the product of two
+  of these. An answer has at most `max_answer_tokens` tokens and begins and ends with words. The same characters count
+  once, with their best score. Equal scores are in the order of start, then of end.
 
 Tokens are `[side, word, start, end]`, as in `tokenizer/`.
 """
@@ -196,9 +196,9 @@ def build() -> dict[str, bytes]:
         {
             "name": name,
             "problem_type": kind,
-            "labels": labels,
+            "labels": names,
             "logits": logits,
-            "expected": ranked(kind, labels, logits),
+            "expected": ranked(kind, names, logits),
         }
         for name, kind, names, logits in SENTENCE
     ]
