@@ -238,9 +238,12 @@ def _c_part(row: Spec) -> str:
 
 
 def _c_enum(name: str, members: dict[str, int]) -> str:
-    lines = [f"  BITFIT_{member.upper()} = {number}" for member, number in members.items()]
+    values = [f"BITFIT_{member.upper()} = {number}" for member, number in members.items()]
     opening, closing = (f"typedef enum bitfit_{name}", f" bitfit_{name}") if name else ("enum", "")
-    return f"{opening} {{\n" + ",\n".join(lines) + f"\n}}{closing};\n"
+    line = f"{opening} {{ {', '.join(values)} }}{closing};\n"
+    if len(line) <= WIDTH:
+        return line
+    return f"{opening} {{\n  " + ",\n  ".join(values) + f"\n}}{closing};\n"
 
 
 def _cpp_part(row: Spec) -> str:

@@ -38,10 +38,7 @@ typedef enum bitfit_row_fault {
 } bitfit_row_fault;
 
 /* The type of all values of a row, as ONNX numbers it. */
-typedef enum bitfit_dtype {
-  BITFIT_DTYPE_FLOAT32 = 1,
-  BITFIT_DTYPE_FLOAT16 = 10
-} bitfit_dtype;
+typedef enum bitfit_dtype { BITFIT_DTYPE_FLOAT32 = 1, BITFIT_DTYPE_FLOAT16 = 10 } bitfit_dtype;
 
 typedef enum bitfit_problem_type {
   BITFIT_PROBLEM_SINGLE_LABEL = 1,
