@@ -28,6 +28,7 @@ from bitfit_export.bundle.row_format import (
     HEADER_CHECKSUM_AT,
     HEADER_SIZE,
     LABELS_AT,
+    MAX_HEAD_TENSORS,
     MAX_LABELS,
     MAX_ROW_SIZE,
     PROBLEM_CODES,
@@ -130,6 +131,11 @@ class TestSpecification:
             assert (name, offset) == (number, end)
             end += size
         assert end == HEADER_SIZE
+
+    def test_the_sketch_in_c_has_these_numbers(self) -> None:
+        limits = f"SLOTS = {MAX_HEAD_TENSORS}, MAX_LABELS = {MAX_LABELS}, MAX_FILE_SIZE = 1 << 30"
+        assert f"enum {{ HEADER_SIZE = {HEADER_SIZE}, {limits} }};" in self.PAGE
+        assert MAX_ROW_SIZE == 1 << 30
 
     def test_the_checks_are_the_faults_in_order(self) -> None:
         assert re.findall(r"^\| \d+ \| `(\w+)` \|", self.PAGE, re.MULTILINE) == [fault.name for fault in RowFault]
