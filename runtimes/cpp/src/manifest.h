@@ -18,8 +18,8 @@ namespace bitfit {
 class Record;
 
 inline constexpr const char* manifest_file = "manifest.json";
-inline constexpr const char* model_file = "model.onnx";
 inline constexpr const char* tokenizer_file = "tokenizer.json";
+inline constexpr const char* infer_program = "infer";
 
 // Limits in bytes, of docs/files.md.
 inline constexpr std::uint64_t max_manifest_size = std::uint64_t{16} << 20;
@@ -29,7 +29,7 @@ inline constexpr std::uint64_t max_model_size = std::uint64_t{INT32_MAX};  // wh
 enum class LayoutKind : std::uint8_t { table, packed, named };
 
 // What ONNX Runtime still has to do to a graph when it loads it. The compiler has optimised one for it already.
-enum class LoadTime : std::uint8_t { nothing, widen_weights, optimize };
+enum class LoadTime : std::uint8_t { nothing, fold_constants, optimize };
 
 struct BiasEntry {
   std::string name;
@@ -82,20 +82,29 @@ struct TaskRecord {
   }
 };
 
+// A graph of the bundle, with one purpose.
+struct Program {
+  std::string file;
+  LoadTime load_time = LoadTime::optimize;
+  std::vector<std::string> inputs;
+  std::vector<std::string> outputs;
+};
+
 struct Manifest {
   Layout layout;
   LayoutKind layout_kind = LayoutKind::table;
-  std::vector<std::string> inputs;
-  std::vector<std::string> outputs;
+  std::map<std::string, Program> programs;  // by purpose; infer is among them
+  bool reads_text = true;                   // else the next three are 0, and there is no tokenizer
   std::int64_t max_positions = 0;
   std::int64_t vocab_size = 0;
   std::int64_t pad_token_id = 0;
   bool overridable = false;
-  LoadTime load_time = LoadTime::optimize;
   std::optional<std::array<std::int64_t, 2>> static_shape;  // batch and sequence
   std::map<std::string, FileRecord> files;                  // by path in the bundle; all but the manifest and the rows
   std::map<std::string, TaskRecord> tasks;
 
+  const Program& infer() const { return programs.at(infer_program); }
+  // Of infer.
   bool has_input(std::string_view name) const noexcept;
   bool has_output(std::string_view name) const noexcept;
 };
