@@ -46,6 +46,7 @@ POOLINGS = ["pooler", "cls", "mean"]
 LIMIT = 64  # levels of nesting
 LONGEST_NAME = 1024
 MOST_DIMENSIONS = 8
+INFER = ("programs", "infer")
 UINT32_MAX, INT32_MAX, INT64_MAX = 2**32 - 1, 2**31 - 1, 2**63 - 1
 
 
@@ -73,6 +74,27 @@ def task(name: str, problem_type: str, labels: list[str]) -> dict[str, Any]:
     }
 
 
+def port(name: str, role: str, dtype: str, *shape: int | str) -> dict[str, Any]:
+    return {"dtype": dtype, "name": name, "role": role, "shape": list(shape)}
+
+
+def program() -> dict[str, Any]:
+    """What `infer` is in the layout table."""
+    heads = [port(tensor["name"], "head", "float32", "tasks", *tensor["shape"]) for tensor in HEAD]
+    return {
+        "at_load": "none",
+        "file": "model.onnx",
+        "inputs": [
+            port("input_ids", "token_ids", "int64", "batch", "sequence"),
+            port("attention_mask", "attention_mask", "int64", "batch", "sequence"),
+            port("task_ids", "task_ids", "int64", "task_batch"),
+            port("bias_table", "biases", "float32", "tasks", 8),
+            *heads,
+        ],
+        "outputs": [port("logits", "logits", "float32", "batch", "labels")],
+    }
+
+
 def good_manifest() -> dict[str, Any]:
     """A manifest with every key that must be there."""
     layout = {"base_digest": BASE_DIGEST, "biases": BIASES, "head": HEAD, "poolings": POOLINGS}
@@ -80,17 +102,17 @@ def good_manifest() -> dict[str, Any]:
     manifest = {
         "base": {"digest": BASE_DIGEST, "name": "tiny", "revision": None},
         "files": {"model.onnx": record, "model.onnx.data": record, "tokenizer.json": record},
-        "format_version": 1,
-        "inputs": ["input_ids", "attention_mask", "task_ids", "bias_table", *(tensor["name"] for tensor in HEAD)],
+        "format_version": 2,
         "layout": layout,
         "layout_digest": layout_digest(layout),
         "layout_kind": "table",
         "max_positions": 128,
+        "modality": "text",
         "opset": 20,
-        "outputs": ["logits"],
         "pad_token_id": 0,
         "precision": "fp32",
         "product_version": "1.0",
+        "programs": {"infer": program()},
         "target": "ort",
         "tasks": {
             "score": task("score", "regression", []),
@@ -219,7 +241,20 @@ def add_good_manifests(found: Collection) -> None:
     )
     found.add("largest_crc", None, "a u32", changed(lambda m: m["files"]["model.onnx"].update(crc32c=UINT32_MAX)))
     found.add("largest_version", None, "a u32", changed(lambda m: m["tasks"]["score"].update(task_version=UINT32_MAX)))
+    found.add("image", None, "a model that reads images has no text fields and no tokenizer", changed(reads_images))
+    more = changed(lambda m: m["programs"].update(another=program()))
+    found.add("two_programs", None, "a purpose that a reader does not know", more)
+    found.add("basic_at_load", None, "how much is left to optimise", changed(setter("basic", *INFER, "at_load")))
     found.add("no_head", None, "a layout may have no head", changed(lambda m: m["layout"].update(head=[]), digest=True))
+
+
+def reads_images(manifest: dict[str, Any]) -> None:
+    for key in ("max_positions", "vocab_size", "pad_token_id"):
+        del manifest[key]
+    del manifest["files"]["tokenizer.json"]
+    manifest["modality"] = "image"
+    pixels = port("pixel_values", "pixels", "float32", "batch", 3, 224, 224)
+    manifest["programs"]["infer"]["inputs"][:2] = [pixels]
 
 
 def set_dimensions(count: int) -> Callable[[dict[str, Any]], None]:
@@ -300,6 +335,8 @@ def add_bad_values(found: Collection) -> None:
         "bias": (("layout", "biases", 0), ("name", "offset", "shape")),
         "head": (("layout", "head", 1), ("name", "shape")),
         "file": (("files", "model.onnx"), ("crc32c", "sha256", "size")),
+        "program": (INFER, ("at_load", "file", "inputs", "outputs")),
+        "port": ((*INFER, "inputs", 0), ("dtype", "name", "role", "shape")),
         "task": (
             ("tasks", "sst-2"),
             ("file", "labels", "max_length", "metrics", "problem_type", "sha256", "task_version"),
@@ -329,7 +366,17 @@ def add_values(found: Collection) -> None:
     """Values of the right type that may not stand where they do, and those of keys with a default."""
     for name, fault, value, *path in [
         ("format_version_0", "value", 0, "format_version"),
-        ("format_version_2", "value", 2, "format_version"),
+        ("format_version_1", "value", 1, "format_version"),
+        ("format_version_3", "value", 3, "format_version"),
+        ("modality", "value", "smell", "modality"),
+        ("at_load", "value", "some", *INFER, "at_load"),
+        ("role", "value", "weights", *INFER, "inputs", 0, "role"),
+        ("output_role", "value", "token_ids", *INFER, "outputs", 0, "role"),
+        ("dtype", "value", "float64", *INFER, "inputs", 0, "dtype"),
+        ("port_size_zero", "range", [0], *INFER, "inputs", 0, "shape"),
+        ("port_size_large", "range", [UINT32_MAX + 1], *INFER, "inputs", 0, "shape"),
+        ("port_rank", "range", [1] * 9, *INFER, "inputs", 0, "shape"),
+        ("port_size_real", "type", [1.0], *INFER, "inputs", 0, "shape"),
         ("layout_kind", "value", "rows", "layout_kind"),
         ("layout_kind_case", "value", "Table", "layout_kind"),
         ("target", "value", "cuda", "target"),
@@ -353,13 +400,13 @@ def add_values(found: Collection) -> None:
         ("task_version_0", "range", 0, "tasks", "sst-2", "task_version"),
         ("task_version_large", "range", UINT32_MAX + 1, "tasks", "sst-2", "task_version"),
         ("max_length_0", "range", 0, "tasks", "sst-2", "max_length"),
-        ("inputs_empty", "range", [], "inputs"),
-        ("outputs_empty", "range", [], "outputs"),
+        ("inputs_empty", "range", [], *INFER, "inputs"),
+        ("outputs_empty", "range", [], *INFER, "outputs"),
         ("biases_empty", "range", [], "layout", "biases"),
         ("static_shape_short", "range", [4], "static_shape"),
         ("static_shape_long", "range", [4, 8, 1], "static_shape"),
         ("label_number", "type", ["a", 1], "tasks", "sst-2", "labels"),
-        ("input_null", "type", [None], "inputs"),
+        ("input_null", "type", [None], *INFER, "inputs"),
         ("bias_shape_text", "type", ["labels"], "layout", "biases", 0, "shape"),
         ("head_shape_real", "type", [4.0], "layout", "head", 0, "shape"),
         ("head_shape_word", "value", ["classes"], "layout", "head", 0, "shape"),
@@ -436,8 +483,9 @@ def add_bad_names(found: Collection) -> None:
             "product_version": ("product_version",),
             "bias": ("layout", "biases", 0, "name"),
             "head": ("layout", "head", 0, "name"),
-            "input": ("inputs", 0),
-            "output": ("outputs", 0),
+            "input": (*INFER, "inputs", 0, "name"),
+            "output": (*INFER, "outputs", 0, "name"),
+            "symbol": (*INFER, "inputs", 0, "shape", 0),
             "pooling": ("layout", "poolings", 0),
         }.items():
             found.add(f"{what}_{name}", "name", "a name", changed(setter(value, *path), digest=True))
@@ -465,8 +513,8 @@ def add_bad_names(found: Collection) -> None:
         found.add(f"task_file_{index}", "disagreement", "a row lies at tasks/<task>.bias", data)
     for what, change in {
         "label": setter(["a", "a"], "tasks", "sst-2", "labels"),
-        "input": setter(["input_ids", "input_ids"], "inputs"),
-        "output": setter(["logits", "logits"], "outputs"),
+        "input": lambda m: m["programs"]["infer"]["inputs"].append(m["programs"]["infer"]["inputs"][0]),
+        "output": lambda m: m["programs"]["infer"]["outputs"].append(m["programs"]["infer"]["outputs"][0]),
         "pooling": setter(["cls", "cls"], "layout", "poolings"),
         "bias": setter(BIASES[0]["name"], "layout", "biases", 1, "name"),
         "head": setter(HEAD[1]["name"], "layout", "head", 2, "name"),
@@ -483,6 +531,9 @@ def add_disagreements(found: Collection) -> None:
     for name in ("model.onnx", "tokenizer.json"):
         data = changed(dropper("files", name))
         found.add(f"files_without_{name.partition('.')[0]}", "missing", f"files names {name}", data)
+    found.add("no_infer", "missing", "the program infer", changed(setter({}, "programs")))
+    other = changed(setter("other.onnx", *INFER, "file"))
+    found.add("program_without_file", "missing", "files names every program", other)
     found.add("files_empty", "missing", "files names model and tokenizer", changed(setter({}, "files")))
     add("offset", "a bias starts where the one before ends", changed(setter(5, "layout", "biases", 1, "offset")))
     add("max_length", "longer than max_positions", changed(setter(129, "tasks", "sst-2", "max_length")))

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitfit_export.bundle.external_data import external_locations
+from bitfit_export.bundle.interface import TOKENIZER_FILE
 from bitfit_export.bundle.limits import MAX_MODEL_SIZE, MAX_TOKENIZER_SIZE
-from bitfit_export.bundle.manifest import MODEL_FILE, TOKENIZER_FILE, FileRecord, Manifest, TaskRecord
+from bitfit_export.bundle.manifest import FileRecord, Manifest, TaskRecord
 from bitfit_export.bundle.regular_files import COPY_AGAIN, OPEN_AGAIN, Checksums, Stamp, checksum_file, read_file
 from bitfit_export.bundle.row import BiasRow, decode_file, read_row_file
 from bitfit_export.errors import BundleError, quoted
 
 __all__ = ["CheckedFiles", "check_files", "read_recorded_row", "record_file"]
-
-_LIMITS = {MODEL_FILE: MAX_MODEL_SIZE, TOKENIZER_FILE: MAX_TOKENIZER_SIZE}
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,13 @@ class CheckedFiles:
 
     Attributes:
         folder: the bundle's.
-        model: the bytes of `model.onnx`.
-        tokenizer: the bytes of `tokenizer.json`.
+        programs: the bytes of each program, by its purpose.
+        tokenizer: the bytes of `tokenizer.json`; none where the model reads no text.
         stamps: of all other files, by their paths in the bundle.
     """
 
     folder: Path
-    model: bytes
+    programs: Mapping[str, bytes]
     tokenizer: bytes
     stamps: Mapping[str, Stamp]
 
@@ -69,21 +68,25 @@ def check_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> Checke
             lie in a file that the manifest does not name.
     """
     contents, stamps = {}, {}
+    limits = {program.file: MAX_MODEL_SIZE for program in manifest.programs.values()}
+    limits |= {TOKENIZER_FILE: MAX_TOKENIZER_SIZE} if manifest.reads_text else {}
     for name, record in manifest.files.items():
         path = folder / name
         try:
-            if name in _LIMITS:
-                contents[name] = read_file(path, limit=_LIMITS[name], size=record.size)
+            if name in limits:
+                contents[name] = read_file(path, limit=limits[name], size=record.size)
                 found = Checksums.of(contents[name], sha256=hash_files)
             else:
                 found, stamps[name] = checksum_file(path, size=record.size, sha256=hash_files)
         except OSError as error:
             raise _unreadable(path, error) from error
         _compare(path, found, record)
-    _check_locations(folder / MODEL_FILE, contents[MODEL_FILE], manifest)
+    programs = {purpose: contents[program.file] for purpose, program in manifest.programs.items()}
+    for purpose, program in manifest.programs.items():
+        _check_locations(folder / program.file, programs[purpose], manifest)
     for task in manifest.tasks.values():
         _check_row_file(folder / task.file, task.sha256 if hash_files else None)
-    return CheckedFiles(folder, contents[MODEL_FILE], contents[TOKENIZER_FILE], stamps)
+    return CheckedFiles(folder, programs, contents.get(TOKENIZER_FILE, b""), stamps)
 
 
 def read_recorded_row(folder: Path, manifest: Manifest, task: TaskRecord) -> BiasRow:

@@ -13,20 +13,26 @@ from bitfit_export.bundle.layout import HeadEntry, Layout
 
 __all__ = [
     "ATTENTION_MASK",
+    "AT_LOAD",
     "BIAS_TABLE",
+    "DTYPES",
     "HEAD_BIAS",
     "HEAD_CHOICE",
     "HEAD_DENSE_BIAS",
     "HEAD_DENSE_WEIGHT",
     "HEAD_POOLING",
     "HEAD_WEIGHT",
+    "INFER",
     "INPUT_IDS",
+    "INPUT_ROLES",
     "LAYOUT_DIGEST_KEY",
     "LAYOUT_KINDS",
     "LOGITS",
     "MANIFEST_FILE",
     "METADATA_PREFIX",
+    "MODALITIES",
     "MODEL_FILE",
+    "OUTPUT_ROLES",
     "PACKED_BIAS",
     "TASK_IDS",
     "TEXT_INPUTS",
@@ -34,7 +40,8 @@ __all__ = [
     "TOKEN_LOGITS",
     "TOKEN_TYPE_IDS",
     "WEIGHTS_FILE",
-    "GraphInput",
+    "Port",
+    "role_of",
     "row_inputs_of",
     "text_inputs_of",
 ]
@@ -74,6 +81,17 @@ TOKEN_LOGITS = "token_logits"
 METADATA_PREFIX = "bitfit_export."
 LAYOUT_DIGEST_KEY = "bitfit_export.layout_digest"
 
+# Programs by their purpose: infer is texts, or whatever the model reads, to logits.
+INFER = "infer"
+
+# Of the manifest: what a base model reads; how much an engine has to optimise when it loads a program (nothing,
+# constants alone, or all); what an input of a program brings and what an output is; numpy's names of what these hold.
+MODALITIES = ("text", "image", "audio")
+AT_LOAD = ("none", "basic", "all")
+INPUT_ROLES = ("token_ids", "attention_mask", "token_types", "pixels", "samples", "task_ids", "biases", "head")
+OUTPUT_ROLES = ("logits", "token_logits")
+DTYPES = ("float32", "float16", "int64", "int32")
+
 # How biases enter the graph.
 LAYOUT_KINDS = ("table", "packed", "named")
 # end: names, by spec/generate.py
@@ -83,12 +101,12 @@ TEXT_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 
 
 @dataclass(frozen=True)
-class GraphInput:
-    """One input of a graph.
+class Port:
+    """One input or output of a program.
 
     Attributes:
-        role: what it brings: `token_ids`, `attention_mask`, `token_types`, `task_ids`, `biases` or `head`.
-        dtype: numpy's name, `int64` or `float32`.
+        role: what it is for, one of `INPUT_ROLES` or `OUTPUT_ROLES`.
+        dtype: one of `DTYPES`.
         shape: a number or a symbol for each dimension.
     """
 
@@ -99,15 +117,22 @@ class GraphInput:
 
 
 _TEXT_ROLES = {INPUT_IDS: "token_ids", ATTENTION_MASK: "attention_mask", TOKEN_TYPE_IDS: "token_types"}
+_OTHER_ROLES = {"pixel_values": "pixels", "input_values": "samples", LOGITS: LOGITS, TOKEN_LOGITS: TOKEN_LOGITS}
 
 
-def text_inputs_of(names: Sequence[str], static_shape: Sequence[int] | None = None) -> tuple[GraphInput, ...]:
+def role_of(name: str, layout: Layout, layout_kind: str) -> str:
+    """Returns the role of a graph input or output by its name."""
+    rows = {port.name: port.role for port in row_inputs_of(layout, layout_kind)}
+    return {**_TEXT_ROLES, **_OTHER_ROLES, **rows}[name]
+
+
+def text_inputs_of(names: Sequence[str], static_shape: Sequence[int] | None = None) -> tuple[Port, ...]:
     """Returns those of `TEXT_INPUTS` that are among `names`, int64 [batch, sequence]."""
     shape = ("batch", "sequence") if static_shape is None else tuple(static_shape)
-    return tuple(GraphInput(name, _TEXT_ROLES[name], "int64", shape) for name in TEXT_INPUTS if name in names)
+    return tuple(Port(name, _TEXT_ROLES[name], "int64", shape) for name in TEXT_INPUTS if name in names)
 
 
-def row_inputs_of(layout: Layout, layout_kind: str, *, labels: int | None = None) -> tuple[GraphInput, ...]:
+def row_inputs_of(layout: Layout, layout_kind: str, *, labels: int | None = None) -> tuple[Port, ...]:
     """Returns the inputs that bring biases and heads in a layout, in the graph's order.
 
     Args:
@@ -115,15 +140,15 @@ def row_inputs_of(layout: Layout, layout_kind: str, *, labels: int | None = None
     """
     if layout_kind == "table":
         biases = [
-            GraphInput(TASK_IDS, "task_ids", "int64", ("task_batch",)),
-            GraphInput(BIAS_TABLE, "biases", "float32", ("tasks", layout.bias_count)),
+            Port(TASK_IDS, "task_ids", "int64", ("task_batch",)),
+            Port(BIAS_TABLE, "biases", "float32", ("tasks", layout.bias_count)),
         ]
     elif layout_kind == "packed":
-        biases = [GraphInput(PACKED_BIAS, "biases", "float32", (layout.bias_count,))]
+        biases = [Port(PACKED_BIAS, "biases", "float32", (layout.bias_count,))]
     else:
-        biases = [GraphInput(entry.name, "biases", "float32", entry.shape) for entry in layout.biases]
+        biases = [Port(entry.name, "biases", "float32", entry.shape) for entry in layout.biases]
     leading = ("tasks",) if layout_kind == "table" else ()
-    heads = [GraphInput(e.name, "head", "float32", (*leading, *_head_shape(e, labels))) for e in layout.head]
+    heads = [Port(e.name, "head", "float32", (*leading, *_head_shape(e, labels))) for e in layout.head]
     return (*biases, *heads)
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from bitfit_export.bundle.fields import Record, check_digest, check_text, parse_object
-from bitfit_export.bundle.interface import LAYOUT_KINDS, MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE
+from bitfit_export.bundle.interface import INFER, LAYOUT_KINDS, MANIFEST_FILE, MODALITIES, TOKENIZER_FILE
 from bitfit_export.bundle.json_dialect import first_repeated
 from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.limits import MAX_MANIFEST_SIZE
+from bitfit_export.bundle.programs import ProgramRecord, program_from_record
 from bitfit_export.bundle.regular_files import COPY_AGAIN, read_file
 from bitfit_export.bundle.row_format import LABEL_COUNTS, MAX_LABELS, PROBLEM_CODES, TASK_NAME
 from bitfit_export.errors import BundleError, quoted, shown
@@ -30,11 +31,9 @@ __all__ = [
     "LAYOUT_KINDS",
     "MANIFEST_FILE",
     "MANIFEST_VERSION",
-    "MODEL_FILE",
     "PRECISIONS",
     "ROW_DTYPES",
     "TARGETS",
-    "TOKENIZER_FILE",
     "BaseRecord",
     "FileRecord",
     "Manifest",
@@ -44,7 +43,7 @@ __all__ = [
     "write_manifest",
 ]
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 TARGETS = ("ort", "portable")
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 ROW_DTYPES = ("fp32", "fp16")
@@ -151,9 +150,11 @@ class Manifest:
     Attributes:
         product_version: the release of bitfit-export that wrote the bundle.
         layout_kind: how biases enter the graph, one of `LAYOUT_KINDS`.
-        inputs: the frozen model's graph inputs, in order.
-        outputs: its graph outputs, in order.
-        max_positions: the longest sequence in tokens.
+        modality: what the model reads, one of `MODALITIES`.
+        programs: the graphs, by their purpose; `infer` is always among them.
+        max_positions: the longest sequence in tokens; of a text model alone, as the next two.
+        vocab_size: the number of ids.
+        pad_token_id: the id for padding.
         files: every file but the manifest and the rows, by its path in the bundle, with forward slashes; model and
             tokenizer are among them.
         tasks: by task name; may be empty, for rows can be added while a bundle is in use.
@@ -176,13 +177,13 @@ class Manifest:
     target: str
     precision: str
     opset: int
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    max_positions: int
-    vocab_size: int
-    pad_token_id: int
+    modality: str
+    programs: dict[str, ProgramRecord]
     files: dict[str, FileRecord]
     tasks: dict[str, TaskRecord]
+    max_positions: int = 0
+    vocab_size: int = 0
+    pad_token_id: int = 0
     static_shape: tuple[int, int] | None = None
     overridable: bool = False
     fold_reasons: dict[str, str] = field(default_factory=dict)
@@ -200,26 +201,29 @@ class Manifest:
         _check_one_of(self.target, TARGETS, "target")
         _check_one_of(self.precision, PRECISIONS, "precision")
         _check_one_of(self.row_dtype, ROW_DTYPES, "row_dtype")
-        for name in ("opset", "max_positions", "vocab_size"):
-            _check_range(getattr(self, name), 1, _INT32_MAX, name)
-        _check_range(self.pad_token_id, 0, self.vocab_size - 1, "pad_token_id")
-        for name in ("inputs", "outputs"):
-            if not getattr(self, name):
-                raise BundleError(f"the manifest has no {name}, expected at least one")
-            _check_unique(getattr(self, name), name)
+        _check_one_of(self.modality, MODALITIES, "modality")
+        _check_range(self.opset, 1, _INT32_MAX, "opset")
+        if self.reads_text:
+            for name in ("max_positions", "vocab_size"):
+                _check_range(getattr(self, name), 1, _INT32_MAX, name)
+            _check_range(self.pad_token_id, 0, self.vocab_size - 1, "pad_token_id")
         self._check_layout_options()
         self._check_file_names()
         for name, task in self.tasks.items():
             if name != task.name:
                 raise BundleError(f"the task {task.name} stands under the name {quoted(name)}, expected its own")
-            if task.max_length > self.max_positions:
+            if self.reads_text and task.max_length > self.max_positions:
                 raise BundleError(
                     f"the task {name} has max_length {task.max_length}, expected at most {self.max_positions}"
                 )
 
     def _check_layout_options(self) -> None:
         if self.static_shape is not None:
-            _check_static_shape(self.static_shape, self.layout_kind, self.max_positions)
+            _check_static_shape(self.static_shape, self.layout_kind)
+            if self.reads_text and self.static_shape[1] > self.max_positions:
+                raise BundleError(
+                    f"static_shape has {self.static_shape[1]} tokens, expected at most {self.max_positions}"
+                )
         if self.overridable and self.layout_kind != "named":
             raise BundleError(f"the layout {self.layout_kind} is overridable, expected the layout named")
         unknown = self.fold_reasons.keys() - {entry.name for entry in self.layout.biases}
@@ -231,42 +235,45 @@ class Manifest:
     def _check_file_names(self) -> None:
         for path in self.files:
             _check_path(path)
-        for name in (MODEL_FILE, TOKENIZER_FILE):
+        if INFER not in self.programs:
+            raise BundleError(f"the manifest's programs lack {INFER}", hint=_EXPORT_AGAIN)
+        needed = [program.file for program in self.programs.values()]
+        for name in (*needed, *([TOKENIZER_FILE] if self.reads_text else ())):
             if name not in self.files:
-                raise BundleError(f"the manifest's files lack {name}", hint=_EXPORT_AGAIN)
+                raise BundleError(f"the manifest's files lack {shown(name)}", hint=_EXPORT_AGAIN)
 
     @property
-    def at_load(self) -> str:
-        """How much an engine has to optimise when it loads the model: `none`, `basic` or `all`."""
-        if self.target == "portable":
-            return "all"
-        # float16 weights are still to be widened, once.
-        return "basic" if self.precision == "fp16" else "none"
+    def reads_text(self) -> bool:
+        """Whether the model reads text: then the bundle has a tokenizer."""
+        return self.modality == "text"
+
+    @property
+    def infer(self) -> ProgramRecord:
+        """The program that answers."""
+        return self.programs[INFER]
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts. The layout's digest is written as `layout_digest`, for readers that don't hash."""
-        return {
+        text = {name: getattr(self, name) for name in _TEXT_FIELDS} if self.reads_text else {}
+        return text | {
             "base": asdict(self.base),
             "files": {path: asdict(record) for path, record in self.files.items()},
             "fold_reasons": dict(self.fold_reasons),
             "format_version": self.format_version,
-            "inputs": list(self.inputs),
             "layout": self.layout.to_json(),
             "layout_digest": self.layout.digest,
             "layout_kind": self.layout_kind,
-            "max_positions": self.max_positions,
+            "modality": self.modality,
             "opset": self.opset,
-            "outputs": list(self.outputs),
             "overridable": self.overridable,
-            "pad_token_id": self.pad_token_id,
             "precision": self.precision,
             "prepacked": self.prepacked,
             "product_version": self.product_version,
+            "programs": {purpose: program.to_json() for purpose, program in self.programs.items()},
             "row_dtype": self.row_dtype,
             "static_shape": None if self.static_shape is None else list(self.static_shape),
             "target": self.target,
             "tasks": {name: _task_to_json(task) for name, task in self.tasks.items()},
-            "vocab_size": self.vocab_size,
         }
 
     @staticmethod
@@ -320,6 +327,8 @@ def _files_of(manifest: object) -> dict[str, str | None]:
 #: How a bundle's folder is told from any other.
 BUNDLE = OutputKind("a bundle", MANIFEST_FILE, _files_of)
 
+#: The keys that a text model alone has.
+_TEXT_FIELDS = ("max_positions", "vocab_size", "pad_token_id")
 #: How to read the keys that have a default.
 _OPTIONAL: Mapping[str, Callable[[Record, str], Any]] = {
     "static_shape": Record.integers_or_none,
@@ -341,6 +350,8 @@ def _from_record(record: Record) -> Manifest:
             f"the manifest's layout_digest is {recorded[:12]!r}, its layout gives {layout.digest[:12]!r}",
             hint=COPY_AGAIN,
         )
+    modality = record.text("modality")
+    text_fields: dict[str, Any] = {name: record.integer(name) for name in _TEXT_FIELDS} if modality == "text" else {}
     return Manifest(
         format_version=version,
         product_version=record.text("product_version"),
@@ -350,16 +361,14 @@ def _from_record(record: Record) -> Manifest:
         target=record.text("target"),
         precision=record.text("precision"),
         opset=record.integer("opset"),
-        inputs=record.texts("inputs"),
-        outputs=record.texts("outputs"),
-        max_positions=record.integer("max_positions"),
-        vocab_size=record.integer("vocab_size"),
-        pad_token_id=record.integer("pad_token_id"),
+        modality=modality,
+        programs={purpose: program_from_record(each) for purpose, each in record.named_records("programs").items()},
         files={
             name: FileRecord(each.text("sha256"), each.integer("size"), each.integer("crc32c"))
             for name, each in record.named_records("files").items()
         },
         tasks={name: _task_from_record(name, each) for name, each in record.named_records("tasks").items()},
+        **text_fields,
         **{key: read(record, key) for key, read in _OPTIONAL.items() if record.has(key)},
     )
 
@@ -399,13 +408,11 @@ def _check_path(path: str) -> None:
         raise BundleError(f"the manifest names the file {quoted(path)}, expected a path inside the bundle")
 
 
-def _check_static_shape(shape: tuple[int, ...], layout_kind: str, max_positions: int) -> None:
+def _check_static_shape(shape: tuple[int, ...], layout_kind: str) -> None:
     if len(shape) != 2:
         raise BundleError(f"static_shape is {quoted(list(shape))}, expected a batch and a sequence")
     for name, value in zip(("batch", "sequence"), shape, strict=True):
         _check_range(value, 1, _INT32_MAX, f"static_shape: the {name}")
-    if shape[1] > max_positions:
-        raise BundleError(f"static_shape has {shape[1]} tokens, expected at most {max_positions}")
     if layout_kind == "table":
         raise BundleError("the layout table has a static_shape, expected the layout packed or named")
 

@@ -75,6 +75,11 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     say(f"loading {source.name}")
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
+    if base.tokenizer is None:
+        raise UsageError(
+            f"{source.name} reads {base.modality}, expected text: other bundles cannot be verified yet",
+            hint="compile_bundle of bitfit_export.compiler writes a bundle without verifying it",
+        )
     deltas = load_deltas(folders, base, say=say)
     with new_folder(output, replaces=replaces) as folder:
         say(f"compiling {len(deltas)} tasks")

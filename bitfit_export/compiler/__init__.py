@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bitfit_export.base_model import BaseModel
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import CompileError, MissingExtraError, OutputError, UsageError
+from bitfit_export.errors import MissingExtraError, OutputError, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -83,11 +83,6 @@ def compile_bundle(
         raise OutputError(f"the folder {folder} is not empty", hint="pass a new folder")
     if not deltas:
         raise UsageError("no task to compile, expected at least one", hint="pass --tasks rte,sst2")
-    if base.modality != "text":
-        raise CompileError(
-            f"{base.source.name} reads {base.modality}, and a bundle holds a model that reads text",
-            hint="compile_model of bitfit_export.compiler returns the graph and packs the rows",
-        )
     for delta in deltas.values():
         # A delta that does not fit is found in a moment, a compilation takes longer.
         delta.check_base(base.source.name, base.digest, base.biases)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import onnx
 
 from bitfit_export import __version__
 from bitfit_export.base_model import BaseModel
 from bitfit_export.bundle import (
     BaseRecord,
     Manifest,
+    ProgramRecord,
     TaskRecord,
     decode_row,
     encode_row,
@@ -20,15 +23,12 @@ from bitfit_export.bundle import (
     write_manifest,
 )
 from bitfit_export.bundle.adapter import adapter_file, write_adapter
-from bitfit_export.bundle.interface import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from bitfit_export.bundle.interface import INFER, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, Port, role_of
 from bitfit_export.compiler.graph.model_files import save_model
 from bitfit_export.compiler.pipeline import CompiledModel
 from bitfit_export.compiler.targets import load_target
 from bitfit_export.delta import TaskDelta
 from bitfit_export.files import sha256_of_file
-
-if TYPE_CHECKING:
-    import onnx
 
 __all__ = ["write_bundle", "write_model"]
 
@@ -42,7 +42,8 @@ def write_bundle(compiled: CompiledModel, base: BaseModel, deltas: Mapping[str, 
     options = compiled.options
     write_model(compiled.model, folder)
     added = load_target(options.target).finish_files(folder, MODEL_FILE, WEIGHTS_FILE, options)
-    _write_tokenizer(base, folder / TOKENIZER_FILE)
+    if base.tokenizer is not None:
+        _write_tokenizer(base, folder / TOKENIZER_FILE)
     (folder / "tasks").mkdir()
     labels = max(delta.config.output_size for delta in deltas.values())
     tasks = {name: _write_task(compiled, name, delta, folder, labels) for name, delta in deltas.items()}
@@ -66,8 +67,8 @@ def _manifest(
     base: BaseModel, compiled: CompiledModel, tasks: dict[str, TaskRecord], folder: Path, added: tuple[str, ...]
 ) -> Manifest:
     options = compiled.options
-    config: Any = base.module.config
-    files = [MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *added]
+    files = [MODEL_FILE, WEIGHTS_FILE, *added]
+    files += [] if base.tokenizer is None else [TOKENIZER_FILE]
     files += [adapter_file(name) for name in tasks] if options.layout == "named" else []
     return Manifest(
         product_version=__version__,
@@ -77,11 +78,8 @@ def _manifest(
         target=options.target,
         precision=options.precision,
         opset=compiled.opset,
-        inputs=compiled.inputs,
-        outputs=compiled.outputs,
-        max_positions=base.max_positions,
-        vocab_size=int(config.vocab_size),
-        pad_token_id=int(base.tokenizer.pad_token_id or 0),
+        modality=base.modality,
+        programs={INFER: _infer_program(compiled)},
         files={name: record_file(folder / name) for name in files},
         tasks=tasks,
         static_shape=options.static_shape,
@@ -89,7 +87,38 @@ def _manifest(
         fold_reasons=dict(compiled.packer.fold.reasons),
         row_dtype=options.row_dtype,
         prepacked=options.prepack,
+        **_text_fields(base),
     )
+
+
+def _text_fields(base: BaseModel) -> dict[str, Any]:
+    """What a runtime must know to feed ids; nothing of a model that reads no text."""
+    if base.tokenizer is None:
+        return {}
+    config: Any = base.module.config
+    return {
+        "max_positions": base.max_positions,
+        "vocab_size": int(config.vocab_size),
+        "pad_token_id": int(base.tokenizer.pad_token_id or 0),
+    }
+
+
+def _infer_program(compiled: CompiledModel) -> ProgramRecord:
+    graph = compiled.model.graph
+    return ProgramRecord(
+        file=MODEL_FILE,
+        at_load=compiled.at_load,
+        inputs=tuple(_port(value, compiled) for value in graph.input),
+        outputs=tuple(_port(value, compiled) for value in graph.output),
+    )
+
+
+def _port(value: onnx.ValueInfoProto, compiled: CompiledModel) -> Port:
+    """A graph input or output as the manifest describes it."""
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    shape = tuple(size.dim_value or size.dim_param for size in tensor.shape.dim)
+    return Port(value.name, role_of(value.name, compiled.layout, compiled.options.layout), dtype, shape)
 
 
 def _write_task(compiled: CompiledModel, name: str, delta: TaskDelta, folder: Path, labels: int) -> TaskRecord:
@@ -112,6 +141,11 @@ def _write_task(compiled: CompiledModel, name: str, delta: TaskDelta, folder: Pa
         problem_type=row.problem_type,
         labels=delta.config.labels,
         task_version=row.task_version,
-        max_length=min(delta.config.max_length, compiled.packer.base.max_positions),
+        max_length=_max_length(delta, compiled.packer.base),
         metrics=dict(delta.config.metrics),
     )
+
+
+def _max_length(delta: TaskDelta, base: BaseModel) -> int:
+    """Tokens to which texts were truncated in training, of what this base takes."""
+    return delta.config.max_length if base.tokenizer is None else min(delta.config.max_length, base.max_positions)

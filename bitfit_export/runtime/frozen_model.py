@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfit_export.bundle import CheckedFiles, Manifest, check_files
-from bitfit_export.bundle.interface import INPUT_IDS, MODEL_FILE, TEXT_INPUTS, TOKEN_LOGITS
+from bitfit_export.bundle.interface import INFER, INPUT_IDS, TEXT_INPUTS, TOKEN_LOGITS
 from bitfit_export.runtime.engines.base import Arrays, Bound, Engine, Program, ProgramFiles
 from bitfit_export.runtime.forks import hold_during_forks
 from bitfit_export.runtime.graph_check import check_program
@@ -23,7 +23,7 @@ TextArrays: TypeAlias = Mapping[str, NDArray[np.int64]]
 
 
 class FrozenModel:
-    """`model.onnx` of a bundle. Any number of threads may run it.
+    """The program `infer` of a bundle. Any number of threads may run it.
 
     Args:
         files: the bundle's; the model is made of the bytes that were checked.
@@ -48,9 +48,9 @@ class FrozenModel:
         self._program: Program | None = self._open(files)
         self._opening = threading.Lock()
         hold_during_forks(self, self._opening, in_child=FrozenModel._leave_program)
-        self.labels = check_program(files.folder / MODEL_FILE, self._program, manifest)
-        self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.inputs)
-        self.outputs = manifest.outputs
+        self.labels = check_program(files.folder / manifest.infer.file, self._program, manifest)
+        self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.infer.input_names)
+        self.outputs = manifest.infer.output_names
         self.max_positions = manifest.static_shape[1] if manifest.static_shape else manifest.max_positions
         self._static_shape = manifest.static_shape
         self._pad_token_id = manifest.pad_token_id
@@ -114,8 +114,8 @@ class FrozenModel:
             return self._program
 
     def _open(self, files: CheckedFiles) -> Program:
-        path = files.folder / MODEL_FILE
-        program_files = ProgramFiles(path, files.model, files.folder, self._manifest.at_load)
+        infer = self._manifest.infer
+        program_files = ProgramFiles(files.folder / infer.file, files.programs[INFER], files.folder, infer.at_load)
         program = self._engine.open(program_files, threads=self._threads)
         files.refuse_changed()
         return program

@@ -10,7 +10,7 @@ from bitfit_export.bundle.interface import (
     LAYOUT_DIGEST_KEY,
     LOGITS,
     TEXT_INPUTS,
-    GraphInput,
+    Port,
     row_inputs_of,
     text_inputs_of,
 )
@@ -37,14 +37,14 @@ def check_program(path: Path, program: Program, manifest: Manifest) -> int | Non
     """
     _check_digest(path, program, manifest)
     found, defaults = program.inputs, program.defaults
-    _check_names(path, "inputs", [*found, *defaults], manifest.inputs)
+    _check_names(path, "inputs", [*found, *defaults], manifest.infer.input_names)
     labels = _static_labels(manifest, {**found, **defaults})
     present = [name for name in TEXT_INPUTS if name != TEXT_INPUTS[-1] or name in found]
     text = text_inputs_of(present, manifest.static_shape)
     rows = row_inputs_of(manifest.layout, manifest.layout_kind, labels=labels)
     _check_inputs(path, found, text if manifest.overridable else (*text, *rows))
     _check_inputs(path, defaults, rows if manifest.overridable else ())
-    _check_names(path, "outputs", program.outputs, manifest.outputs)
+    _check_names(path, "outputs", program.outputs, manifest.infer.output_names)
     if LOGITS not in program.outputs:
         raise BundleError(f"the model {path} has no output {LOGITS}", hint=EXPORT_AGAIN)
     return labels
@@ -67,7 +67,7 @@ def _check_names(path: Path, what: str, found: Sequence[str], expected: tuple[st
         )
 
 
-def _check_inputs(path: Path, found: Mapping[str, GraphTensor], expected: Sequence[GraphInput]) -> None:
+def _check_inputs(path: Path, found: Mapping[str, GraphTensor], expected: Sequence[Port]) -> None:
     names = [each.name for each in expected]
     if found.keys() != set(names):
         raise BundleError(

@@ -82,6 +82,8 @@ class BiasSession:
             "threads": threads,
             "check_hashes": check_hashes,
         }
+        if not self._manifest.reads_text:
+            raise BundleError(f"the bundle's model reads {self._manifest.modality}, expected one that reads text")
         chosen = choose_engine(self._manifest.target, engine)
         records = _choose_records(self._manifest, tasks)
         files = check_files(folder, self._manifest, hash_files=check_hashes)

@@ -90,6 +90,7 @@ class TestLimits:
         many = [f"name {index}" for index in range(70_000)]
         keys = ",".join(f'"{name}":0' for name in many)
         raw = good_manifest()
+        infer, repeated = raw["programs"]["infer"], [*many[:10_000], many[0]]
         hostile = [
             f'{{{keys},"{many[-1]}":0}}'.encode(),
             b"[" * 1_000_000,
@@ -100,7 +101,11 @@ class TestLimits:
             *(
                 json.dumps(raw | changes).encode()
                 for changes in (
-                    {"inputs": [*many, many[-1]]},
+                    {
+                        "programs": {
+                            "infer": infer | {"inputs": [infer["inputs"][0] | {"name": name} for name in repeated]}
+                        }
+                    },
                     {"layout": raw["layout"] | {"poolings": [*many, many[-1]]}},
                     {"layout": raw["layout"] | {"head": [{"name": name, "shape": [1]} for name in many[:20_000]]}},
                     {"layout": raw["layout"] | {"biases": [{"name": "a", "offset": 0, "shape": [1] * 300_000}]}},

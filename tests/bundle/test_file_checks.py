@@ -29,7 +29,7 @@ def bundle(tmp_path: Path) -> Path:
 class TestBothWays:
     def test_a_complete_bundle(self, bundle: Path, hash_files: bool) -> None:
         files = check_files(bundle, read_manifest(bundle), hash_files=hash_files)
-        assert (files.model, files.tokenizer) == (MODEL, b"{}")
+        assert (files.programs, files.tokenizer) == ({"infer": MODEL}, b"{}")
         assert set(files.stamps) == {"model.onnx.data", "more/empty.txt"}
         files.refuse_changed()
 
@@ -102,4 +102,4 @@ class TestChangedMeanwhile:
         for name in ("model.onnx", "tokenizer.json"):
             (bundle / name).write_bytes(b"another")
         files.refuse_changed()
-        assert (files.model, files.tokenizer) == (MODEL, b"{}")
+        assert (files.programs, files.tokenizer) == ({"infer": MODEL}, b"{}")

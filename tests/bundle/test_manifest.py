@@ -17,6 +17,8 @@ from bitfit_export.bundle import (
     FileRecord,
     Layout,
     Manifest,
+    Port,
+    ProgramRecord,
     TaskRecord,
     read_manifest,
     row_file,
@@ -47,6 +49,18 @@ TASK = TaskRecord(
     max_length=128,
     metrics={"accuracy": 0.91},
 )
+INFER_PROGRAM = ProgramRecord(
+    file="model.onnx",
+    at_load="none",
+    inputs=(
+        Port("input_ids", "token_ids", "int64", ("batch", "sequence")),
+        Port("attention_mask", "attention_mask", "int64", ("batch", "sequence")),
+        Port("task_ids", "task_ids", "int64", ("task_batch",)),
+        Port("bias_table", "biases", "float32", ("tasks", 4)),
+        Port("head.classifier.weight", "head", "float32", ("tasks", "labels", 4)),
+    ),
+    outputs=(Port("logits", "logits", "float32", ("batch", "labels")),),
+)
 MANIFEST = Manifest(
     product_version="0.1.0",
     base=BaseRecord("minilm-l6", None, BASE),
@@ -55,8 +69,8 @@ MANIFEST = Manifest(
     target="ort",
     precision="fp32",
     opset=20,
-    inputs=("input_ids", "attention_mask", "task_ids", "bias_table", "head.classifier.weight"),
-    outputs=("logits",),
+    modality="text",
+    programs={"infer": INFER_PROGRAM},
     max_positions=512,
     vocab_size=30522,
     pad_token_id=0,
@@ -149,9 +163,9 @@ class TestRefusedJson:
         with pytest.raises(BundleError, match="expected an object"):
             Manifest.from_json(value)
 
-    @pytest.mark.parametrize("version", [0, 2])
+    @pytest.mark.parametrize("version", [0, 1, 3])
     def test_an_unknown_version_is_named_before_anything_else(self, version: int) -> None:
-        with pytest.raises(BundleError, match=f"format version {version}, expected 1"):
+        with pytest.raises(BundleError, match=f"format version {version}, expected 2"):
             Manifest.from_json({"format_version": version})
 
     def test_a_layout_that_its_digest_does_not_know(self) -> None:
@@ -208,8 +222,9 @@ class TestPartsThatDisagree:
             ({"precision": "fp64"}, "precision is 'fp64'"),
             ({"opset": 0}, "opset is 0"),
             ({"pad_token_id": -1}, "pad_token_id is -1"),
-            ({"inputs": ()}, "no inputs"),
-            ({"outputs": ("logits", "logits")}, "unique names"),
+            ({"modality": "smell"}, "modality is 'smell', expected one of text, image, audio"),
+            ({"programs": {}}, "the manifest's programs lack infer"),
+            ({"programs": {"infer": replace(INFER_PROGRAM, file="other.onnx")}}, "files lack other.onnx"),
             ({"tasks": {"other": TASK}}, "under the name 'other'"),
             ({"row_dtype": "int8"}, "row_dtype is 'int8', expected one of fp32, fp16"),
             ({"overridable": True}, "the layout table is overridable, expected the layout named"),
@@ -229,6 +244,30 @@ class TestPartsThatDisagree:
     def test_manifest(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(BundleError, match=message):
             replace(MANIFEST, **changes)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"inputs": ()}, "no inputs"),
+            ({"outputs": INFER_PROGRAM.outputs * 2}, "unique names"),
+            ({"at_load": "some"}, "at_load is 'some', expected one of none, basic, all"),
+            ({"outputs": (Port("logits", "token_ids", "float32", ()),)}, "has the role 'token_ids', expected"),
+            ({"inputs": (Port("x", "biases", "float64", (1,)),)}, "has the dtype 'float64', expected"),
+            ({"inputs": (Port("x", "biases", "float32", (0,)),)}, "has the dimension 0, expected 1 to"),
+            ({"inputs": (Port("x", "biases", "float32", (1,) * 9),)}, "has 9 dimensions, expected at most 8"),
+        ],
+    )
+    def test_program(self, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(BundleError, match=message):
+            replace(INFER_PROGRAM, **changes)
+
+    def test_a_model_that_reads_no_text_has_no_text_fields_and_no_tokenizer(self, tmp_path: Path) -> None:
+        files = {name: record for name, record in MANIFEST.files.items() if name != "tokenizer.json"}
+        text = {"max_positions": 0, "vocab_size": 0, "pad_token_id": 0}
+        images = replace(MANIFEST, modality="image", files=files, **text)
+        assert not images.to_json().keys() & text.keys()
+        write_manifest(tmp_path, images)
+        assert read_manifest(tmp_path) == images
 
     def test_a_task_as_long_as_the_model_allows(self) -> None:
         assert replace(MANIFEST, max_positions=128).tasks == MANIFEST.tasks

@@ -507,8 +507,9 @@ class TestShown:
 
         for key in ("layout_kind", "precision", "product_version", "layout_digest", "target"):
             write(lambda manifest, key=key: manifest.update({key: long}))
-        for key in ("inputs", "outputs"):
-            write(lambda manifest, key=key: manifest[key].append(long))
+        for key in ("name", "role", "dtype"):
+            write(lambda manifest, key=key: manifest["programs"]["infer"]["inputs"][0].update({key: long}))
+        write(lambda manifest: manifest["programs"]["infer"].update(file=long))
         for key in ("files", "tasks"):
             write(lambda manifest, key=key: manifest[key].update({long: {}}))
         for key in ("file", "problem_type", "sha256"):

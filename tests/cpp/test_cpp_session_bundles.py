@@ -22,15 +22,17 @@ class TestBundles:
     @pytest.mark.parametrize(
         ("path", "value", "message"),
         [
-            ("format_version", 2, "the manifest has format version 2, expected 1"),
+            ("format_version", 1, "the manifest has format version 1, expected 2"),
             ("layout_kind", "other", 'layout_kind is "other", expected table, packed or named'),
             ("layout_digest", "0" * 64, "layout_digest is 000000000000, the layout gives"),
             ("max_positions", 0, "max_positions is 0, expected 1 to"),
             ("vocab_size", "many", 'vocab_size is "many", expected an integer'),
             ("vocab_size", True, "vocab_size is true, expected an integer"),
-            ("inputs", ["input_ids", "input_ids"], "input_ids is there twice"),
-            ("outputs", ["logits"], "has other outputs than the manifest names"),
-            ("static_shape", [1, 16], "static_shape can't be"),
+            ("programs/infer/inputs/1/name", "input_ids", "input_ids is there twice"),
+            ("programs/infer/outputs/1/name", "other", "has other outputs than the manifest names"),
+            ("programs/infer/at_load", "some", 'at_load is "some", expected none, basic or all'),
+            ("modality", "image", "the model reads other things than text"),
+            ("static_shape", [1, 16], "static_shape is not valid"),
             ("overridable", True, "the manifest is overridable"),
             (
                 "files",
@@ -54,7 +56,9 @@ class TestBundles:
         self, programs: Path, copy: Path, path: str, value: Any, message: str
     ) -> None:
         manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
-        *parents, last = path.split("/") if path.startswith(("tasks", "layout/", "files/", "base")) else [path]
+        *parents, last = (
+            path.split("/") if path.startswith(("tasks", "layout/", "files/", "base", "programs/")) else [path]
+        )
         place = manifest
         for each in parents:
             place = place[int(each) if isinstance(place, list) else each]

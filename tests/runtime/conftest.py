@@ -172,6 +172,12 @@ def change_manifest(folder: Path, **changes: Any) -> None:
     write_manifest(folder, replace(read_manifest(folder), **changes))
 
 
+def change_program(folder: Path, **changes: Any) -> None:
+    """Change what the manifest says of the program infer."""
+    manifest = read_manifest(folder)
+    change_manifest(folder, programs=manifest.programs | {"infer": replace(manifest.infer, **changes)})
+
+
 def record_again(folder: Path, name: str) -> None:
     """Give the manifest the sums of a file that a test has changed."""
     change_manifest(folder, files=read_manifest(folder).files | {name: record_file(folder / name)})

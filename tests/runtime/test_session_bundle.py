@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitfit_export.bundle import Layout, read_manifest, read_row, write_row
+from bitfit_export.bundle import Layout, Port, read_manifest, read_row, write_row
 from bitfit_export.bundle import file_checks as checking_module
 from bitfit_export.errors import BundleError, InputError, RowError
 from bitfit_export.runtime import BiasSession
-from tests.runtime.conftest import TASKS, TOLERANCE, change_manifest, record_again, record_of
+from tests.runtime.conftest import TASKS, TOLERANCE, change_manifest, change_program, record_again, record_of
 
 
 def test_missing_files_are_named(copied: Path) -> None:
@@ -193,8 +193,8 @@ def test_a_model_of_another_layout_is_refused(copied: Path) -> None:
 
 
 def test_a_manifest_with_other_inputs_is_refused(copied: Path) -> None:
-    inputs = read_manifest(copied).inputs
-    change_manifest(copied, inputs=(*inputs[:-1], "another"))
+    *others, last = read_manifest(copied).infer.inputs
+    change_program(copied, inputs=(*others, replace(last, name="another")))
     with pytest.raises(BundleError, match=r"has the inputs input_ids, .*, expected input_ids, .*another"):
         BiasSession(copied)
 
@@ -220,7 +220,9 @@ def test_a_model_with_another_interface_is_refused(copied: Path, name: str, edit
                 node.input[index] = "head.other"
     path.write_bytes(model.SerializeToString())
     record_again(copied, "model.onnx")
-    change_manifest(copied, inputs=tuple(value.name for value in model.graph.input))
+    inputs = read_manifest(copied).infer.inputs
+    renamed = zip(inputs, model.graph.input, strict=True)
+    change_program(copied, inputs=tuple(replace(port, name=value.name) for port, value in renamed))
     with pytest.raises(BundleError, match=message):
         BiasSession(copied)
 
@@ -233,7 +235,8 @@ def test_a_manifest_with_another_layout_is_refused(copied: Path, kind: str) -> N
 
 
 def test_a_manifest_with_other_outputs_is_refused(copied: Path) -> None:
-    change_manifest(copied, outputs=("logits", "token_logits"))
+    outputs = read_manifest(copied).infer.outputs
+    change_program(copied, outputs=(*outputs, Port("token_logits", "token_logits", "float32", ("batch",))))
     with pytest.raises(BundleError, match="has the outputs logits, expected logits, token_logits"):
         BiasSession(copied)
 

@@ -12,20 +12,65 @@ namespace {
 
 using detail::problem_type_names;
 
-constexpr std::int64_t manifest_version = 1;
+constexpr std::int64_t manifest_version = 2;
 
 [[noreturn]] void refuse(const std::string& message) { fail(StatusCode::bundle_error, message, copy_again); }
 
+// The words of a list, one of which must stand in a manifest.
+template <std::size_t Count>
+std::vector<const char*> words(const char* const (&list)[Count]) {
+  return {list, list + Count};
+}
+
 LayoutKind layout_kind_of(const Record& manifest) {
-  const std::string kind = manifest.one_of("layout_kind", {"table", "packed", "named"});
+  const std::string kind = manifest.one_of("layout_kind", words(layout_kinds));
   return kind == "table" ? LayoutKind::table : kind == "packed" ? LayoutKind::packed : LayoutKind::named;
 }
 
-LoadTime load_time_of(const Record& manifest) {
-  const std::string target = manifest.one_of("target", {"ort", "portable"});
-  const std::string precision = manifest.one_of("precision", {"fp32", "fp16", "int8", "int4"});
-  if (target == "portable") return LoadTime::optimize;
-  return precision == "fp16" ? LoadTime::widen_weights : LoadTime::nothing;
+LoadTime load_time_of(const Record& program) {
+  const std::string left = program.one_of("at_load", words(at_load));
+  return left == "none" ? LoadTime::nothing : left == "basic" ? LoadTime::fold_constants : LoadTime::optimize;
+}
+
+// The names of a program's inputs or outputs, whose roles, dtypes and shapes are checked.
+std::vector<std::string> ports_of(const Record& program, const char* key, const std::vector<const char*>& roles) {
+  std::vector<std::string> names;
+  for (const Record& port : program.records(key)) {
+    names.push_back(port.text("name"));
+    port.one_of("role", roles);
+    port.one_of("dtype", words(dtypes));
+    const std::vector<Record::IntegerOrText> shape = port.integers_or_texts("shape");
+    if (shape.size() > max_dimensions) {
+      refuse(text_of(port.where(), " has ", shape.size(), " dimensions, expected at most ", max_dimensions));
+    }
+    for (const Record::IntegerOrText& size : shape) {
+      if (!size.integer) check_name(size.text, text_of(port.where(), ": a dimension"));
+      if (size.integer && (*size.integer < 1 || *size.integer > std::int64_t{UINT32_MAX})) {
+        refuse(text_of(port.where(), ": a dimension is out of range, expected 1 to ", UINT32_MAX));
+      }
+    }
+  }
+  if (names.empty()) refuse(text_of(program.where(), " has no ", key, ", expected at least one"));
+  check_names(names, text_of(program.where(), ": ", key));
+  return names;
+}
+
+Program program_of(const Record& record) {
+  Program program;
+  program.file = record.text("file");
+  program.load_time = load_time_of(record);
+  program.inputs = ports_of(record, "inputs", words(input_roles));
+  program.outputs = ports_of(record, "outputs", words(output_roles));
+  return program;
+}
+
+std::map<std::string, Program> programs_of(const Record& manifest) {
+  std::map<std::string, Program> programs;
+  for (const auto& [purpose, record] : manifest.named_records("programs")) programs[purpose] = program_of(record);
+  if (programs.count(infer_program) == 0) {
+    refuse(text_of(manifest.where(), ": programs lacks ", infer_program, ", expected it"));
+  }
+  return programs;
 }
 
 // A path that could leave the bundle is refused, on POSIX or on Windows.
@@ -43,15 +88,20 @@ void check_path(const std::string& path) {
   }
 }
 
-std::map<std::string, FileRecord> files_of(const Record& manifest) {
+std::map<std::string, FileRecord> files_of(const Record& manifest, const Manifest& checked) {
   std::map<std::string, FileRecord> files;
   for (const auto& [path, record] : manifest.named_records("files")) {
     check_path(path);
     files[path] = {record.digest("sha256"), static_cast<std::uint32_t>(record.integer("crc32c", 0, UINT32_MAX)),
                    static_cast<std::uint64_t>(record.integer("size", 0, INT64_MAX))};
   }
-  for (const char* needed : {model_file, tokenizer_file}) {
-    if (files.count(needed) == 0) refuse(text_of(manifest.where(), ": files lacks ", needed, ", expected every file"));
+  std::vector<std::string> needed;
+  for (const auto& [purpose, program] : checked.programs) needed.push_back(program.file);
+  if (checked.reads_text) needed.emplace_back(tokenizer_file);
+  for (const std::string& path : needed) {
+    if (files.count(path) == 0) {
+      refuse(text_of(manifest.where(), ": files lacks ", shown(path), ", expected every file"));
+    }
   }
   return files;
 }
@@ -75,7 +125,7 @@ std::vector<std::string> labels_of(const Record& record, ProblemType type) {
   return labels;
 }
 
-TaskRecord task_of(const std::string& name, const Record& record, std::int64_t max_positions) {
+TaskRecord task_of(const std::string& name, const Record& record, const Manifest& checked) {
   if (!is_task_name(name)) {
     refuse(text_of("the task name \"", shown(name), "\" is malformed, expected letters, digits, '.', '_' or '-'"));
   }
@@ -87,7 +137,7 @@ TaskRecord task_of(const std::string& name, const Record& record, std::int64_t m
   task.problem_type = problem_type_of(record);
   task.labels = labels_of(record, task.problem_type);
   task.task_version = static_cast<std::uint32_t>(record.integer("task_version", 1, UINT32_MAX));
-  record.integer("max_length", 1, max_positions);
+  record.integer("max_length", 1, checked.reads_text ? checked.max_positions : INT64_MAX);
   for (const auto& [metric, value] : record.named_numbers("metrics")) {
     check_name(metric, record.where() + ": metrics");
   }
@@ -97,20 +147,14 @@ TaskRecord task_of(const std::string& name, const Record& record, std::int64_t m
 std::optional<std::array<std::int64_t, 2>> static_shape_of(const Record& manifest, const Manifest& checked) {
   if (!manifest.has("static_shape")) return std::nullopt;
   const std::vector<std::int64_t> shape = manifest.integers("static_shape");
+  const std::int64_t longest = checked.reads_text ? checked.max_positions : INT32_MAX;
   const bool fits = shape.size() == 2 && shape[0] >= 1 && shape[0] <= INT32_MAX && shape[1] >= 1 &&
-                    shape[1] <= checked.max_positions && checked.layout_kind != LayoutKind::table;
+                    shape[1] <= longest && checked.layout_kind != LayoutKind::table;
   if (!fits) {
-    refuse(text_of(manifest.where(), ": static_shape can't be, expected a batch and at most ", checked.max_positions,
+    refuse(text_of(manifest.where(), ": static_shape is not valid, expected a batch and at most ", longest,
                    " tokens, in the layout packed or named"));
   }
   return std::array<std::int64_t, 2>{shape[0], shape[1]};
-}
-
-std::vector<std::string> names_of(const Record& manifest, const char* key) {
-  std::vector<std::string> names = manifest.texts(key);
-  if (names.empty()) refuse(text_of(manifest.where(), " has no ", key, ", expected at least one"));
-  check_names(names, text_of("the manifest's ", key));
-  return names;
 }
 
 // What this runtime does not use. A manifest that one runtime refuses is refused by the other.
@@ -119,6 +163,8 @@ void check_the_rest(const Record& manifest, const Layout& layout) {
   const Record base = manifest.record("base");
   base.name("name");
   if (!base.contains("revision") || base.has("revision")) base.name("revision");
+  manifest.one_of("target", {"ort", "portable"});
+  manifest.one_of("precision", {"fp32", "fp16", "int8", "int4"});
   manifest.integer("opset", 1, INT32_MAX);
   if (manifest.contains("row_dtype")) manifest.one_of("row_dtype", {"fp32", "fp16"});
   if (manifest.contains("prepacked")) manifest.boolean("prepacked");
@@ -136,11 +182,11 @@ void check_the_rest(const Record& manifest, const Layout& layout) {
 }  // namespace
 
 bool Manifest::has_input(std::string_view name) const noexcept {
-  return std::find(inputs.begin(), inputs.end(), name) != inputs.end();
+  return std::find(infer().inputs.begin(), infer().inputs.end(), name) != infer().inputs.end();
 }
 
 bool Manifest::has_output(std::string_view name) const noexcept {
-  return std::find(outputs.begin(), outputs.end(), name) != outputs.end();
+  return std::find(infer().outputs.begin(), infer().outputs.end(), name) != infer().outputs.end();
 }
 
 Manifest parse_manifest(std::string_view bytes, const std::string& where) {
@@ -155,21 +201,22 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
   Manifest manifest;
   manifest.layout = layout_of(record);
   manifest.layout_kind = layout_kind_of(record);
-  manifest.inputs = names_of(record, "inputs");
-  manifest.outputs = names_of(record, "outputs");
-  manifest.max_positions = record.integer("max_positions", 1, INT32_MAX);
-  manifest.vocab_size = record.integer("vocab_size", 1, INT32_MAX);
-  manifest.pad_token_id = record.integer("pad_token_id", 0, manifest.vocab_size - 1);
+  manifest.reads_text = record.one_of("modality", words(modalities)) == "text";
+  manifest.programs = programs_of(record);
+  if (manifest.reads_text) {
+    manifest.max_positions = record.integer("max_positions", 1, INT32_MAX);
+    manifest.vocab_size = record.integer("vocab_size", 1, INT32_MAX);
+    manifest.pad_token_id = record.integer("pad_token_id", 0, manifest.vocab_size - 1);
+  }
   manifest.overridable = record.contains("overridable") && record.boolean("overridable");
   if (manifest.overridable && manifest.layout_kind != LayoutKind::named) {
     refuse("the manifest is overridable, expected that in the layout named alone");
   }
-  manifest.load_time = load_time_of(record);
   manifest.static_shape = static_shape_of(record, manifest);
   check_the_rest(record, manifest.layout);
-  manifest.files = files_of(record);
+  manifest.files = files_of(record, manifest);
   for (const auto& [name, each] : record.named_records("tasks")) {
-    manifest.tasks[name] = task_of(name, each, manifest.max_positions);
+    manifest.tasks[name] = task_of(name, each, manifest);
   }
   return manifest;
 }

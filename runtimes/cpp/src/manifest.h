@@ -22,7 +22,7 @@ class Record;
 enum class LayoutKind : std::uint8_t { table, packed, named };
 
 // What ONNX Runtime still has to do to a graph when it loads it. The compiler has optimised one for it already.
-enum class LoadTime : std::uint8_t { nothing, widen_weights, optimize };
+enum class LoadTime : std::uint8_t { nothing, fold_constants, optimize };
 
 struct BiasEntry {
   std::string name;
@@ -75,20 +75,29 @@ struct TaskRecord {
   }
 };
 
+// A graph of the bundle, with one purpose.
+struct Program {
+  std::string file;
+  LoadTime load_time = LoadTime::optimize;
+  std::vector<std::string> inputs;
+  std::vector<std::string> outputs;
+};
+
 struct Manifest {
   Layout layout;
   LayoutKind layout_kind = LayoutKind::table;
-  std::vector<std::string> inputs;
-  std::vector<std::string> outputs;
+  std::map<std::string, Program> programs;  // by purpose; infer is among them
+  bool reads_text = true;                   // else the next three are 0, and there is no tokenizer
   std::int64_t max_positions = 0;
   std::int64_t vocab_size = 0;
   std::int64_t pad_token_id = 0;
   bool overridable = false;
-  LoadTime load_time = LoadTime::optimize;
   std::optional<std::array<std::int64_t, 2>> static_shape;  // batch and sequence
   std::map<std::string, FileRecord> files;                  // by path in the bundle; all but the manifest and the rows
   std::map<std::string, TaskRecord> tasks;
 
+  const Program& infer() const { return programs.at(infer_program); }
+  // Of infer.
   bool has_input(std::string_view name) const noexcept;
   bool has_output(std::string_view name) const noexcept;
 };

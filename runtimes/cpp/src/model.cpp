@@ -150,13 +150,13 @@ class InterfaceCheck {
         refuse(text_of("has the ", what, ' ', shown(name), ' ', described(input->second), ", expected ", described(signature)));
       }
     }
-    if (manifest_.inputs.size() != text_inputs(manifest_).size() + row_inputs(manifest_, 0).size()) {
+    if (manifest_.infer().inputs.size() != text_inputs(manifest_).size() + row_inputs(manifest_, 0).size()) {
       refuse("has other inputs than the manifest names");
     }
   }
 
   void check_outputs(std::vector<std::string> outputs) const {
-    std::vector<std::string> expected = manifest_.outputs;
+    std::vector<std::string> expected = manifest_.infer().outputs;
     std::sort(expected.begin(), expected.end());
     std::sort(outputs.begin(), outputs.end());
     if (outputs != expected) refuse("has other outputs than the manifest names");
@@ -178,14 +178,14 @@ std::string first_line(std::string_view message) {
 // once, by constant folding.
 GraphOptimizationLevel optimization_of(LoadTime load_time) noexcept {
   if (load_time == LoadTime::nothing) return ORT_DISABLE_ALL;
-  return load_time == LoadTime::widen_weights ? ORT_ENABLE_BASIC : ORT_ENABLE_ALL;
+  return load_time == LoadTime::fold_constants ? ORT_ENABLE_BASIC : ORT_ENABLE_ALL;
 }
 
 // The weights lie beside the model, and are found by their names.
 Ort::Session open_session(const Ort::Env& env, const std::string& folder, const Bytes& bytes, const Manifest& manifest,
                           int threads) {
   Ort::SessionOptions options;
-  options.SetGraphOptimizationLevel(optimization_of(manifest.load_time));
+  options.SetGraphOptimizationLevel(optimization_of(manifest.infer().load_time));
   // Its failures are reported; what it would log besides is a repetition.
   options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
   options.SetInterOpNumThreads(1);
@@ -196,7 +196,7 @@ Ort::Session open_session(const Ort::Env& env, const std::string& folder, const 
     return Ort::Session(env, bytes.data(), bytes.size(), options);
   } catch (const Ort::Exception& error) {
     fail(StatusCode::bundle_error,
-         text_of("the model ", folder, '/', model_file, " can't be loaded: ", first_line(error.what())), copy_again);
+         text_of("the model ", folder, '/', manifest.infer().file, " can't be loaded: ", first_line(error.what())), copy_again);
   }
 }
 
@@ -210,7 +210,7 @@ const OrtMemoryInfo* cpu_memory() {
 Model::Model(const std::string& folder, const Bytes& bytes, const Manifest& manifest, int threads)
     : env_(ORT_LOGGING_LEVEL_FATAL, "bitfit"), session_(open_session(env_, folder, bytes, manifest, threads)) {
   try {
-    fixed_labels_ = InterfaceCheck(folder + "/" + model_file, session_, manifest).run();
+    fixed_labels_ = InterfaceCheck(folder + "/" + manifest.infer().file, session_, manifest).run();
   } catch (const Ort::Exception& error) {
     fail(StatusCode::bundle_error, text_of("the model can't be examined: ", first_line(error.what())), copy_again);
   }

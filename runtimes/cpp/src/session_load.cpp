@@ -40,6 +40,9 @@ Manifest read_manifest(const std::string& folder, const SessionOptions& options)
   check_threads(options.threads);
   const std::string path = folder + "/" + manifest_file;
   Manifest manifest = parse_manifest(text_in(read_file(path, max_manifest_size)), path);
+  if (!manifest.reads_text) {
+    fail(StatusCode::bundle_error, text_of(path, ": the model reads other things than text, expected text"));
+  }
   for (const std::string& name : options.tasks) {
     if (manifest.tasks.count(name) > 0) continue;
     fail(StatusCode::input_error, text_of("the bundle has no task \"", shown(name), '"'));
