@@ -10,7 +10,7 @@ WORKERS := 2
 # Installed once for each state of the two files that say what to install.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 
-.PHONY: demo test quick check docs cpp install clean
+.PHONY: demo test quick check docs generate cpp install clean
 
 demo: install ## compile the packaged model with five real tasks and run them
 	$(BIN)/python examples/demo.py
@@ -25,6 +25,9 @@ check: install docs ## what CI runs before the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+generate: ## constants and tables from spec/, into the package, the C++ runtime and the documents
+	$(PYTHON) spec/generate.py
 
 docs: install ## the documents and the API reference, into build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -139,6 +139,7 @@ class BundleError(BitfitError):
 class RowFault(Enum):
     """The ways in which a row file can be wrong, in the order in which a reader looks for them."""
 
+    # begin: faults, by spec/generate.py
     TRUNCATED_HEADER = "truncated header"
     BAD_MAGIC = "wrong magic"
     BAD_VERSION = "unknown format version"
@@ -155,6 +156,7 @@ class RowFault(Enum):
     BAD_PAYLOAD_CHECKSUM = "payload checksum differs"
     NOT_FINITE = "NaN or infinity in the payload"
     WRONG_LAYOUT = "made for another base model or layout"
+    # end: faults, by spec/generate.py
 
 
 class RowError(BundleError):

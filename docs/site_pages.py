@@ -18,6 +18,7 @@ OUTSIDE = {
     "ARCHITECTURE.md": "ARCHITECTURE.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "conformance/README.md": "conformance/README.md",
     "runtimes/cpp/README.md": "runtimes/cpp/README.md",
 }
 _LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")

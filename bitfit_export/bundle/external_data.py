@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bitfit_export.bundle.json_dialect import MAX_DEPTH
+from bitfit_export.bundle.limits import MAX_JSON_DEPTH
 
 __all__ = ["external_locations"]
 
@@ -38,7 +38,7 @@ def external_locations(model: bytes) -> set[str]:
     pending = [("model", 0, len(model), 0)]
     while pending:
         kind, start, end, depth = pending.pop()
-        if depth > 2 * MAX_DEPTH:
+        if depth > 2 * MAX_JSON_DEPTH:
             raise ValueError("its graphs nest too deeply")
         if kind == "entry":
             entry = {number: model[first:last] for number, first, last in _fields(model, start, end)}

@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from bitfit_export.bundle.json_dialect import parse_json
+from bitfit_export.bundle.limits import MAX_NAME_BYTES
 from bitfit_export.errors import BundleError, quoted, shown
 
-__all__ = ["MAX_NAME_BYTES", "Record", "check_digest", "check_text", "is_name", "parse_object"]
-
-#: Of UTF-8, in a name of the manifest.
-MAX_NAME_BYTES = 1024
+__all__ = ["Record", "check_digest", "check_text", "is_name", "parse_object"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # Without control characters (C0, DEL, C1, the two separators of lines) and halves of surrogate pairs.

@@ -15,17 +15,13 @@ from pathlib import Path
 
 from bitfit_export.bundle.external_data import external_locations
 from bitfit_export.bundle.interface import TOKENIZER_FILE
+from bitfit_export.bundle.limits import MAX_MODEL_SIZE, MAX_TOKENIZER_SIZE
 from bitfit_export.bundle.manifest import FileRecord, Manifest, TaskRecord
 from bitfit_export.bundle.regular_files import COPY_AGAIN, OPEN_AGAIN, Checksums, Stamp, checksum_file, read_file
 from bitfit_export.bundle.row import BiasRow, decode_file, read_row_file
 from bitfit_export.errors import BundleError, quoted
 
-__all__ = ["MAX_TOKENIZER_SIZE", "CheckedFiles", "check_files", "read_recorded_row", "record_file"]
-
-#: In bytes.
-MAX_TOKENIZER_SIZE = 2**27
-#: Of a program: protobuf's own limit.
-_MAX_MODEL_SIZE = 2**31 - 1
+__all__ = ["CheckedFiles", "check_files", "read_recorded_row", "record_file"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def check_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> Checke
             lie in a file that the manifest does not name.
     """
     contents, stamps = {}, {}
-    limits = {program.file: _MAX_MODEL_SIZE for program in manifest.programs.values()}
+    limits = {program.file: MAX_MODEL_SIZE for program in manifest.programs.values()}
     limits |= {TOKENIZER_FILE: MAX_TOKENIZER_SIZE} if manifest.reads_text else {}
     for name, record in manifest.files.items():
         path = folder / name

@@ -28,6 +28,7 @@ __all__ = [
     "LAYOUT_DIGEST_KEY",
     "LAYOUT_KINDS",
     "LOGITS",
+    "MANIFEST_FILE",
     "METADATA_PREFIX",
     "MODALITIES",
     "MODEL_FILE",
@@ -45,24 +46,22 @@ __all__ = [
     "text_inputs_of",
 ]
 
+# begin: names, by spec/generate.py
 # Files of a bundle.
+MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 TOKENIZER_FILE = "tokenizer.json"
-
-# How biases enter the graph.
-LAYOUT_KINDS = ("table", "packed", "named")
 
 # Graph inputs that a text becomes. A model without segments lacks the last one.
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 TOKEN_TYPE_IDS = "token_type_ids"
-TEXT_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 
-# Graph inputs that bring biases: two of the layout `table`, one of `packed`. In `named` each bias has its own name.
-#: The slot of each batch item in the table; [1] is one slot for the whole batch.
+# Graph inputs that bring biases. TASK_IDS (the slot of each batch item; [1] is one slot for the whole batch) and
+# BIAS_TABLE (the values of all loaded rows) are those of the layout table, PACKED_BIAS is that of packed. In named each
+# bias has its own name.
 TASK_IDS = "task_ids"
-#: The bias values of all loaded rows.
 BIAS_TABLE = "bias_table"
 PACKED_BIAS = "bias"
 
@@ -80,31 +79,25 @@ TOKEN_LOGITS = "token_logits"
 
 # Entries of an ONNX model's metadata.
 METADATA_PREFIX = "bitfit_export."
-LAYOUT_DIGEST_KEY = f"{METADATA_PREFIX}layout_digest"
+LAYOUT_DIGEST_KEY = "bitfit_export.layout_digest"
 
-
-# Programs by their purpose.
-#: Texts, or whatever the model reads, to logits.
+# Programs by their purpose, and what their inputs and outputs can be. AT_LOAD is how much an engine has to optimise
+# when it loads a program: nothing, constants alone, or all.
 INFER = "infer"
-
-#: What a base model reads.
-MODALITIES = ("text", "image", "audio")
-#: How much an engine has to optimise when it loads a program: nothing, constants alone, or all.
 AT_LOAD = ("none", "basic", "all")
-#: What an input of a program brings, and what an output is.
-INPUT_ROLES = (
-    "token_ids",
-    "attention_mask",
-    "token_types",
-    "pixels",
-    "samples",
-    "task_ids",
-    "biases",
-    "head",
-)
-OUTPUT_ROLES = (LOGITS, TOKEN_LOGITS)
-#: Numpy's names of what a port can hold.
+INPUT_ROLES = ("token_ids", "attention_mask", "token_types", "pixels", "samples", "task_ids", "biases", "head")
+OUTPUT_ROLES = ("logits", "token_logits")
 DTYPES = ("float32", "float16", "int64", "int32")
+
+# What a base model reads.
+MODALITIES = ("text", "image", "audio")
+
+# How biases enter the graph.
+LAYOUT_KINDS = ("table", "packed", "named")
+# end: names, by spec/generate.py
+
+#: In the order of the graph's inputs.
+TEXT_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 
 
 @dataclass(frozen=True)

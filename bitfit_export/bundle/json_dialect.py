@@ -14,12 +14,10 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from bitfit_export.bundle.limits import MAX_JSON_DEPTH
 from bitfit_export.errors import quoted
 
-__all__ = ["MAX_DEPTH", "first_repeated", "parse_json", "unique_pairs"]
-
-#: Levels of nesting; the outermost object is the first.
-MAX_DEPTH = 64
+__all__ = ["first_repeated", "parse_json", "unique_pairs"]
 
 # A string, or one without an end; it never looks at a byte twice.
 _STRING = re.compile(rb'(?s)"(?:[^"\\]++|\\.)*+"?')
@@ -74,11 +72,11 @@ def first_repeated(items: Iterable[ItemT]) -> ItemT | None:
 
 def _check_depth(data: bytes) -> None:
     """Compare the nesting with its limit before anything is nested."""
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+    if data.count(b"[") + data.count(b"{") <= MAX_JSON_DEPTH:
         return
     steps = _STEPS[np.frombuffer(_STRING.sub(b"", data), np.uint8)]
-    if steps.cumsum(dtype=np.int32).max(initial=0) > MAX_DEPTH:
-        raise ValueError(f"it has more than {MAX_DEPTH} levels")
+    if steps.cumsum(dtype=np.int32).max(initial=0) > MAX_JSON_DEPTH:
+        raise ValueError(f"it has more than {MAX_JSON_DEPTH} levels")
 
 
 def _check_surrogates(value: Any) -> None:

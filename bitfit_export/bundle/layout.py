@@ -16,14 +16,12 @@ from typing import Any
 from bitfit_export.bundle.fields import Record, check_digest, check_text
 from bitfit_export.bundle.json_dialect import first_repeated
 from bitfit_export.bundle.lazy import lazy_property
+from bitfit_export.bundle.limits import MAX_DIMENSIONS
+from bitfit_export.bundle.row_format import MAX_HEAD_RANK, MAX_HEAD_TENSORS
 from bitfit_export.errors import BundleError, quoted, shown
 
 __all__ = [
     "LABELS",
-    "MAX_DIMENSIONS",
-    "MAX_HEAD_RANK",
-    "MAX_HEAD_TENSORS",
-    "MAX_LABELS",
     "BiasEntry",
     "HeadEntry",
     "Layout",
@@ -31,13 +29,6 @@ __all__ = [
 
 #: The one symbolic dimension: the task's number of head outputs.
 LABELS = "labels"
-#: Of a task: every head tensor of every loaded task is as wide as the widest task needs.
-MAX_LABELS = 65_536
-#: Of a bias term's shape.
-MAX_DIMENSIONS = 8
-#: A row's header has this many slots for head tensors, and this many dimensions in each.
-MAX_HEAD_TENSORS = 16
-MAX_HEAD_RANK = 3
 #: Counts and dimensions are unsigned 32-bit in a row's header.
 _UINT32_MAX = 2**32 - 1
 

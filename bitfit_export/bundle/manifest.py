@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from bitfit_export.bundle.fields import Record, check_digest, check_text, parse_object
-from bitfit_export.bundle.interface import INFER, LAYOUT_KINDS, MODALITIES, TOKENIZER_FILE
+from bitfit_export.bundle.interface import INFER, LAYOUT_KINDS, MANIFEST_FILE, MODALITIES, TOKENIZER_FILE
 from bitfit_export.bundle.json_dialect import first_repeated
-from bitfit_export.bundle.layout import MAX_LABELS, Layout
+from bitfit_export.bundle.layout import Layout
+from bitfit_export.bundle.limits import MAX_MANIFEST_SIZE
 from bitfit_export.bundle.programs import ProgramRecord, program_from_record
 from bitfit_export.bundle.regular_files import COPY_AGAIN, read_file
-from bitfit_export.bundle.row import LABEL_COUNTS, PROBLEM_CODES, TASK_NAME
+from bitfit_export.bundle.row_format import LABEL_COUNTS, MAX_LABELS, PROBLEM_CODES, TASK_NAME
 from bitfit_export.errors import BundleError, quoted, shown
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.files.outputs import OutputKind
@@ -30,7 +31,6 @@ __all__ = [
     "LAYOUT_KINDS",
     "MANIFEST_FILE",
     "MANIFEST_VERSION",
-    "MAX_MANIFEST_SIZE",
     "PRECISIONS",
     "ROW_DTYPES",
     "TARGETS",
@@ -43,11 +43,7 @@ __all__ = [
     "write_manifest",
 ]
 
-MANIFEST_FILE = "manifest.json"
-#: Every bundle has these two, and `files` names them.
 MANIFEST_VERSION = 2
-#: In bytes.
-MAX_MANIFEST_SIZE = 2**24
 TARGETS = ("ort", "portable")
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 ROW_DTYPES = ("fp32", "fp16")

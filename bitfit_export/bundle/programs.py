@@ -9,12 +9,12 @@ from typing import Any
 from bitfit_export.bundle.fields import Record, check_text
 from bitfit_export.bundle.interface import AT_LOAD, DTYPES, INPUT_ROLES, OUTPUT_ROLES, Port
 from bitfit_export.bundle.json_dialect import first_repeated
+from bitfit_export.bundle.limits import MAX_DIMENSIONS
 from bitfit_export.errors import BundleError, quoted, shown
 
 __all__ = ["ProgramRecord", "program_from_record"]
 
 _UINT32_MAX = 2**32 - 1
-_MOST_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def _check_ports(ports: Sequence[Port], what: str, roles: tuple[str, ...]) -> No
 
 
 def _check_shape(port: Port) -> None:
-    if len(port.shape) > _MOST_DIMENSIONS:
-        raise BundleError(f"{shown(port.name)} has {len(port.shape)} dimensions, expected at most {_MOST_DIMENSIONS}")
+    if len(port.shape) > MAX_DIMENSIONS:
+        raise BundleError(f"{shown(port.name)} has {len(port.shape)} dimensions, expected at most {MAX_DIMENSIONS}")
     for size in port.shape:
         if isinstance(size, str):
             check_text(size, f"{shown(port.name)}: a dimension")

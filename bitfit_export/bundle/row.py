@@ -1,47 +1,43 @@
 """The row file: one task's bias values and head. `docs/bias_row.md` is its specification.
 
-Little-endian. The header has 448 bytes, at fixed offsets:
-
-     1.    0   8 bytes   magic: 89 42 46 52 0D 0A 1A 0A
-     2.    8   u32       format version: 1
-     3.   12   u32       header size, where the payload starts: 448
-     4.   16   u32       flags: 0
-     5.   20   u32       dtype, ONNX's code: 1 float32, 10 float16
-     6.   24   u64       file size in bytes
-     7.   32   32 bytes  layout digest
-     8.   64   u32       number of bias values, N
-     9.   68   u32       number of head tensors, H: 0 to 16
-    10.   72   u32       number of labels, 1 to 65,536
-    11.   76   u32       problem type: 1 single_label, 2 multi_label, 3 regression, 4 token, 5 span
-    12.   80   u32       task version, from 1
-    13.   84   u32       CRC-32C of the payload
-    14.   88   64 bytes  task name, padded with zeros
-    15.  152   16 x 16   head tensors: u32 rank, 3 x u32 dimensions
-    16.  408   36 bytes  reserved: 0
-    17.  444   u32       CRC-32C of bytes 0 to 443
-
-The payload is N bias values, then the head tensors in order, each in C order, with nothing between. The file ends
-where it ends. A file has at most 2^30 bytes. A reader checks everything before it makes a row, so half a row does not
-exist.
+The header has fixed offsets, which `row_format` lists. The payload is N bias values, then the head tensors in order,
+each in C order, with nothing between. The file ends where it ends. A reader checks everything before it makes a row, so
+half a row does not exist.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from bitfit_export.bundle.fields import check_digest
-from bitfit_export.bundle.layout import LABELS, MAX_HEAD_RANK, MAX_HEAD_TENSORS, MAX_LABELS, HeadEntry, Layout
+from bitfit_export.bundle.layout import LABELS, HeadEntry, Layout
 from bitfit_export.bundle.regular_files import read_file
+from bitfit_export.bundle.row_format import (
+    DTYPES,
+    FORMAT_VERSION,
+    HEADER,
+    HEADER_CHECKSUM_AT,
+    HEADER_SIZE,
+    LABEL_COUNTS,
+    MAGIC,
+    MAX_HEAD_RANK,
+    MAX_HEAD_TENSORS,
+    MAX_LABELS,
+    MAX_ROW_SIZE,
+    PROBLEM_CODES,
+    SLOT,
+    TASK_NAME,
+    Header,
+)
 from bitfit_export.errors import BundleError, RowError, RowFault, shown
 from bitfit_export.files import write_bytes
 
@@ -59,48 +55,12 @@ __all__ = [
     "write_row",
 ]
 
-MAGIC = b"\x89BFR\r\n\x1a\n"
-FORMAT_VERSION = 1
-HEADER_SIZE = 448
-#: In bytes.
-MAX_ROW_SIZE = 2**30
-#: What a task name looks like: a file name on every system, and no path.
-TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-PROBLEM_CODES = {"single_label": 1, "multi_label": 2, "regression": 3, "token": 4, "span": 5}
-#: Problem types whose number of labels is fixed.
-LABEL_COUNTS = {"regression": 1, "span": 2}
-
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 
 _PROBLEM_TYPES = {code: name for name, code in PROBLEM_CODES.items()}
-_DTYPES: dict[int, np.dtype[np.floating[Any]]] = {1: np.dtype("<f4"), 10: np.dtype("<f2")}
-_DTYPE_CODES = {np.dtype(np.float32): 1, np.dtype(np.float16): 10}
-_HEADER = struct.Struct("<8sIIIIQ32sIIIIII64s256s36sI")
-_SLOT = struct.Struct("<4I")
-_CHECKSUM_AT = HEADER_SIZE - 4
+_DTYPES: dict[int, np.dtype[np.floating[Any]]] = {code: np.dtype(name) for code, name in DTYPES.items()}
+_DTYPE_CODES = {dtype.newbyteorder("="): code for code, dtype in _DTYPES.items()}
 _UINT32_MAX = 2**32 - 1
-
-
-class _Header(NamedTuple):
-    """The header's 17 fields, in order."""
-
-    magic: bytes
-    version: int
-    header_size: int
-    flags: int
-    dtype: int
-    file_size: int
-    layout_digest: bytes
-    bias_count: int
-    head_count: int
-    labels: int
-    problem_type: int
-    task_version: int
-    payload_checksum: int
-    task: bytes
-    head_table: bytes
-    reserved: bytes
-    header_checksum: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +110,8 @@ def encode_row(row: BiasRow) -> bytes:
         raise RowError(RowFault.TRAILING_BYTES, f"the row needs {row.file_size} bytes, expected at most {MAX_ROW_SIZE}")
     tensors = (row.biases, *row.head)
     payload = b"".join(tensor.astype(_DTYPES[dtype], copy=False).tobytes() for tensor in tensors)
-    slots = [_SLOT.pack(tensor.ndim, *tensor.shape, *(0,) * (MAX_HEAD_RANK - tensor.ndim)) for tensor in row.head]
-    header = _Header(
+    slots = [SLOT.pack(tensor.ndim, *tensor.shape, *(0,) * (MAX_HEAD_RANK - tensor.ndim)) for tensor in row.head]
+    header = Header(
         magic=MAGIC,
         version=FORMAT_VERSION,
         header_size=HEADER_SIZE,
@@ -170,7 +130,7 @@ def encode_row(row: BiasRow) -> bytes:
         reserved=b"",
         header_checksum=0,
     )
-    body = _HEADER.pack(*header)[:_CHECKSUM_AT]
+    body = HEADER.pack(*header)[:HEADER_CHECKSUM_AT]
     return body + struct.pack("<I", google_crc32c.value(body)) + payload
 
 
@@ -271,11 +231,11 @@ def write_row(path: Path, row: BiasRow) -> None:
     write_bytes(path, encode_row(row))
 
 
-def _read_header(view: memoryview) -> _Header:
+def _read_header(view: memoryview) -> Header:
     """Rules 1 to 5: is this a whole header of this format, as it was written?"""
     if len(view) < HEADER_SIZE:
         raise RowError(RowFault.TRUNCATED_HEADER, f"the file has {len(view)} bytes, expected at least {HEADER_SIZE}")
-    header = _Header._make(_HEADER.unpack_from(view))
+    header = Header._make(HEADER.unpack_from(view))
     if header.magic != MAGIC:
         raise RowError(
             RowFault.BAD_MAGIC,
@@ -290,7 +250,7 @@ def _read_header(view: memoryview) -> _Header:
         )
     if header.header_size != HEADER_SIZE:
         raise RowError(RowFault.BAD_HEADER_SIZE, f"{header.header_size} bytes, expected {HEADER_SIZE}")
-    checksum = google_crc32c.value(bytes(view[:_CHECKSUM_AT]))
+    checksum = google_crc32c.value(bytes(view[:HEADER_CHECKSUM_AT]))
     if header.header_checksum != checksum:
         raise RowError(
             RowFault.BAD_HEADER_CHECKSUM,
@@ -300,19 +260,19 @@ def _read_header(view: memoryview) -> _Header:
     return header
 
 
-def _read_task(header: _Header) -> str:
+def _read_task(header: Header) -> str:
     """Rule 9. Bytes after the name must be zero, so that a name has one spelling."""
     name = header.task.rstrip(b"\0").decode("latin-1")
     _check_task(name, header.task_version)
     return name
 
 
-def _read_head_table(header: _Header) -> list[tuple[int, ...]]:
+def _read_head_table(header: Header) -> list[tuple[int, ...]]:
     """Rule 10. The head tensors' shapes."""
     if header.head_count > MAX_HEAD_TENSORS:
         raise RowError(RowFault.BAD_HEAD, f"{header.head_count} tensors, expected at most {MAX_HEAD_TENSORS}")
     shapes = []
-    for index, (rank, *dimensions) in enumerate(_SLOT.iter_unpack(header.head_table)):
+    for index, (rank, *dimensions) in enumerate(SLOT.iter_unpack(header.head_table)):
         unused = [rank, *dimensions]
         if index < header.head_count:
             _check_head_shape(index, rank, dimensions[:rank])
@@ -323,7 +283,7 @@ def _read_head_table(header: _Header) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _read_payload(view: memoryview, header: _Header, shapes: Sequence[tuple[int, ...]]) -> FloatArray:
+def _read_payload(view: memoryview, header: Header, shapes: Sequence[tuple[int, ...]]) -> FloatArray:
     """Rules 12 to 15. All values, in one array [N + head values].
 
     The size that the counts need, the one that the header states and the one at hand must be equal. They are compared

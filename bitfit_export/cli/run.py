@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bitfit_export.bundle.json_dialect import parse_json
+from bitfit_export.bundle.limits import MAX_LINE_SIZE
 from bitfit_export.cli.streams import json_text
 from bitfit_export.errors import InputError, UsageError, quoted, shown
 from bitfit_export.runtime import BiasSession
@@ -27,8 +28,6 @@ from bitfit_export.runtime.text.tokenizer import Text
 from bitfit_export.runtime.threads import check_threads
 
 _BATCH = 32
-#: Of a line of input, in bytes.
-LONGEST_LINE = 2**24
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: Column names for the first and the second text, in the order in which they are looked for.
 _FIRST = ("text", "sentence", "sentence1")
@@ -160,13 +159,13 @@ def read_lines(name: str, stream: BinaryIO, task: str | None) -> Iterator[Questi
 def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Each line with its number, without its line feed; a line that is too long is not read."""
     number = 0
-    while line := stream.readline(LONGEST_LINE + len(_BYTE_ORDER_MARK) + 1):
+    while line := stream.readline(MAX_LINE_SIZE + len(_BYTE_ORDER_MARK) + 1):
         number += 1
         if number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         line = line.removesuffix(b"\n")
-        if len(line) > LONGEST_LINE:
-            raise InputError(f"line {number} of {name} is too long, expected at most {LONGEST_LINE} bytes")
+        if len(line) > MAX_LINE_SIZE:
+            raise InputError(f"line {number} of {name} is too long, expected at most {MAX_LINE_SIZE} bytes")
         yield number, line
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.bundle.fields import check_digest, is_name
 from bitfit_export.bundle.json_dialect import parse_json
-from bitfit_export.bundle.layout import MAX_LABELS
 from bitfit_export.bundle.regular_files import read_file
+from bitfit_export.bundle.row_format import MAX_LABELS
 from bitfit_export.errors import (
     BaseMismatchError,
     BundleError,

@@ -16,6 +16,7 @@ import numpy as np
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import write_row
+from bitfit_export.bundle.interface import LOGITS, TOKEN_LOGITS
 from bitfit_export.delta import TOKEN_PROBLEMS, DeltaConfig, TaskDelta
 from bitfit_export.errors import BaseMismatchError, VerificationError
 from bitfit_export.runtime import BiasSession
@@ -346,7 +347,7 @@ def _compare_mixed(
         chosen = tasks[len(found) : len(found) + batch.rows]
         outputs = session.run_outputs(chosen, **batch.arrays)
         for row, task in enumerate(chosen):
-            name = "token_logits" if deltas[task].config.problem_type in TOKEN_PROBLEMS else "logits"
+            name = TOKEN_LOGITS if deltas[task].config.problem_type in TOKEN_PROBLEMS else LOGITS
             one = replace(batch, arrays={key: array[row : row + 1] for key, array in batch.arrays.items()})
             found += _decisions(one, outputs[name][row : row + 1], deltas[task])
     return compare_logits(_free_name("mixed", deltas), _flat(found), _flat(expected), tolerance)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from bitfit_export.bundle import MANIFEST_FILE, Manifest, read_manifest
-from bitfit_export.bundle.fields import MAX_NAME_BYTES, is_name
-from bitfit_export.bundle.json_dialect import MAX_DEPTH, parse_json
-from bitfit_export.bundle.layout import MAX_LABELS
-from bitfit_export.bundle.manifest import MAX_MANIFEST_SIZE
+from bitfit_export.bundle.fields import is_name
+from bitfit_export.bundle.json_dialect import parse_json
+from bitfit_export.bundle.limits import MAX_JSON_DEPTH, MAX_MANIFEST_SIZE, MAX_NAME_BYTES
+from bitfit_export.bundle.row_format import MAX_LABELS
 from bitfit_export.errors import BundleError
 
 CONFORMANCE = Path(__file__).parents[2] / "conformance"
@@ -128,9 +128,9 @@ class TestJson:
         def nested(levels: int) -> bytes:
             return b"[" * levels + b"]" * levels
 
-        parse_json(nested(MAX_DEPTH))
+        parse_json(nested(MAX_JSON_DEPTH))
         with pytest.raises(ValueError, match="more than 64 levels"):
-            parse_json(nested(MAX_DEPTH + 1))
+            parse_json(nested(MAX_JSON_DEPTH + 1))
 
     @pytest.mark.parametrize(
         "text", [b'"' + b"[" * 100 + b'"', b"[" + b"[]," * 100 + b"[]]", b'["\\"", "' + b"{" * 99 + b'"]']

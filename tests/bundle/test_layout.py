@@ -16,7 +16,7 @@ from bitfit_export.errors import BundleError
 BASE = "ab" * 32
 HEAD = [("head.pooling", (3,)), ("head.classifier.weight", (LABELS, 384)), ("head.classifier.bias", (LABELS,))]
 LAYOUT = Layout.pack(BASE, {"a.bias": (4,), "b.bias": (2, 3)}, HEAD, ("pooler", "cls", "mean"))
-INDEX = json.loads((Path(__file__).parents[1] / "golden" / "rows" / "index.json").read_text(encoding="utf-8"))
+INDEX = json.loads((Path(__file__).parents[2] / "conformance" / "rows" / "index.json").read_text(encoding="utf-8"))
 
 
 def biases(*entries: tuple[str, tuple[Any, ...], Any]) -> tuple[BiasEntry, ...]:

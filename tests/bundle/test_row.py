@@ -19,28 +19,41 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from bitfit_export.bundle import BiasRow, Layout, decode_row, encode_row, read_row, write_row
 from bitfit_export.bundle import row as row_module
-from bitfit_export.bundle.row import HEADER_SIZE, MAX_ROW_SIZE, PROBLEM_CODES
+from bitfit_export.bundle.row_format import (
+    BIAS_COUNT_AT,
+    DTYPE_AT,
+    FILE_SIZE_AT,
+    HEAD_COUNT_AT,
+    HEAD_TABLE_AT,
+    HEADER_CHECKSUM_AT,
+    HEADER_SIZE,
+    LABELS_AT,
+    MAX_HEAD_TENSORS,
+    MAX_LABELS,
+    MAX_ROW_SIZE,
+    PROBLEM_CODES,
+    RESERVED_AT,
+    SLOT,
+    TASK_AT,
+    TASK_VERSION_AT,
+)
 from bitfit_export.delta import PROBLEM_TYPES
 from bitfit_export.errors import BundleError, OutputError, RowError, RowFault
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-INDEX = json.loads((GOLDEN / "rows" / "index.json").read_text(encoding="utf-8"))
+CONFORMANCE = Path(__file__).parents[2] / "conformance"
+INDEX = json.loads((CONFORMANCE / "rows" / "index.json").read_text(encoding="utf-8"))
 LAYOUT = Layout.from_json(INDEX["layout"])
 GOOD_ROWS = [name for name, fault in INDEX["rows"].items() if fault is None]
-HEAD_INDEX = json.loads((GOLDEN / "heads" / "index.json").read_text(encoding="utf-8"))
+HEAD_INDEX = json.loads((CONFORMANCE / "heads" / "index.json").read_text(encoding="utf-8"))
 HEAD_LAYOUT = Layout.from_json(HEAD_INDEX["layout"])
 HEADS: dict[str, str | None] = HEAD_INDEX["rows"]
 BAD_ROWS = {name: RowFault[fault] for name, fault in INDEX["rows"].items() if fault is not None}
 
-DTYPE_AT, FILE_SIZE_AT, BIAS_COUNT_AT, HEAD_COUNT_AT, LABELS_AT, TASK_VERSION_AT = 20, 24, 64, 68, 72, 80
-TASK_AT, HEAD_TABLE_AT, RESERVED_AT, HEADER_CHECKSUM_AT = 88, 152, 408, 444
-SLOT = 16
 UINT32_MAX = 2**32 - 1
-MAX_LABELS = 65_536
 
 
 def golden(name: str) -> bytes:
-    return (GOLDEN / "rows" / name).read_bytes()
+    return (CONFORMANCE / "rows" / name).read_bytes()
 
 
 def change(at: int, value: bytes) -> bytes:
@@ -75,9 +88,9 @@ def row() -> BiasRow:
 
 class TestGoldenRows:
     def test_the_generator_still_makes_the_committed_files(self) -> None:
-        make = runpy.run_path(str(GOLDEN / "make_rows.py"))
+        make = runpy.run_path(str(CONFORMANCE / "make_rows.py"))
         for folder, build in {"rows": "build", "heads": "build_heads"}.items():
-            assert make[build]() == {path.name: path.read_bytes() for path in (GOLDEN / folder).iterdir()}
+            assert make[build]() == {path.name: path.read_bytes() for path in (CONFORMANCE / folder).iterdir()}
 
     def test_there_is_a_bad_row_for_every_fault(self) -> None:
         assert set(BAD_ROWS.values()) == set(RowFault)
@@ -105,9 +118,9 @@ class TestGoldenRows:
 
 
 class TestSpecification:
-    """The page, the module's table and the enum say the same."""
+    """The page and the enum say the same."""
 
-    PAGE = (GOLDEN.parents[1] / "docs" / "bias_row.md").read_text(encoding="utf-8")
+    PAGE = (CONFORMANCE.parent / "docs" / "bias_row.md").read_text(encoding="utf-8")
 
     def test_the_fields_follow_each_other_up_to_the_payload(self) -> None:
         fields = [
@@ -118,8 +131,11 @@ class TestSpecification:
             assert (name, offset) == (number, end)
             end += size
         assert end == HEADER_SIZE
-        table = re.findall(r"^ +(\d+)\. +(\d+) ", row_module.__doc__ or "", re.MULTILINE)
-        assert [(int(name), int(offset)) for name, offset in table] == [field[:2] for field in fields]
+
+    def test_the_sketch_in_c_has_these_numbers(self) -> None:
+        limits = f"SLOTS = {MAX_HEAD_TENSORS}, MAX_LABELS = {MAX_LABELS}, MAX_FILE_SIZE = 1 << 30"
+        assert f"enum {{ HEADER_SIZE = {HEADER_SIZE}, {limits} }};" in self.PAGE
+        assert MAX_ROW_SIZE == 1 << 30
 
     def test_the_checks_are_the_faults_in_order(self) -> None:
         assert re.findall(r"^\| \d+ \| `(\w+)` \|", self.PAGE, re.MULTILINE) == [fault.name for fault in RowFault]
@@ -189,7 +205,7 @@ class TestEachRuleOnBothSides:
 
     @pytest.mark.parametrize("word", range(4))
     def test_slots_beyond_the_head_are_zero(self, word: int) -> None:
-        assert fault_of(change(HEAD_TABLE_AT + 3 * SLOT + 4 * word, u32(1))) is RowFault.BAD_HEAD
+        assert fault_of(change(HEAD_TABLE_AT + 3 * SLOT.size + 4 * word, u32(1))) is RowFault.BAD_HEAD
 
     def test_at_most_16_head_tensors(self, row: BiasRow) -> None:
         tensor = np.ones(1, np.float32)
@@ -262,7 +278,7 @@ class TestFitToALayout:
 
     @pytest.mark.parametrize("name", HEADS)
     def test_every_head_is_whole_or_absent_part_by_part(self, name: str) -> None:
-        data = (GOLDEN / "heads" / name).read_bytes()
+        data = (CONFORMANCE / "heads" / name).read_bytes()
         if HEADS[name] is None:
             assert encode_row(decode_row(data, layout=HEAD_LAYOUT)) == data
         else:
@@ -420,6 +436,6 @@ class TestFiles:
         assert caught.value.hint
 
     def test_a_fault_names_the_file(self) -> None:
-        path = GOLDEN / "rows" / "bad_truncated.bias"
+        path = CONFORMANCE / "rows" / "bad_truncated.bias"
         with pytest.raises(RowError, match=f"truncated payload: {re.escape(str(path))}: the file has 528 bytes"):
             read_row(path)

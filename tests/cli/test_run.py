@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bitfit_export.bundle import read_manifest, row_file, write_manifest
+from bitfit_export.bundle.limits import MAX_LINE_SIZE
 from bitfit_export.cli import run as run_module
 from bitfit_export.errors import InputError, UsageError
 from tests.cli.conftest import Bitfit, write_rows
@@ -281,7 +282,7 @@ class TestJsonLines:
 
     def test_the_longest_line(self) -> None:
         row = b'{"text": "a"}'
-        longest = run_module.LONGEST_LINE
+        longest = MAX_LINE_SIZE
         for mark in (b"", b"\xef\xbb\xbf"):
             data = mark + row.ljust(longest) + b"\n" + row.ljust(longest)
             assert len(list(run_module.read_lines("x", io.BytesIO(data), "t"))) == 2

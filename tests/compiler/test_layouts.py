@@ -12,6 +12,7 @@ import torch
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import BiasRow
+from bitfit_export.bundle.row_format import HEADER_SIZE
 from bitfit_export.compiler import CompileOptions, compile_model
 from bitfit_export.compiler.pipeline import CompiledModel, plan_passes
 from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
@@ -178,7 +179,7 @@ def test_a_row_in_half_precision_is_half_as_long(tiny_base: BaseModel, deltas: d
     sizes = {}
     for dtype in ("fp32", "fp16"):
         compiled = compile_model(tiny_base, deltas, CompileOptions(row_dtype=dtype))
-        sizes[dtype] = len(encode_row(compiled.packer.pack(deltas["mean"], task="mean"))) - 448
+        sizes[dtype] = len(encode_row(compiled.packer.pack(deltas["mean"], task="mean"))) - HEADER_SIZE
     assert sizes["fp16"] * 2 == sizes["fp32"]
 
 

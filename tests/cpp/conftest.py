@@ -104,9 +104,9 @@ def programs() -> Path:
 class Driver:
     """A C++ session in a process of its own, which is told what to do in JSON."""
 
-    def __init__(self, program: Path, bundle: Path) -> None:
+    def __init__(self, program: Path, bundle: Path, *options: str) -> None:
         self._process = subprocess.Popen(
-            [program, "drive", bundle], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [program, "drive", bundle, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.pid = self._process.pid
         self.opened = self._answer()

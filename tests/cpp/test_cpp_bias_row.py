@@ -17,11 +17,27 @@ import numpy as np
 import pytest
 
 from bitfit_export.bundle import PROBLEM_CODES, BiasRow, Layout, decode_row, encode_row
-from bitfit_export.bundle.row import HEADER_SIZE
+from bitfit_export.bundle.row_format import (
+    BIAS_COUNT_AT,
+    DTYPE_AT,
+    FILE_SIZE_AT,
+    FLAGS_AT,
+    HEAD_COUNT_AT,
+    HEAD_TABLE_AT,
+    HEADER_CHECKSUM_AT,
+    HEADER_SIZE,
+    LABELS_AT,
+    LAYOUT_DIGEST_AT,
+    PAYLOAD_CHECKSUM_AT,
+    PROBLEM_TYPE_AT,
+    RESERVED_AT,
+    TASK_AT,
+    TASK_VERSION_AT,
+)
 from bitfit_export.errors import RowError, RowFault
 from tests.cpp.conftest import CMAKE, CPP, ROOT
 
-ROWS = ROOT / "tests" / "golden" / "rows"
+ROWS = ROOT / "conformance" / "rows"
 INDEX = json.loads((ROWS / "index.json").read_text(encoding="utf-8"))
 LAYOUT = Layout.from_json(INDEX["layout"])
 GOOD_ROWS = [name for name, fault in INDEX["rows"].items() if fault is None]
@@ -34,9 +50,6 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno
 COMPILERS = [path for path in (shutil.which("g++") or shutil.which("c++"), shutil.which("clang++")) if path]
 needs_compiler = pytest.mark.skipif(not COMPILERS, reason="needs g++, c++ or clang++")
 
-FLAGS_AT, DTYPE_AT, FILE_SIZE_AT, LAYOUT_DIGEST_AT, BIAS_COUNT_AT, HEAD_COUNT_AT = 16, 20, 24, 32, 64, 68
-LABELS_AT, PROBLEM_TYPE_AT, TASK_VERSION_AT, PAYLOAD_CHECKSUM_AT = 72, 76, 80, 84
-TASK_AT, HEAD_TABLE_AT, RESERVED_AT, HEADER_CHECKSUM_AT = 88, 152, 408, 444
 UINT32_MAX = 2**32 - 1
 
 

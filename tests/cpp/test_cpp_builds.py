@@ -28,7 +28,7 @@ from tests.cpp.conftest import (
     run,
 )
 
-ROWS = Path(__file__).parents[1] / "golden" / "rows"
+ROWS = Path(__file__).parents[2] / "conformance" / "rows"
 EXAMPLE = CPP / "example"
 #: Executions of each fuzz target.
 FUZZ_RUNS = 20_000

@@ -26,7 +26,7 @@ from tests.cpp.conftest import ROOT, Driver, GetBundle, changed_row, file_record
 CONFORMANCE = ROOT / "conformance"
 MANIFESTS = json.loads((CONFORMANCE / "manifests" / "index.json").read_text(encoding="utf-8"))["files"]
 JSONL = json.loads((CONFORMANCE / "jsonl" / "index.json").read_text(encoding="utf-8"))
-HEADS = json.loads((ROOT / "tests" / "golden" / "heads" / "index.json").read_text(encoding="utf-8"))
+HEADS = json.loads((CONFORMANCE / "heads" / "index.json").read_text(encoding="utf-8"))
 #: How the C++ runtime says each kind of fault.
 FAULTS = {
     "json": "is not valid JSON|starts with a byte order mark|twice|64 bits|no double|deeper than 64 levels",
@@ -117,7 +117,7 @@ class TestConformance:
     def test_heads(self, ask: Callable[..., list[Any]], tmp_path: Path) -> None:
         layout = {key: HEADS[key] for key in ("layout", "layout_digest")}
         (tmp_path / "layout").write_text(json.dumps(layout | {"base": {"digest": HEADS["layout"]["base_digest"]}}))
-        rows = ROOT / "tests" / "golden" / "heads"
+        rows = CONFORMANCE / "heads"
         found = ask("rows", tmp_path / "layout", *(rows / name for name in HEADS["rows"]))
         numbers = {None: 0, "BAD_HEAD": 10, "BAD_LABEL_COUNT": 11}
         assert dict(zip(HEADS["rows"], found, strict=True)) == {

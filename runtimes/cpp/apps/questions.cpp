@@ -1,6 +1,7 @@
 #include "questions.h"
 
 #include "json.h"
+#include "names.h"
 #include "program.h"
 
 #include <algorithm>
@@ -12,7 +13,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t longest_line = std::size_t{1} << 24;  // in bytes, without its line feed
 constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
 
 const std::string* find_text(const json& row, std::initializer_list<const char*> names) {
@@ -99,7 +99,7 @@ bool Questions::next_line(std::string* line) {
     constexpr int end = std::istream::traits_type::eof();
     int byte = stream_.rdbuf()->sbumpc();
     if (byte == end) return false;
-    while (byte != end && byte != '\n' && line->size() <= longest_line + mark_size) {
+    while (byte != end && byte != '\n' && line->size() <= bitfit::max_line_size + mark_size) {
       line->push_back(static_cast<char>(byte));
       byte = stream_.rdbuf()->sbumpc();
     }
@@ -107,6 +107,6 @@ bool Questions::next_line(std::string* line) {
     refuse(name_ + " can't be read");
   }
   if (line->compare(0, mark_size, byte_order_mark.substr(0, mark_size)) == 0) line->erase(0, mark_size);
-  if (line->size() <= longest_line) return true;
-  refuse(where() + " is too long, expected at most " + std::to_string(longest_line) + " bytes");
+  if (line->size() <= bitfit::max_line_size) return true;
+  refuse(where() + " is too long, expected at most " + std::to_string(bitfit::max_line_size) + " bytes");
 }

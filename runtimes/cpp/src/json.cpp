@@ -1,6 +1,7 @@
 #include "json.h"
 
 #include "failure.h"
+#include "names.h"
 
 #include <nlohmann/json.hpp>
 

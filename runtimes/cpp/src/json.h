@@ -9,8 +9,6 @@
 
 namespace bitfit {
 
-inline constexpr std::size_t max_json_depth = 64;
-
 // Why a text is refused, as what follows the name of the file: "is not valid JSON ...".
 struct JsonError {
   std::string message;

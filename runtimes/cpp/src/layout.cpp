@@ -10,8 +10,6 @@
 namespace bitfit {
 namespace {
 
-constexpr std::size_t max_dimensions = 8;
-
 [[noreturn]] void refuse(const std::string& message) { fail(StatusCode::bundle_error, message, copy_again); }
 
 template <class Entry>

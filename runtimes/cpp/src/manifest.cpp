@@ -10,9 +10,9 @@
 namespace bitfit {
 namespace {
 
+using detail::problem_type_names;
+
 constexpr std::int64_t manifest_version = 2;
-constexpr std::size_t max_port_rank = 8;
-constexpr const char* problem_types[] = {"", "single_label", "multi_label", "regression", "token", "span"};
 
 [[noreturn]] void refuse(const std::string& message) { fail(StatusCode::bundle_error, message, copy_again); }
 
@@ -22,7 +22,7 @@ LayoutKind layout_kind_of(const Record& manifest) {
 }
 
 LoadTime load_time_of(const Record& program) {
-  const std::string left = program.one_of("at_load", {"none", "basic", "all"});
+  const std::string left = program.one_of("at_load", {std::begin(at_load), std::end(at_load)});
   return left == "none" ? LoadTime::nothing : left == "basic" ? LoadTime::fold_constants : LoadTime::optimize;
 }
 
@@ -32,10 +32,10 @@ std::vector<std::string> ports_of(const Record& program, const char* key, const 
   for (const Record& port : program.records(key)) {
     names.push_back(port.text("name"));
     port.one_of("role", roles);
-    port.one_of("dtype", {"float32", "float16", "int64", "int32"});
+    port.one_of("dtype", {std::begin(dtypes), std::end(dtypes)});
     const std::vector<Record::IntegerOrText> shape = port.integers_or_texts("shape");
-    if (shape.size() > max_port_rank) {
-      refuse(text_of(port.where(), " has ", shape.size(), " dimensions, expected at most ", max_port_rank));
+    if (shape.size() > max_dimensions) {
+      refuse(text_of(port.where(), " has ", shape.size(), " dimensions, expected at most ", max_dimensions));
     }
     for (const Record::IntegerOrText& size : shape) {
       if (!size.integer) check_name(size.text, text_of(port.where(), ": a dimension"));
@@ -53,10 +53,8 @@ Program program_of(const Record& record) {
   Program program;
   program.file = record.text("file");
   program.load_time = load_time_of(record);
-  program.inputs = ports_of(record, "inputs",
-                            {"token_ids", "attention_mask", "token_types", "pixels", "samples", "task_ids", "biases",
-                             "head"});
-  program.outputs = ports_of(record, "outputs", {"logits", "token_logits"});
+  program.inputs = ports_of(record, "inputs", {std::begin(input_roles), std::end(input_roles)});
+  program.outputs = ports_of(record, "outputs", {std::begin(output_roles), std::end(output_roles)});
   return program;
 }
 
@@ -104,9 +102,9 @@ std::map<std::string, FileRecord> files_of(const Record& manifest, const Manifes
 
 ProblemType problem_type_of(const Record& record) {
   const std::string name =
-      record.one_of("problem_type", {std::begin(problem_types) + 1, std::end(problem_types)});
-  const auto found = std::find(std::begin(problem_types), std::end(problem_types), name);
-  return static_cast<ProblemType>(found - std::begin(problem_types));
+      record.one_of("problem_type", {std::begin(problem_type_names) + 1, std::end(problem_type_names)});
+  const auto found = std::find(std::begin(problem_type_names), std::end(problem_type_names), name);
+  return static_cast<ProblemType>(found - std::begin(problem_type_names));
 }
 
 std::vector<std::string> labels_of(const Record& record, ProblemType type) {
@@ -197,7 +195,7 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
   Manifest manifest;
   manifest.layout = layout_of(record);
   manifest.layout_kind = layout_kind_of(record);
-  manifest.reads_text = record.one_of("modality", {"text", "image", "audio"}) == "text";
+  manifest.reads_text = record.one_of("modality", {std::begin(modalities), std::end(modalities)}) == "text";
   manifest.programs = programs_of(record);
   if (manifest.reads_text) {
     manifest.max_positions = record.integer("max_positions", 1, INT32_MAX);
@@ -225,6 +223,8 @@ bool is_task_name(std::string_view name) noexcept {
   return true;
 }
 
-const char* problem_type_name(ProblemType type) noexcept { return problem_types[static_cast<std::uint32_t>(type)]; }
+const char* problem_type_name(ProblemType type) noexcept {
+  return problem_type_names[static_cast<std::uint32_t>(type)];
+}
 
 }  // namespace bitfit

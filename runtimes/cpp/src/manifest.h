@@ -5,6 +5,8 @@
 
 #include <bitfit/bias_row.h>
 
+#include "names.h"
+
 #include <array>
 #include <cstdint>
 #include <map>
@@ -16,15 +18,6 @@
 namespace bitfit {
 
 class Record;
-
-inline constexpr const char* manifest_file = "manifest.json";
-inline constexpr const char* tokenizer_file = "tokenizer.json";
-inline constexpr const char* infer_program = "infer";
-
-// Limits in bytes, of docs/files.md.
-inline constexpr std::uint64_t max_manifest_size = std::uint64_t{16} << 20;
-inline constexpr std::uint64_t max_tokenizer_size = std::uint64_t{128} << 20;
-inline constexpr std::uint64_t max_model_size = std::uint64_t{INT32_MAX};  // what a protobuf message can have
 
 enum class LayoutKind : std::uint8_t { table, packed, named };
 

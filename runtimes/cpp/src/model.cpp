@@ -11,8 +11,6 @@ namespace {
 // An older one would look for weights in the working folder: it has no option for another.
 static_assert(ORT_API_VERSION >= 21, "needs ONNX Runtime 1.21 or later");
 
-constexpr const char* digest_property = "bitfit_export.layout_digest";
-
 // A graph input's type and shape; a dimension that is not fixed is `any`.
 struct Signature {
   static constexpr std::int64_t any = -1;
@@ -49,7 +47,7 @@ Signatures text_inputs(const Manifest& manifest) {
   std::vector<std::int64_t> shape(2, Signature::any);
   if (manifest.static_shape) shape.assign(manifest.static_shape->begin(), manifest.static_shape->end());
   Signatures inputs;
-  for (const char* name : {"input_ids", "attention_mask", "token_type_ids"}) {
+  for (const char* name : {input_ids_input, attention_mask_input, token_type_ids_input}) {
     if (manifest.has_input(name)) inputs[name] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, shape};
   }
   return inputs;
@@ -64,10 +62,10 @@ Signatures row_inputs(const Manifest& manifest, std::int64_t labels) {
   Signatures inputs;
   const bool table = manifest.layout_kind == LayoutKind::table;
   if (table) {
-    inputs["task_ids"] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, {Signature::any}};
-    inputs["bias_table"] = floats({Signature::any, layout.bias_count});
+    inputs[task_ids_input] = {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, {Signature::any}};
+    inputs[bias_table_input] = floats({Signature::any, layout.bias_count});
   } else if (manifest.layout_kind == LayoutKind::packed) {
-    inputs["bias"] = floats({layout.bias_count});
+    inputs[packed_bias_input] = floats({layout.bias_count});
   } else {
     for (const BiasEntry& entry : layout.biases) inputs[entry.name] = floats(entry.shape);
   }
@@ -118,7 +116,7 @@ class InterfaceCheck {
   // A model and a manifest of two bundles may have the same interface; only the digest tells them apart.
   void check_digest() const {
     const Ort::AllocatorWithDefaultOptions allocator;
-    const auto found = session_.GetModelMetadata().LookupCustomMetadataMapAllocated(digest_property, allocator);
+    const auto found = session_.GetModelMetadata().LookupCustomMetadataMapAllocated(layout_digest_key, allocator);
     if (found == nullptr) refuse("has no layout digest");
     if (manifest_.layout.digest != found.get()) {
       refuse(text_of("has layout digest ", shown(found.get(), 12), ", expected ",

@@ -14,9 +14,6 @@
 
 namespace bitfit {
 
-inline constexpr const char* logits_output = "logits";
-inline constexpr const char* token_logits_output = "token_logits";
-
 // The inputs of one run by name. Names and values belong to somebody else.
 struct Feeds {
   std::vector<const char*> names;

@@ -2,6 +2,7 @@
 
 #include "failure.h"
 #include "json.h"
+#include "names.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -11,8 +12,6 @@ namespace bitfit {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::size_t longest_name = 1024;  // in bytes
 
 bool is_integer(const json& value) { return value.is_number_integer(); }
 
@@ -213,11 +212,11 @@ Document::Document(Document&&) noexcept = default;
 Record Document::root() const { return {*value_, where_}; }
 
 void check_name(std::string_view name, const std::string& what) {
-  const auto refuse = [&](const char* expected) {
+  const auto refuse = [&](const std::string& expected) {
     fail(StatusCode::bundle_error, text_of(what, " has the name \"", shown(name), "\", expected ", expected));
   };
   if (name.empty()) refuse("one that is not empty");
-  if (name.size() > longest_name) refuse("at most 1024 bytes");
+  if (name.size() > max_name_bytes) refuse(text_of("at most ", max_name_bytes, " bytes"));
   for (std::size_t at = 0; at < name.size();) {
     char32_t code = 0;
     const std::size_t end = end_of_character(name, at, &code);

@@ -97,7 +97,7 @@ Session::Parts::Parts(const std::string& bundle, const SessionOptions& options)
       manifest(read_manifest(bundle, options)),
       files_(std::make_unique<BundleFiles>(bundle, manifest, options.check_hashes)),
       model(bundle, files_->model, manifest, options.threads),
-      has_token_types_(manifest.has_input("token_type_ids")) {
+      has_token_types_(manifest.has_input(token_type_ids_input)) {
   files_->check_unchanged();
   const std::vector<std::string> names = names_to_load(manifest, options);
   store = make_store(manifest, std::max(names.size(), options.room), model.fixed_labels());

@@ -152,13 +152,13 @@ void Session::Parts::run_model(const Batch& batch, const char* output, std::int6
   feeds.clear();
   const Ort::Value ids = tensor_over(batch.input_ids, count, shape, 2);
   const Ort::Value mask = tensor_over(batch.attention_mask, count, shape, 2);
-  feeds.add("input_ids", ids);
-  feeds.add("attention_mask", mask);
+  feeds.add(input_ids_input, ids);
+  feeds.add(attention_mask_input, mask);
   Ort::Value types{nullptr}, slots{nullptr};
   if (has_token_types_) {
     if (batch.token_type_ids == nullptr) workspace->zeros.assign(count, 0);
     types = tensor_over(batch.token_type_ids ? batch.token_type_ids : workspace->zeros.data(), count, shape, 2);
-    feeds.add("token_type_ids", types);
+    feeds.add(token_type_ids_input, types);
   }
   const OrtRunOptions* options = nullptr;
   if (lease.table) {
@@ -166,7 +166,7 @@ void Session::Parts::run_model(const Batch& batch, const char* output, std::int6
     for (const auto& task : lease.tasks) workspace->slots.push_back(task->slot());
     const std::int64_t slot_count = static_cast<std::int64_t>(workspace->slots.size());
     slots = tensor_over(workspace->slots.data(), workspace->slots.size(), &slot_count, 1);
-    feeds.add("task_ids", slots);
+    feeds.add(task_ids_input, slots);
     lease.table->feed(&feeds);
   } else {
     options = lease.tasks.front()->feed(&feeds);

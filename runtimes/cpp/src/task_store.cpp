@@ -186,7 +186,7 @@ class Arrays final : public Table {
  public:
   Arrays(const Layout& layout, std::int64_t capacity, std::int64_t labels)
       : layout_(layout), capacity_(capacity), labels_(labels) {
-    add("bias_table", {layout.bias_count});
+    add(bias_table_input, {layout.bias_count});
     for (const HeadEntry& entry : layout.head) add(entry.name.c_str(), entry.resolve(labels));
   }
 
@@ -326,7 +326,7 @@ struct OwnTask final : LoadedTask {
     }
     write_row(row, layout, labels, values.data(), head);
     if (manifest.layout_kind == LayoutKind::packed) {
-      add("bias", values.data(), {layout.bias_count});
+      add(packed_bias_input, values.data(), {layout.bias_count});
     } else {
       for (const BiasEntry& entry : layout.biases) add(entry.name.c_str(), values.data() + entry.offset, entry.shape);
     }

@@ -26,8 +26,9 @@ static void print_null_calls(bitfit_session* session) {
   const uint8_t digest[32] = {0};
   bitfit_row found;
   bitfit_error error;
-  printf("%d %d %d ", bitfit_row_read(NULL, 1, digest, 1, &found), bitfit_row_read(row, 448, NULL, 1, &found),
-         bitfit_row_read(row, 448, digest, 1, NULL));
+  printf("%d %d %d ", bitfit_row_read(NULL, 1, digest, 1, &found),
+         bitfit_row_read(row, BITFIT_ROW_HEADER_SIZE, NULL, 1, &found),
+         bitfit_row_read(row, BITFIT_ROW_HEADER_SIZE, digest, 1, NULL));
   printf("%d %s ", bitfit_row_read(NULL, 0, digest, 1, &found), bitfit_row_status_text(BITFIT_ROW_NULL_ARGUMENT));
   printf("%d ", bitfit_row_value(NULL, 0) != bitfit_row_value(NULL, 0));
   printf("%d ", bitfit_open(NULL, 1, &error) == NULL && error.code == BITFIT_USAGE_ERROR);

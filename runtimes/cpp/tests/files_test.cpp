@@ -5,6 +5,7 @@
 //     files_test questions TASK FILE...        {"questions"} of each file of JSON lines, or {"error"}
 //     files_test external MODEL...             the files that each ONNX model has its weights in
 //     files_test unchanged BUNDLE              checks a bundle's files, and again after a line of stdin
+//     files_test answers INDEX                 the answers to each case of logits in conformance/answers
 //     files_test crc                           compares CRC-32C with and without the processor's instruction
 //     files_test shown                         how each line of stdin, a JSON string, is shown in a message
 
@@ -13,6 +14,7 @@
 #include "external_data.h"
 #include "failure.h"
 #include "manifest.h"
+#include "predictions.h"
 #include "program.h"
 #include "questions.h"
 #include "read_file.h"
@@ -92,6 +94,70 @@ json check_twice(const std::string& bundle) {
   }));
 }
 
+bitfit::Tokens tokens_of(const json& list) {
+  bitfit::Tokens tokens;
+  for (const json& each : list) {
+    bitfit::Token token;
+    if (!each[0].is_null()) token.side = each[0].get<std::int32_t>();
+    if (!each[1].is_null()) token.word = each[1].get<std::int32_t>();
+    token.start = each[2].get<std::uint32_t>();
+    token.end = each[3].get<std::uint32_t>();
+    tokens.push_back(token);
+  }
+  return tokens;
+}
+
+// All rows of a matrix, one after the other.
+std::vector<float> flat(const json& rows) {
+  std::vector<float> values;
+  for (const json& row : rows) {
+    for (const json& value : row) values.push_back(value.get<float>());
+  }
+  return values;
+}
+
+bitfit::Result answers_to(const json& one) {
+  bitfit::TaskInfo task;
+  const std::string kind = one["problem_type"];
+  for (const auto type : {bitfit::ProblemType::single_label, bitfit::ProblemType::multi_label,
+                          bitfit::ProblemType::regression, bitfit::ProblemType::token, bitfit::ProblemType::span}) {
+    if (kind == bitfit::problem_type_name(type)) task.problem_type = type;
+  }
+  task.labels = one["labels"].get<std::vector<std::string>>();
+  task.label_count = std::max<std::uint32_t>(1, static_cast<std::uint32_t>(task.labels.size()));
+  if (kind == "token") {
+    bitfit::Text text;
+    if (one.contains("words")) text.words = one["words"].get<std::vector<std::string>>();
+    if (one.contains("text")) text.first = one["text"];
+    return bitfit::label_words(task, flat(one["logits"]).data(), task.label_count, tokens_of(one["tokens"]), text);
+  }
+  if (kind != "span") return {bitfit::best_label(task, one["logits"].get<std::vector<float>>().data())};
+  bitfit::Result best;
+  for (const json& window : one["windows"]) {
+    const bitfit::Prediction answer =
+        bitfit::find_answer(flat(window["logits"]).data(), task.label_count, tokens_of(window["tokens"]),
+                            one["context"], one["max_answer_tokens"].get<std::size_t>());
+    if (best.empty() || bitfit::is_better(answer, best[0])) best = {answer};
+  }
+  return best;
+}
+
+int answer(const std::string& path) {
+  std::ifstream stream(path);
+  for (const json& one : json::parse(stream)) {
+    json list = json::array();
+    for (const bitfit::Prediction& each : answers_to(one)) {
+      list.push_back({{"label", each.label},
+                      {"score", each.score},
+                      {"text", each.text},
+                      {"start", each.start},
+                      {"end", each.end}});
+    }
+    std::cout << list.dump() << '\n';
+  }
+  return 0;
+}
+
 // At every start and size near those that the processor's instruction is used for, and in pieces.
 int check_crc() {
   const auto fast = bitfit::detail::crc32c_with_instruction();
@@ -127,6 +193,7 @@ int main(int count, char** words) {
   const std::string what = count > 1 ? words[1] : "";
   if (what == "crc") return check_crc();
   if (what == "shown") return show();
+  if (what == "answers") return answer(words[2]);
   const bool has_context = what == "rows" || what == "questions";
   bitfit::Layout layout;
   if (what == "rows") layout = read_layout(words[2]);

@@ -1,7 +1,8 @@
 // For each JSON line of stdin, a string, a pair of strings or {"words": [...]}, print the tokens of that text as a list
 // of [id, type_id, side, word, start, end], or a string that says why there are none.
 //
-//   tokenizer_print TOKENIZER.json [LIMIT]      tokens are truncated to LIMIT
+//   tokenizer_print TOKENIZER.json [LIMIT]          tokens are truncated to LIMIT
+//   tokenizer_print TOKENIZER.json LIMIT OVERLAP    a list of windows of at most LIMIT tokens for each pair
 
 #include <bitfit/tokenizer.h>
 
@@ -26,6 +27,15 @@ json json_of(const bitfit::Tokens& tokens) {
   return list;
 }
 
+json windows_of(const bitfit::Tokens& pair, const char* limit, const char* overlap) {
+  std::vector<bitfit::Tokens> windows;
+  const bitfit::Status status = bitfit::cut_windows(pair, std::stoul(limit), std::stoul(overlap), &windows);
+  if (!status.ok()) return status.message;
+  json list = json::array();
+  for (const bitfit::Tokens& window : windows) list.push_back(json_of(window));
+  return list;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -40,8 +50,11 @@ int main(int argc, char** argv) {
   bitfit::Tokens tokens;
   while (std::getline(std::cin, line)) {
     bitfit::Status status = tokenizer->encode(text_of(json::parse(line)), &tokens);
-    if (status.ok() && argc > 2) status = bitfit::truncate(&tokens, std::stoul(argv[2]));
-    std::cout << (status.ok() ? json_of(tokens) : json(status.message)).dump() << '\n';
+    if (status.ok() && argc == 3) status = bitfit::truncate(&tokens, std::stoul(argv[2]));
+    const json found = !status.ok() ? json(status.message)
+                       : argc == 4  ? windows_of(tokens, argv[2], argv[3])
+                                    : json_of(tokens);
+    std::cout << found.dump() << '\n';
   }
   return 0;
 }

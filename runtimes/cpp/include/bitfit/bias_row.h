@@ -23,43 +23,15 @@
 #ifndef BITFIT_BIAS_ROW_H
 #define BITFIT_BIAS_ROW_H
 
+#include "row_format.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace bitfit {
 
-inline constexpr std::uint32_t row_format_version = 1;
-inline constexpr std::size_t row_header_size = 448;
-inline constexpr std::size_t layout_digest_size = 32;
-inline constexpr std::uint32_t max_head_tensors = 16;
-inline constexpr std::uint32_t max_head_rank = 3;
-inline constexpr std::uint32_t max_labels = 65536;
-inline constexpr std::uint32_t max_row_size = 1u << 30;  // of a file, in bytes
-
-// Why a row is refused. The number is that of the check in docs/bias_row.md. A reader reports the first that fails.
-enum class RowStatus : std::uint8_t {
-  ok = 0,
-  truncated_header = 1,
-  bad_magic = 2,
-  bad_version = 3,
-  bad_header_size = 4,
-  bad_header_checksum = 5,
-  unknown_flag = 6,
-  bad_dtype = 7,
-  bad_problem_type = 8,
-  bad_task_name = 9,
-  bad_head = 10,
-  bad_label_count = 11,
-  truncated = 12,
-  trailing_bytes = 13,
-  bad_payload_checksum = 14,
-  not_finite = 15,
-  wrong_layout = 16,
-};
-
-// A few words in English, the same as the Python reader's. They live as long as the program.
-inline const char* row_status_text(RowStatus status) noexcept;
+// RowStatus, row_status_text, Dtype, ProblemType and the numbers of the format are in row_format.h.
 
 // The numbers behind a refusal. They read as: "<text of status>: <what>: found <found>, expected <expected>".
 //
@@ -72,11 +44,6 @@ struct RowProblem {
   std::uint64_t found = 0;     // for checksums: what the header says
   std::uint64_t expected = 0;  // for checksums: what the bytes give
 };
-
-// The type of all values of a row, as ONNX numbers it.
-enum class Dtype : std::uint32_t { float32 = 1, float16 = 10 };
-
-enum class ProblemType : std::uint32_t { single_label = 1, multi_label = 2, regression = 3, token = 4, span = 5 };
 
 // Where one head tensor is. Its values are in C order.
 struct HeadTensor {
@@ -160,29 +127,6 @@ inline RowStatus check_layout(const BiasRowView& row, const std::uint8_t digest[
 namespace detail {
 
 static_assert(sizeof(float) == 4, "a float must be an IEEE 754 binary32");
-
-// Where the header's fields are. The numbers are those of the specification.
-inline constexpr std::size_t version_at = 8;            // field 2
-inline constexpr std::size_t header_size_at = 12;       // field 3
-inline constexpr std::size_t flags_at = 16;             // field 4
-inline constexpr std::size_t dtype_at = 20;             // field 5
-inline constexpr std::size_t file_size_at = 24;         // field 6
-inline constexpr std::size_t layout_digest_at = 32;     // field 7
-inline constexpr std::size_t bias_count_at = 64;        // field 8
-inline constexpr std::size_t head_count_at = 68;        // field 9
-inline constexpr std::size_t labels_at = 72;            // field 10
-inline constexpr std::size_t problem_type_at = 76;      // field 11
-inline constexpr std::size_t task_version_at = 80;      // field 12
-inline constexpr std::size_t payload_checksum_at = 84;  // field 13
-inline constexpr std::size_t task_at = 88;              // field 14
-inline constexpr std::size_t task_field_size = 64;      // its size
-inline constexpr std::size_t head_table_at = 152;       // field 15
-inline constexpr std::size_t head_slot_size = 16;       // of each of its slots
-inline constexpr std::size_t reserved_at = 408;         // field 16
-inline constexpr std::size_t header_checksum_at = 444;  // field 17
-
-// 89 'B' 'F' 'R' 0D 0A 1A 0A, read as load_u64_big reads it.
-inline constexpr std::uint64_t magic = 0x894246520D0A1A0Au;
 
 constexpr std::uint16_t load_u16(const std::uint8_t* bytes) noexcept {
   return static_cast<std::uint16_t>(bytes[0] | (static_cast<std::uint32_t>(bytes[1]) << 8));
@@ -454,29 +398,6 @@ inline bool is_little_endian() noexcept {
 }
 
 }  // namespace detail
-
-inline const char* row_status_text(RowStatus status) noexcept {
-  switch (status) {
-    case RowStatus::ok: return "ok";
-    case RowStatus::truncated_header: return "truncated header";
-    case RowStatus::bad_magic: return "wrong magic";
-    case RowStatus::bad_version: return "unknown format version";
-    case RowStatus::bad_header_size: return "wrong header size";
-    case RowStatus::bad_header_checksum: return "header checksum differs";
-    case RowStatus::unknown_flag: return "unknown flag";
-    case RowStatus::bad_dtype: return "unknown dtype";
-    case RowStatus::bad_problem_type: return "unknown problem type";
-    case RowStatus::bad_task_name: return "malformed task name";
-    case RowStatus::bad_head: return "malformed head tensor table";
-    case RowStatus::bad_label_count: return "label count disagrees with problem type or head";
-    case RowStatus::truncated: return "truncated payload";
-    case RowStatus::trailing_bytes: return "trailing bytes";
-    case RowStatus::bad_payload_checksum: return "payload checksum differs";
-    case RowStatus::not_finite: return "NaN or infinity in the payload";
-    case RowStatus::wrong_layout: return "made for another base model or layout";
-  }
-  return "unknown status";  // a number that was cast to RowStatus
-}
 
 inline float BiasRowView::value(std::size_t i) const noexcept {
   const std::uint8_t* const bytes = payload + i * value_size();

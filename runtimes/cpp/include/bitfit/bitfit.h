@@ -17,6 +17,7 @@
 #ifndef BITFIT_BITFIT_H
 #define BITFIT_BITFIT_H
 
+#include "row_format.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,8 +44,8 @@ typedef struct bitfit_error {
 
 /* A row that was checked. It points into the caller's bytes, which must stay as they are while it is in use. */
 typedef struct bitfit_row {
-  uint32_t dtype;        /* of all values: 1 float32, 10 float16 */
-  uint32_t problem_type; /* 1 single_label, 2 multi_label, 3 regression, 4 token, 5 span */
+  uint32_t dtype;        /* of all values: a bitfit_dtype */
+  uint32_t problem_type; /* a bitfit_problem_type */
   uint32_t labels;
   uint32_t task_version;
   uint32_t bias_count;
@@ -53,16 +54,16 @@ typedef struct bitfit_row {
   const uint8_t* payload; /* the biases, then the head tensors */
   size_t payload_size;    /* in bytes */
   struct {
-    uint32_t rank, dim[3];
+    uint32_t rank, dim[BITFIT_ROW_MAX_HEAD_RANK];
     size_t offset, size; /* in values from the start of the payload */
-  } heads[16];
+  } heads[BITFIT_ROW_MAX_HEAD_TENSORS];
 } bitfit_row;
 
 /* What bitfit_row_read returns where an argument is NULL. */
 #define BITFIT_ROW_NULL_ARGUMENT (-1)
 
 /* Check `size` bytes at `data`, and that the row is for the layout of this digest (32 bytes) with `bias_count` biases.
- * Returns 0, or the number of the check in docs/bias_row.md that failed, or BITFIT_ROW_NULL_ARGUMENT; `*row` is written
+ * Returns BITFIT_ROW_OK, or the check that failed as a bitfit_row_fault, or BITFIT_ROW_NULL_ARGUMENT; `*row` is written
  * only when it is 0. `data` may be NULL when size is 0, and is then a truncated row. */
 int bitfit_row_read(const void* data, size_t size, const uint8_t* layout_digest, uint32_t bias_count, bitfit_row* row);
 

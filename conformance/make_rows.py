@@ -1,6 +1,6 @@
 """Make the golden rows: good files, and at least one bad file for each fault of a row.
 
-    python tests/golden/make_rows.py
+    python conformance/make_rows.py
 
 `rows/` has the files that a reader judges by themselves, `heads/` those that it judges with the whole layout: the head
 tensors of each are right or wrong in another way. The bytes come from `docs/bias_row.md` by `struct` alone. Nothing of
