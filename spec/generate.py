@@ -332,17 +332,13 @@ def names_header(names: Spec) -> str:
         if key == "limits":
             continue
         lines += ["", *textwrap.wrap(block["note"], WIDTH, initial_indent="// ", subsequent_indent="// ")]
-        suffix = next((f"_{word}" for word in ("input", "output", "program") if key.endswith(f"{word}s")), "")
+        suffix = "_input" if key.endswith("inputs") else {"outputs": "_output", "programs": "_program"}.get(key, "")
         for name, value in block.items():
             if isinstance(value, list):
+                opening = f"inline constexpr const char* {name.lower()}[] = {{"
                 values = ", ".join(f'"{each}"' for each in value)
-                lines.append(f"inline constexpr const char* {name.lower()}[] = {{{values}}};")
-                if len(lines[-1]) > WIDTH:
-                    lines[-1:] = [
-                        f"inline constexpr const char* {name.lower()}[] = {{",
-                        *textwrap.wrap(f"{values},", WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4),
-                        "};",
-                    ]
+                indent = " " * len(opening)
+                lines += textwrap.wrap(f"{values}}};", WIDTH, initial_indent=opening, subsequent_indent=indent)
             elif name != "note":
                 lines.append(f'inline constexpr const char* {name.lower()}{suffix} = "{value}";')
     lines += ["", "// Sizes are in bytes."]

@@ -81,16 +81,16 @@ TOKEN_LOGITS = "token_logits"
 METADATA_PREFIX = "bitfit_export."
 LAYOUT_DIGEST_KEY = "bitfit_export.layout_digest"
 
-# Programs by their purpose: infer is texts, or whatever the model reads, to logits.
+# Programs by their purpose, and what their inputs and outputs can be. AT_LOAD is how much an engine has to optimise
+# when it loads a program: nothing, constants alone, or all.
 INFER = "infer"
-
-# Of the manifest: what a base model reads; how much an engine has to optimise when it loads a program (nothing,
-# constants alone, or all); what an input of a program brings and what an output is; numpy's names of what these hold.
-MODALITIES = ("text", "image", "audio")
 AT_LOAD = ("none", "basic", "all")
 INPUT_ROLES = ("token_ids", "attention_mask", "token_types", "pixels", "samples", "task_ids", "biases", "head")
 OUTPUT_ROLES = ("logits", "token_logits")
 DTYPES = ("float32", "float16", "int64", "int32")
+
+# What a base model reads.
+MODALITIES = ("text", "image", "audio")
 
 # How biases enter the graph.
 LAYOUT_KINDS = ("table", "packed", "named")

@@ -16,19 +16,13 @@ constexpr std::int64_t manifest_version = 2;
 
 [[noreturn]] void refuse(const std::string& message) { fail(StatusCode::bundle_error, message, copy_again); }
 
-// The words of a list, one of which must stand in a manifest.
-template <std::size_t Count>
-std::vector<const char*> words(const char* const (&list)[Count]) {
-  return {list, list + Count};
-}
-
 LayoutKind layout_kind_of(const Record& manifest) {
-  const std::string kind = manifest.one_of("layout_kind", words(layout_kinds));
+  const std::string kind = manifest.one_of("layout_kind", {"table", "packed", "named"});
   return kind == "table" ? LayoutKind::table : kind == "packed" ? LayoutKind::packed : LayoutKind::named;
 }
 
 LoadTime load_time_of(const Record& program) {
-  const std::string left = program.one_of("at_load", words(at_load));
+  const std::string left = program.one_of("at_load", {std::begin(at_load), std::end(at_load)});
   return left == "none" ? LoadTime::nothing : left == "basic" ? LoadTime::fold_constants : LoadTime::optimize;
 }
 
@@ -38,7 +32,7 @@ std::vector<std::string> ports_of(const Record& program, const char* key, const 
   for (const Record& port : program.records(key)) {
     names.push_back(port.text("name"));
     port.one_of("role", roles);
-    port.one_of("dtype", words(dtypes));
+    port.one_of("dtype", {std::begin(dtypes), std::end(dtypes)});
     const std::vector<Record::IntegerOrText> shape = port.integers_or_texts("shape");
     if (shape.size() > max_dimensions) {
       refuse(text_of(port.where(), " has ", shape.size(), " dimensions, expected at most ", max_dimensions));
@@ -59,8 +53,8 @@ Program program_of(const Record& record) {
   Program program;
   program.file = record.text("file");
   program.load_time = load_time_of(record);
-  program.inputs = ports_of(record, "inputs", words(input_roles));
-  program.outputs = ports_of(record, "outputs", words(output_roles));
+  program.inputs = ports_of(record, "inputs", {std::begin(input_roles), std::end(input_roles)});
+  program.outputs = ports_of(record, "outputs", {std::begin(output_roles), std::end(output_roles)});
   return program;
 }
 
@@ -201,7 +195,7 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
   Manifest manifest;
   manifest.layout = layout_of(record);
   manifest.layout_kind = layout_kind_of(record);
-  manifest.reads_text = record.one_of("modality", words(modalities)) == "text";
+  manifest.reads_text = record.one_of("modality", {std::begin(modalities), std::end(modalities)}) == "text";
   manifest.programs = programs_of(record);
   if (manifest.reads_text) {
     manifest.max_positions = record.integer("max_positions", 1, INT32_MAX);

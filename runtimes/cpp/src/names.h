@@ -42,18 +42,17 @@ inline constexpr const char* token_logits_output = "token_logits";
 inline constexpr const char* metadata_prefix = "bitfit_export.";
 inline constexpr const char* layout_digest_key = "bitfit_export.layout_digest";
 
-// Programs by their purpose: infer is texts, or whatever the model reads, to logits.
+// Programs by their purpose, and what their inputs and outputs can be. AT_LOAD is how much an engine has to optimise
+// when it loads a program: nothing, constants alone, or all.
 inline constexpr const char* infer_program = "infer";
-
-// Of the manifest: what a base model reads; how much an engine has to optimise when it loads a program (nothing,
-// constants alone, or all); what an input of a program brings and what an output is; numpy's names of what these hold.
-inline constexpr const char* modalities[] = {"text", "image", "audio"};
 inline constexpr const char* at_load[] = {"none", "basic", "all"};
-inline constexpr const char* input_roles[] = {
-    "token_ids", "attention_mask", "token_types", "pixels", "samples", "task_ids", "biases", "head",
-};
+inline constexpr const char* input_roles[] = {"token_ids", "attention_mask", "token_types", "pixels", "samples",
+                                              "task_ids", "biases", "head"};
 inline constexpr const char* output_roles[] = {"logits", "token_logits"};
 inline constexpr const char* dtypes[] = {"float32", "float16", "int64", "int32"};
+
+// What a base model reads.
+inline constexpr const char* modalities[] = {"text", "image", "audio"};
 
 // How biases enter the graph.
 inline constexpr const char* layout_kinds[] = {"table", "packed", "named"};
