@@ -13,8 +13,6 @@ namespace {
 constexpr std::int64_t manifest_version = 1;
 constexpr const char* problem_types[] = {"", "single_label", "multi_label", "regression", "token", "span"};
 
-[[noreturn]] void refuse(const std::string& message) { fail(StatusCode::bundle_error, message, copy_again); }
-
 LayoutKind layout_kind_of(const Record& manifest) {
   const std::string kind = manifest.one_of("layout_kind", {"table", "packed", "named"});
   return kind == "table" ? LayoutKind::table : kind == "packed" ? LayoutKind::packed : LayoutKind::named;
@@ -38,7 +36,7 @@ void check_path(const std::string& path) {
     start = end + 1;
   }
   if (!inside) {
-    refuse(text_of("the manifest names the file \"", shown(path), "\", expected a path inside the bundle"));
+    refuse_bundle(text_of("the manifest names the file \"", shown(path), "\", expected a path inside the bundle"));
   }
 }
 
@@ -50,14 +48,14 @@ std::map<std::string, FileRecord> files_of(const Record& manifest) {
                    static_cast<std::uint64_t>(record.integer("size", 0, INT64_MAX))};
   }
   for (const char* needed : {model_file, tokenizer_file}) {
-    if (files.count(needed) == 0) refuse(text_of(manifest.where(), ": files lacks ", needed, ", expected every file"));
+    if (files.count(needed) == 0)
+      refuse_bundle(text_of(manifest.where(), ": files lacks ", needed, ", expected every file"));
   }
   return files;
 }
 
 ProblemType problem_type_of(const Record& record) {
-  const std::string name =
-      record.one_of("problem_type", {std::begin(problem_types) + 1, std::end(problem_types)});
+  const std::string name = record.one_of("problem_type", {std::begin(problem_types) + 1, std::end(problem_types)});
   const auto found = std::find(std::begin(problem_types), std::end(problem_types), name);
   return static_cast<ProblemType>(found - std::begin(problem_types));
 }
@@ -65,23 +63,25 @@ ProblemType problem_type_of(const Record& record) {
 std::vector<std::string> labels_of(const Record& record, ProblemType type) {
   std::vector<std::string> labels = record.texts("labels");
   if (labels.size() > max_labels) {
-    refuse(text_of(record.where(), " has ", labels.size(), " labels, expected at most ", max_labels));
+    refuse_bundle(text_of(record.where(), " has ", labels.size(), " labels, expected at most ", max_labels));
   }
   check_names(labels, record.where() + ": labels");
   const std::size_t count = labels.size();
   const bool fits = type == ProblemType::regression ? count == 0 : type == ProblemType::span ? count == 2 : count >= 1;
-  if (!fits) refuse(text_of(record.where(), ": a ", problem_type_name(type), " task has ", count, " labels"));
+  if (!fits) refuse_bundle(text_of(record.where(), ": a ", problem_type_name(type), " task has ", count, " labels"));
   return labels;
 }
 
 TaskRecord task_of(const std::string& name, const Record& record, std::int64_t max_positions) {
   if (!is_task_name(name)) {
-    refuse(text_of("the task name \"", shown(name), "\" is malformed, expected letters, digits, '.', '_' or '-'"));
+    refuse_bundle(
+        text_of("the task name \"", shown(name), "\" is malformed, expected letters, digits, '.', '_' or '-'"));
   }
   TaskRecord task;
   task.file = record.text("file");
   const std::string expected = "tasks/" + name + ".bias";
-  if (task.file != expected) refuse(text_of(record.where(), ": file is ", shown(task.file), ", expected ", expected));
+  if (task.file != expected)
+    refuse_bundle(text_of(record.where(), ": file is ", shown(task.file), ", expected ", expected));
   task.sha256 = record.digest("sha256");
   task.problem_type = problem_type_of(record);
   task.labels = labels_of(record, task.problem_type);
@@ -99,15 +99,15 @@ std::optional<std::array<std::int64_t, 2>> static_shape_of(const Record& manifes
   const bool fits = shape.size() == 2 && shape[0] >= 1 && shape[0] <= INT32_MAX && shape[1] >= 1 &&
                     shape[1] <= checked.max_positions && checked.layout_kind != LayoutKind::table;
   if (!fits) {
-    refuse(text_of(manifest.where(), ": static_shape can't be, expected a batch and at most ", checked.max_positions,
-                   " tokens, in the layout packed or named"));
+    refuse_bundle(text_of(manifest.where(), ": static_shape can't be, expected a batch and at most ",
+                          checked.max_positions, " tokens, in the layout packed or named"));
   }
   return std::array<std::int64_t, 2>{shape[0], shape[1]};
 }
 
 std::vector<std::string> names_of(const Record& manifest, const char* key) {
   std::vector<std::string> names = manifest.texts(key);
-  if (names.empty()) refuse(text_of(manifest.where(), " has no ", key, ", expected at least one"));
+  if (names.empty()) refuse_bundle(text_of(manifest.where(), " has no ", key, ", expected at least one"));
   check_names(names, text_of("the manifest's ", key));
   return names;
 }
@@ -127,7 +127,8 @@ void check_the_rest(const Record& manifest, const Layout& layout) {
   for (const auto& [name, reason] : manifest.named_texts("fold_reasons")) {
     check_name(reason, text_of(manifest.where(), ": fold_reasons"));
     if (biases.count(name) == 0) {
-      refuse(text_of(manifest.where(), ": fold_reasons names ", shown(name), ", expected bias terms of the layout"));
+      refuse_bundle(
+          text_of(manifest.where(), ": fold_reasons names ", shown(name), ", expected bias terms of the layout"));
     }
   }
 }
@@ -161,7 +162,7 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
   manifest.pad_token_id = record.integer("pad_token_id", 0, manifest.vocab_size - 1);
   manifest.overridable = record.contains("overridable") && record.boolean("overridable");
   if (manifest.overridable && manifest.layout_kind != LayoutKind::named) {
-    refuse("the manifest is overridable, expected that in the layout named alone");
+    refuse_bundle("the manifest is overridable, expected that in the layout named alone");
   }
   manifest.load_time = load_time_of(record);
   manifest.static_shape = static_shape_of(record, manifest);

@@ -121,8 +121,8 @@ class InterfaceCheck {
     const auto found = session_.GetModelMetadata().LookupCustomMetadataMapAllocated(digest_property, allocator);
     if (found == nullptr) refuse("has no layout digest");
     if (manifest_.layout.digest != found.get()) {
-      refuse(text_of("has layout digest ", shown(found.get(), 12), ", expected ",
-                     manifest_.layout.digest.substr(0, 12), " as in the manifest"));
+      refuse(text_of("has layout digest ", shown(found.get(), 12), ", expected ", manifest_.layout.digest.substr(0, 12),
+                     " as in the manifest"));
     }
   }
 
@@ -149,7 +149,8 @@ class InterfaceCheck {
       const auto input = found.find(name);
       if (input == found.end()) refuse(text_of("lacks the ", what, ' ', shown(name)));
       if (!(input->second == signature)) {
-        refuse(text_of("has the ", what, ' ', shown(name), ' ', described(input->second), ", expected ", described(signature)));
+        refuse(text_of("has the ", what, ' ', shown(name), ' ', described(input->second), ", expected ",
+                       described(signature)));
       }
     }
     if (manifest_.inputs.size() != text_inputs(manifest_).size() + row_inputs(manifest_, 0).size()) {
