@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from bitfit_export.bundle.interface import AT_LOAD, DTYPES, INPUT_ROLES, LAYOUT_KINDS, MODALITIES, OUTPUT_ROLES
 from bitfit_export.bundle.limits import MAX_DIMENSIONS, MAX_NAME_BYTES
-from bitfit_export.bundle.manifest import LAYOUT_KINDS, MANIFEST_VERSION, PRECISIONS, ROW_DTYPES, TARGETS
+from bitfit_export.bundle.manifest import MANIFEST_VERSION, PRECISIONS, ROW_DTYPES, TARGETS
 from bitfit_export.bundle.row_format import MAX_HEAD_RANK, MAX_HEAD_TENSORS, MAX_LABELS, PROBLEM_CODES
 
 jsonschema = pytest.importorskip("jsonschema", reason="needs bitfit-export[dev]")
@@ -21,13 +22,16 @@ FILES: dict[str, dict[str, Any]] = json.loads((MANIFESTS / "index.json").read_te
 
 #: Bad manifests that the schema takes, for it counts characters and not bytes, ...
 LONG = {f"bad_{what}_long.json" for what in ("base_name", "file", "fold_reason", "label", "metric", "revision")}
-LONG |= {f"bad_{what}_long.json" for what in ("bias", "head", "input", "output", "pooling", "product_version")}
+LONG |= {f"bad_{what}_long.json" for what in ("bias", "head", "input", "output", "pooling", "symbol")}
+LONG |= {"bad_product_version_long.json"}
 #: ... takes 20.0 for an integer, ...
-INTEGERS = {f"bad_{what}.json" for what in ("head_shape_real", "opset_exponent", "opset_fraction", "size_fraction")}
+INTEGERS = {f"bad_{what}.json" for what in ("head_shape_real", "opset_exponent", "opset_fraction", "port_size_real")}
+INTEGERS |= {"bad_size_fraction.json"}
 #: ... does not calculate, ...
 SUMS = {f"bad_{what}.json" for what in ("bias_shape_overflow", "bias_shape_product", "head_shape_product", "offset")}
 #: ... and does not compare one value with another.
 PAIRS = {"base", "bias_twice", "fold_reasons", "head_twice", "layout_digest", "max_length", "pad_token_id"}
+PAIRS |= {"files_without_model", "input_twice", "output_twice", "program_without_file"}
 PAIRS = {f"bad_{what}.json" for what in PAIRS | {"static_shape_positions", "task_file_1"}}
 
 
@@ -56,6 +60,12 @@ def test_its_numbers_and_words_are_those_of_the_code() -> None:
         "precision": PRECISIONS,
         "row_dtype": ROW_DTYPES,
     }
+    assert tuple(properties["modality"]["enum"]) == MODALITIES
+    assert tuple(parts["program"]["properties"]["at_load"]["enum"]) == AT_LOAD
+    for port, roles in (("input", INPUT_ROLES), ("output", OUTPUT_ROLES)):
+        assert tuple(parts[port]["properties"]["role"]["enum"]) == roles
+        assert tuple(parts[port]["properties"]["dtype"]["enum"]) == DTYPES
+        assert parts[port]["properties"]["shape"]["maxItems"] == MAX_DIMENSIONS
     assert parts["name"]["maxLength"] == MAX_NAME_BYTES
     assert layout["biases"]["items"]["properties"]["shape"]["maxItems"] == MAX_DIMENSIONS
     assert layout["head"]["maxItems"] == MAX_HEAD_TENSORS
