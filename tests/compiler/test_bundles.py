@@ -10,13 +10,14 @@ import pytest
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import read_manifest
-from bitfit_export.compiler import CompileOptions, compile_bundle
+from bitfit_export.compiler import CompileOptions
 from bitfit_export.delta import TaskDelta
 from bitfit_export.reference.task_model import default_head
 from bitfit_export.runtime import BiasSession
 from bitfit_export.verification.bundle import PROBE, verify_bundle
 from tests.conftest import MakeDelta
 from tests.families import TEXT_FAMILIES, tiny_base
+from tests.traces import compile_bundle
 
 pytestmark = pytest.mark.slow
 
