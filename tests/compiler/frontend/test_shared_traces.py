@@ -29,6 +29,7 @@ def test_other_weights_in_a_traced_graph_are_the_trace_of_those_weights(family: 
     assert weights_of(found) != weights_of(shared)
 
 
+@pytest.mark.slow
 def test_a_model_whose_layers_share_a_bias_has_a_trace_of_its_own() -> None:
     base, tied = tiny_base("bert"), tiny_base("bert")
     first, second = (layer.output.dense for layer in tied.module.encoder.layer)
