@@ -21,7 +21,7 @@ from models import Workbench
 from bitfit_export.baselines.exports import export_stock
 from bitfit_export.baselines.timing import STOCK, open_stock
 from bitfit_export.bundle import read_manifest, read_row, row_file
-from bitfit_export.bundle.graph_inputs import row_inputs
+from bitfit_export.bundle.row_arrays import row_arrays
 from bitfit_export.errors import first_line
 from bitfit_export.reference.task_model import merged_model
 from bitfit_export.runtime import BiasSession
@@ -156,7 +156,7 @@ def row_feeds(folder: Path, task: str) -> dict[str, np.ndarray]:
     """What a graph of one task at a time is fed beside the text."""
     manifest = read_manifest(folder)
     row = read_row(folder / row_file(task), layout=manifest.layout)
-    return row_inputs(row, manifest.layout, manifest.layout_kind, labels=None)
+    return row_arrays(row, manifest.layout, manifest.layout_kind, labels=None)
 
 
 def _openvino(path: Path, feeds: Mapping[str, np.ndarray], hint: str, threads: int) -> Contender:

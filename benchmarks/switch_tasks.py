@@ -90,7 +90,7 @@ def load_rows(session: BiasSession, rows: Sequence[BiasRow], scratch: Path) -> N
 
 def time_choice(session: BiasSession, rows: Sequence[BiasRow]) -> float:
     """Seconds that choosing a task's row takes: all that a switch adds to a run, and too little to be seen in one."""
-    table = BiasTable(session.manifest.layout, rows=len(rows), labels=max(row.labels for row in rows))
+    table = BiasTable(session.manifest.layout, dict, rows=len(rows), labels=max(row.labels for row in rows))
     for row in rows:
         table.add(row)
     order = [[name] for name in shuffled([row.task for row in rows])]

@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "bitfit_export"
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
-    "base_model": {"errors"},
     "bundle": {"errors", "files"},
+    "base_model": {"bundle", "errors"},
     "delta": {"base_model", "bundle", "errors", "files"},
     "reference": {"base_model", "delta", "errors"},
     "training": {"base_model", "bundle", "delta", "errors", "files", "reference"},

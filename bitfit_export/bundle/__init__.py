@@ -1,6 +1,6 @@
 """The files of a bundle: layout, row and manifest. It needs numpy and google-crc32c, and runs no model."""
 
-from bitfit_export.bundle.checking import CheckedFiles, check_files, read_recorded_row, record_file
+from bitfit_export.bundle.file_checks import CheckedFiles, check_files, read_recorded_row, record_file
 from bitfit_export.bundle.layout import LABELS, BiasEntry, HeadEntry, Layout
 from bitfit_export.bundle.manifest import (
     BUNDLE,

@@ -1,6 +1,6 @@
 """A row as an `.onnx_adapter`: the file that ONNX Runtime's own `LoraAdapter` reads, in the layout `named`.
 
-It holds the arrays of `row_inputs` by the names of their graph inputs, float32. Unlike a row it does not say for which
+It holds the arrays of `row_arrays` by the names of their graph inputs, float32. Unlike a row it does not say for which
 model it was made, and has no checksum: the manifest's SHA-256 is all that tells a good one from another. Needs
 onnxruntime.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from bitfit_export.bundle.graph_inputs import row_inputs
 from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.row import BiasRow
+from bitfit_export.bundle.row_arrays import row_arrays
 from bitfit_export.errors import BundleError
 from bitfit_export.files import write_bytes
 
@@ -44,7 +44,7 @@ def write_adapter(path: Path, row: BiasRow, layout: Layout, *, labels: int | Non
 
     if row.task_version > _INT32_MAX:
         raise BundleError(f"the row {row.task} has version {row.task_version}, expected at most {_INT32_MAX}")
-    arrays = row_inputs(row, layout, "named", labels=labels)
+    arrays = row_arrays(row, layout, "named", labels=labels)
     adapter = ort.AdapterFormat()
     adapter.set_adapter_version(row.task_version)
     adapter.set_model_version(MODEL_VERSION)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bitfit_export.bundle.dialect import MAX_DEPTH
+from bitfit_export.bundle.json_dialect import MAX_DEPTH
 
 __all__ = ["external_locations"]
 

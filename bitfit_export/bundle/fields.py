@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NoReturn
 
-from bitfit_export.bundle.dialect import parse_json
+from bitfit_export.bundle.json_dialect import parse_json
 from bitfit_export.errors import BundleError, quoted, shown
 
 __all__ = ["MAX_NAME_BYTES", "Record", "check_digest", "check_text", "is_name", "parse_object"]

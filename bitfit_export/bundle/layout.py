@@ -11,11 +11,11 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from bitfit_export.bundle.dialect import first_repeated
 from bitfit_export.bundle.fields import Record, check_digest, check_text
+from bitfit_export.bundle.json_dialect import first_repeated
+from bitfit_export.bundle.lazy import lazy_property
 from bitfit_export.errors import BundleError, quoted, shown
 
 __all__ = [
@@ -121,7 +121,7 @@ class Layout:
         """The head tensors' shapes for a task with `labels` outputs, in order."""
         return tuple(entry.resolve(labels) for entry in self.head)
 
-    @cached_property
+    @lazy_property
     def digest(self) -> str:
         """SHA-256 over the base digest and every entry, 64 lower-case hexadecimal digits."""
         parts = [b"bitfit-layout-1\n", bytes.fromhex(self.base_digest)]

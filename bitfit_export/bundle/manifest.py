@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.bundle.dialect import first_repeated
 from bitfit_export.bundle.fields import Record, check_digest, check_text, parse_object
+from bitfit_export.bundle.interface import LAYOUT_KINDS, MODEL_FILE, TOKENIZER_FILE
+from bitfit_export.bundle.json_dialect import first_repeated
 from bitfit_export.bundle.layout import MAX_LABELS, Layout
-from bitfit_export.bundle.reading import COPY_AGAIN, read_file
+from bitfit_export.bundle.regular_files import COPY_AGAIN, read_file
 from bitfit_export.bundle.row import LABEL_COUNTS, PROBLEM_CODES, TASK_NAME
 from bitfit_export.errors import BundleError, quoted, shown
 from bitfit_export.files import canonical_json, write_bytes
-from bitfit_export.outputs import OutputKind
+from bitfit_export.files.outputs import OutputKind
 
 __all__ = [
     "BUNDLE",
@@ -45,12 +46,9 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 #: Every bundle has these two, and `files` names them.
-MODEL_FILE = "model.onnx"
-TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_VERSION = 1
 #: In bytes.
 MAX_MANIFEST_SIZE = 2**24
-LAYOUT_KINDS = ("table", "packed", "named")
 TARGETS = ("ort", "portable")
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 ROW_DTYPES = ("fp32", "fp16")
@@ -240,6 +238,14 @@ class Manifest:
         for name in (MODEL_FILE, TOKENIZER_FILE):
             if name not in self.files:
                 raise BundleError(f"the manifest's files lack {name}", hint=_EXPORT_AGAIN)
+
+    @property
+    def at_load(self) -> str:
+        """How much an engine has to optimise when it loads the model: `none`, `basic` or `all`."""
+        if self.target == "portable":
+            return "all"
+        # float16 weights are still to be widened, once.
+        return "basic" if self.precision == "fp16" else "none"
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts. The layout's digest is written as `layout_digest`, for readers that don't hash."""

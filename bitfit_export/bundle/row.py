@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from bitfit_export.bundle.fields import check_digest
 from bitfit_export.bundle.layout import LABELS, MAX_HEAD_RANK, MAX_HEAD_TENSORS, MAX_LABELS, HeadEntry, Layout
-from bitfit_export.bundle.reading import read_file
+from bitfit_export.bundle.regular_files import read_file
 from bitfit_export.errors import BundleError, RowError, RowFault, shown
 from bitfit_export.files import write_bytes
 

@@ -1,21 +1,29 @@
-"""The command line: one file a command. Data goes to stdout, progress to stderr, and with it the tables of a command
+"""The command line: one file per command. Data goes to stdout, progress to stderr, and with it the tables of a command
 whose data is something else.
 
-Exit status: 0 done, 1 verification or a trial of a series failed, 2 bad input, 130 interrupted.
+Exit status:
+
+      0   done
+      1   the verification of a bundle failed; nothing else has this status
+      2   something outside does not do: an option, a file, a full disk, too little memory
+      3   a trial of a series failed; the others are done
+     70   a fault of bitfit-export itself
+    130   interrupted, by Ctrl-C or SIGTERM
+    141   whatever reads stdout or stderr went away
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from bitfit_export import __version__
-from bitfit_export.errors import BitfitError
+from bitfit_export.cli.status import exit_status
+from bitfit_export.errors import shown
 
 __all__ = ["main", "main_export", "main_train"]
 
@@ -37,13 +45,33 @@ EXAMPLES = """\
 example: bitfit run bundles/minilm-l6 --task sst2 --text 'What a lovely day'
          bitfit diff bert-base my-finetuned-bert --output deltas/bert-base/spam
          bitfit merge bert-base deltas/bert-base/spam --output spam-model"""
-_INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors have the text of arguments as other errors have outside text."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(shown(message, 1000))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `bitfit`."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(
+    return exit_status(lambda: _bitfit(words))
+
+
+def main_train() -> int:
+    """The command `bitfit-train`."""
+    return exit_status(lambda: _single("train"))
+
+
+def main_export() -> int:
+    """The command `bitfit-export`."""
+    return exit_status(lambda: _single("export"))
+
+
+def _bitfit(words: Sequence[str]) -> int:
+    parser = _Parser(
         prog="bitfit",
         description="One hard-wired ONNX model that runs every BitFit task.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,18 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(parser, words)
 
 
-def main_train() -> int:
-    """The command `bitfit-train`."""
-    return _main_of("train")
-
-
-def main_export() -> int:
-    """The command `bitfit-export`."""
-    return _main_of("export")
-
-
-def _main_of(command: str) -> int:
-    parser = argparse.ArgumentParser(prog=f"bitfit-{command}", formatter_class=argparse.RawDescriptionHelpFormatter)
+def _single(command: str) -> int:
+    parser = _Parser(prog=f"bitfit-{command}", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"bitfit-export {__version__}")
     _fill(parser, command)
     return _run(parser, sys.argv[1:])
@@ -88,25 +106,7 @@ def _run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     # A plain kill should clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        status = options.run(options)
-        sys.stdout.flush()
-        return int(status or 0)
-    except BitfitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as error:
-        # Whoever was writing an output has noted whether it was done.
-        print("; ".join(["interrupted", *getattr(error, "__notes__", ())]), file=sys.stderr)
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout has gone; Python would print a traceback when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return BitfitError.exit_code
+    return int(options.run(options) or 0)
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:

@@ -6,15 +6,15 @@ example: bitfit bench bundles/minilm-l6 --threads 1
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from bitfit_export.baselines.timing import SHAPES, ShapeTimes, bench_bundle
 from bitfit_export.bundle import read_manifest
+from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import print_table
 from bitfit_export.cli.verify import tasks_of_bundle
 from bitfit_export.errors import UsageError
+from bitfit_export.runtime.threads import check_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.rounds < 1 or options.threads < 1:
-        raise UsageError("--rounds and --threads are at least 1")
+    if options.rounds < 1:
+        raise UsageError(f"--rounds is {options.rounds}, expected at least 1")
+    check_threads(options.threads, "--threads")
     shapes = parse_shapes(options.shapes) if options.shapes is not None else None
     manifest = read_manifest(options.bundle)
     wanted = options.task or next(iter(manifest.tasks))
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     if task not in manifest.tasks:
         raise UsageError(f"--task is {task!r}, expected one of the bundle's: {', '.join(manifest.tasks)}")
     base, deltas = tasks_of_bundle(manifest, options.model, wanted, options.deltas, add_biases=options.add_biases)
-    _say(f"exporting {task} as stock models in {manifest.precision}")
+    say(f"exporting {task} as stock models in {manifest.precision}")
     times = list(
         bench_bundle(
             options.bundle,
@@ -52,12 +53,12 @@ def run(options: argparse.Namespace) -> int:
             rounds=options.rounds,
             shapes=shapes,
             check_hashes=options.check_hashes,
-            on_refused=lambda name, reason: _say(f"no stock model by {name}: {reason}"),
+            on_refused=lambda name, reason: say(f"no stock model by {name}: {reason}"),
         )
     )
     print_times(times)
     if options.json:
-        print(json.dumps({f"{each.batch}x{each.sequence}": each.describe() for each in times}, indent=2))
+        print(json_text({f"{each.batch}x{each.sequence}": each.describe() for each in times}, indent=2))
     return 0
 
 
@@ -85,7 +86,3 @@ def print_times(times: list[ShapeTimes]) -> None:
         shown = [f"{cells[name]['ms']:.2f} ms ({cells[name]['of stock']:.2f})" for name in columns]
         rows.append([f"{each.batch} x {each.sequence}", *shown])
     print_table(("batch x sequence", *columns), rows)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -8,13 +8,12 @@ example: bitfit diff bert-base my-finetuned-bert
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_model
 from bitfit_export.bundle import TASK_NAME
+from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import print_table
 from bitfit_export.delta import DELTA, PROBLEM_TYPES, TOKEN_PROBLEMS
 from bitfit_export.errors import UsageError
@@ -52,15 +51,15 @@ def run(options: argparse.Namespace) -> int:
     difference = compare_with_base(base, checkpoint)
     print_difference(difference)
     if options.json:
-        print(json.dumps(describe(difference), indent=2))
+        print(json_text(describe(difference), indent=2))
     if options.output is None:
         return 0
     labels = None if options.labels is None else [word.strip() for word in options.labels.split(",")]
     delta = task_of_checkpoint(base, checkpoint, task, labels, options.problem_type)
     if options.problem_type is None and chose_regression(checkpoint, delta):
-        print(f"{task}: {CHOSEN_REGRESSION}", file=sys.stderr)
+        say(f"{task}: {CHOSEN_REGRESSION}")
     delta.save(options.output, card=render_import_card(delta, base.source.short_name), overwrite=options.overwrite)
-    print(options.output, file=sys.stderr if options.json else sys.stdout)
+    (say if options.json else print)(str(options.output))
     return 0
 
 
@@ -93,10 +92,9 @@ def print_difference(difference: Difference) -> None:
     rows += [(name, "head", _shape(shape), "", "") for name, shape in difference.head.items()]
     print_table(("tensor", "kind", "shape", "largest change", "mean change"), rows)
     changed = len(difference.changes) - len(difference.weights)
-    print(
+    say(
         f"{difference.unchanged} tensors are the base model's, {changed} bias terms changed, "
-        f"and {len(difference.weights)} other tensors",
-        file=sys.stderr,
+        f"and {len(difference.weights)} other tensors"
     )
 
 

@@ -7,7 +7,6 @@ example: bitfit-export --model minilm-l6 --tasks rte,sst2 --output bundles/minil
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -17,14 +16,15 @@ from typing import TYPE_CHECKING
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import BUNDLE, Manifest, read_manifest
 from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES
+from bitfit_export.cli.streams import say
 from bitfit_export.cli.text_tables import print_comparisons, print_table, size_text
 from bitfit_export.compiler import CompileOptions, compile_bundle
 from bitfit_export.compiler.targets import TARGETS
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.files import check_output, new_folder
+from bitfit_export.files.outputs import refuse_overlap
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
-from bitfit_export.outputs import refuse_overlap
 from bitfit_export.verification.bundle import VerifyReport, verify_bundle
 
 if TYPE_CHECKING:
@@ -73,22 +73,22 @@ def run(options: argparse.Namespace) -> int:
     folders = find_deltas(source.short_name, options.tasks, options.deltas)
     refuse_overlap(output, folders.values())
     started = time.monotonic()
-    _say(f"loading {source.name}")
+    say(f"loading {source.name}")
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
-    deltas = load_deltas(folders, base, say=_say)
+    deltas = load_deltas(folders, base, say=say)
     with new_folder(output, replaces=replaces) as folder:
-        _say(f"compiling {len(deltas)} tasks")
+        say(f"compiling {len(deltas)} tasks")
         model = compile_bundle(base, deltas, folder, wanted, observe=_observer(options.dump_passes))
         compiled = time.monotonic()
         for reason, count in Counter(model.not_quantized.values()).items():
-            _say(f"matrix products that stay in float32: {count}, for {reason}")
-        _say("verifying against PyTorch")
+            say(f"matrix products that stay in float32: {count}, for {reason}")
+        say("verifying against PyTorch")
         report = verify_bundle(folder, base, deltas, packer=model.packer)
         manifest = read_manifest(folder)
         verified = time.monotonic()
         sizes = {name: (folder / record.file).stat().st_size for name, record in manifest.tasks.items()}
     _print_report(base, deltas, manifest, sizes, report)
-    _say(f"compiled in {compiled - started:.1f} s, verified in {verified - compiled:.1f} s")
+    say(f"compiled in {compiled - started:.1f} s, verified in {verified - compiled:.1f} s")
     print(output)
     return 0
 
@@ -133,10 +133,6 @@ def compile_options(options: argparse.Namespace) -> CompileOptions:
     )
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _print_report(
     base: BaseModel,
     deltas: Mapping[str, TaskDelta],
@@ -161,9 +157,9 @@ def _print_report(
             ("largest row", size_text(max(row_sizes.values()))),
         ],
     )
-    _say(f"biases: {changed:,} values, {changed / parameters:.3%} of the model's {parameters:,} parameters")
+    say(f"biases: {changed:,} values, {changed / parameters:.3%} of the model's {parameters:,} parameters")
     if values < changed:
-        _say(f"a row has {values:,} of them; the others are folded into these")
+        say(f"a row has {values:,} of them; the others are folded into these")
     allowed = report.comparisons[0].tolerance
     bound = "reported only" if allowed is None else f"at most {allowed:.0e} is allowed"
-    _say(f"largest difference to PyTorch: {report.max_difference:.2e} ({bound})")
+    say(f"largest difference to PyTorch: {report.max_difference:.2e} ({bound})")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitfit_export.cli.streams import say
 from bitfit_export.errors import UsageError
 from bitfit_export.experiments import DataOptions, Failure, Laboratory, LaboratoryOptions, Trial, TrialResult, Watcher
 from bitfit_export.experiments.trial_engine import run_trials
+from bitfit_export.runtime.threads import check_threads
 from bitfit_export.training import PROBLEM_TYPES, TrainingSettings
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINES",
-    "FAILED_STATUS",
     "Report",
     "add_engine_arguments",
     "add_model_arguments",
@@ -34,8 +34,6 @@ __all__ = [
 ]
 
 ENGINES = ("local", "ray")
-#: The exit status of a series in which a trial failed.
-FAILED_STATUS = 1
 #: What a series varies itself, or derives from its `--methods`.
 _SWEPT = ("method", "bias_terms", "learning_rate", "seed")
 
@@ -97,8 +95,8 @@ def laboratory_options(options: argparse.Namespace, output: Path) -> LaboratoryO
         labels=words(options.labels),
         revision=options.data_revision,
     )
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"--threads is {options.threads}, expected at least 1")
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
     return LaboratoryOptions(
         model=options.model,
         output=output,
@@ -155,11 +153,11 @@ def train_series(
     else:
         failures = run_trials(laboratory, trials, watcher)
     if failures:
-        print(f"{len(failures)} trials failed; the same command tries them again:", file=sys.stderr)
+        say(f"{len(failures)} trials failed; the same command tries them again:")
     for failure in failures:
-        print(f"  {failure.trial.name}: {failure.reason}", file=sys.stderr)
+        say(f"  {failure.trial.name}: {failure.reason}")
         if not failure.busy:
-            print(f"  (traceback: {laboratory.store.failure_file(failure.trial)})", file=sys.stderr)
+            say(f"  (traceback: {laboratory.store.failure_file(failure.trial)})")
     return failures
 
 
@@ -170,15 +168,15 @@ class Report(Watcher):
         self._epochs = epochs
 
     def started(self, trial: Trial, number: int, total: int) -> None:
-        print(f"trial {number} of {total}: {trial.name}", file=sys.stderr)
+        say(f"trial {number} of {total}: {trial.name}")
 
     def finished(self, trial: Trial, result: TrialResult) -> None:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
-        print(f"{trial.name}: {scores}; best epoch {result.best_epoch}", file=sys.stderr)
+        say(f"{trial.name}: {scores}; best epoch {result.best_epoch}")
 
     def failed(self, failure: Failure) -> None:
         what = "is left for later" if failure.busy else "failed"
-        print(f"{failure.trial.name} {what}: {failure.reason}", file=sys.stderr)
+        say(f"{failure.trial.name} {what}: {failure.reason}")
 
     def callbacks(self, metric: str) -> Sequence[TrainerCallback]:
         from bitfit_export.cli.progress import EpochReport

@@ -8,19 +8,18 @@ example: bitfit inspect bundles/minilm-l6
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from bitfit_export.bundle import MANIFEST_FILE, check_files, read_manifest, read_recorded_row, read_row
+from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import size_text
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.delta.change_plot import PLOT_FORMATS, draw_change, mean_absolute_change
-from bitfit_export.errors import OutputError, UsageError
+from bitfit_export.errors import OutputError, UsageError, shown
 from bitfit_export.files import write_bytes
-from bitfit_export.outputs import refuse_overlap
+from bitfit_export.files.outputs import refuse_overlap
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.plot is not None:
         plot_delta(options.path, options.plot, overwrite=options.overwrite)
-        print(f"wrote {options.plot}", file=sys.stderr)
+        say(f"wrote {options.plot}")
     description = describe(options.path)
     if options.json:
-        print(json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False))
+        print(json_text(description, indent=2, sort_keys=True))
     else:
         _print(description)
     return 0
@@ -164,7 +163,7 @@ def _print(description: dict[str, Any]) -> None:
             continue
         print(f"{key}:")
         for name, inner in value.items():
-            print(f"  {name}: {_text(name, inner)}")
+            print(f"  {shown(name)}: {_text(name, inner)}")
 
 
 def _text(key: str, value: Any) -> str:
@@ -173,7 +172,7 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(name, inner)}" for name, inner in value.items())
+        return ", ".join(f"{shown(name)} {_text(name, inner)}" for name, inner in value.items())
     if isinstance(value, list):
-        return ", ".join(str(each) for each in value) or "none"
-    return str(value)
+        return ", ".join(shown(str(each)) for each in value) or "none"
+    return shown(str(value))

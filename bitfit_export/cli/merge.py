@@ -6,10 +6,10 @@ example: bitfit merge minilm-l6 deltas/minilm-l6/spam --output spam-model
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_model
+from bitfit_export.cli.streams import say
 from bitfit_export.delta import TaskDelta
 from bitfit_export.files import check_output
 from bitfit_export.interop import MERGED, merge_task
@@ -31,6 +31,6 @@ def run(options: argparse.Namespace) -> int:
     recorded = delta.config.base_revision if source.name == delta.config.base_model else None
     base = load_base_model(options.base, revision=options.revision or recorded)
     made = merge_task(base, delta, options.output, overwrite=options.overwrite)
-    print(f"{made}: the logits are those of {base.source.name} with {delta.config.task}", file=sys.stderr)
+    say(f"{made}: the logits are those of {base.source.name} with {delta.config.task}")
     print(options.output)
     return 0

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from bitfit_export.cli.streams import say
+
 __all__ = ["EpochReport"]
 
 
@@ -24,7 +26,7 @@ class EpochReport(TrainerCallback):
         name = f"eval_{self._metric}"
         self._best = max((entry[name] for entry in state.log_history if name in entry), default=float("-inf"))
         if state.global_step:
-            print(f"going on after step {state.global_step} of {state.max_steps}", file=sys.stderr)
+            say(f"going on after step {state.global_step} of {state.max_steps}")
         # On a terminal the bar moves every tenth of a second, in a log file every half minute.
         interval = 0.1 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(

@@ -8,9 +8,9 @@ example: bitfit push deltas/minilm-l6/rte my-org/minilm-l6-rte-bitfit
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from bitfit_export.cli.streams import say
 from bitfit_export.interop.hub import PREFIX, push_delta
 
 
@@ -22,5 +22,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     print(push_delta(options.delta, options.repository, private=options.private))
-    print(f"compile it with --tasks {PREFIX}{options.repository}", file=sys.stderr)
+    say(f"compile it with --tasks {PREFIX}{options.repository}")
     return 0

@@ -9,12 +9,10 @@ example: bitfit reproduce table3 --model minilm-l6 --data glue/ --settings examp
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from bitfit_export.base_model.loading import resolve_model
 from bitfit_export.cli.grid import (
-    FAILED_STATUS,
     Report,
     add_engine_arguments,
     add_model_arguments,
@@ -26,8 +24,10 @@ from bitfit_export.cli.grid import (
     seeds,
     train_series,
 )
+from bitfit_export.cli.status import TRIAL_FAILED
+from bitfit_export.cli.streams import say
 from bitfit_export.delta.plots import require_matplotlib
-from bitfit_export.errors import UsageError
+from bitfit_export.errors import UsageError, one_line
 from bitfit_export.experiments import Laboratory, Trial, TrialResult
 from bitfit_export.experiments.reproduce import (
     EXPERIMENTS,
@@ -71,9 +71,10 @@ def run(options: argparse.Namespace) -> int:
         failures = train_series(options, laboratory, trials, _Renewing(options, laboratory, model, series, trials))
     report = make_report(name, laboratory, model, series, trials)
     for path in write_report(output, name, report, plots=True):
-        print(path, file=sys.stderr)
-    print(report.text, end="")
-    return FAILED_STATUS if failures else 0
+        say(str(path))
+    for line in report.text.splitlines():
+        print(one_line(line))
+    return TRIAL_FAILED if failures else 0
 
 
 def _series(options: argparse.Namespace, series: Series) -> Series:

@@ -11,8 +11,6 @@ example: bitfit run bundles/minilm-l6 --task sst2 --text "What a lovely day"
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,10 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bitfit_export.bundle.dialect import parse_json
+from bitfit_export.bundle.json_dialect import parse_json
+from bitfit_export.cli.streams import json_text
 from bitfit_export.errors import InputError, UsageError, quoted, shown
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.text.tokenizer import Text
+from bitfit_export.runtime.threads import check_threads
 
 _BATCH = 32
 #: Of a line of input, in bytes.
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", help="a JSONL file, or - for stdin")
     parser.add_argument("--row", action="append", default=[], type=Path, help="a bias row to load besides the bundle's")
     parser.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model takes")
+    parser.add_argument("--engine", help="what runs the bundle (the first that runs its target)")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
 
@@ -60,10 +61,12 @@ class Question:
 def run(options: argparse.Namespace) -> int:
     if bool(options.text) == bool(options.input):
         raise UsageError("expected either --text or --input", hint="bitfit run BUNDLE --task T --text 'some text'")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's own encoding
     asked = _from_words(options) if options.text else None
-    session = BiasSession(options.bundle, threads=options.threads, check_hashes=options.check_hashes)
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
+    session = BiasSession(
+        options.bundle, engine=options.engine, threads=options.threads, check_hashes=options.check_hashes
+    )
     for path in options.row:
         session.load_task(path)
     answered = 0
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         questions = iter(source)
         while batch := list(islice(questions, _BATCH)):
             for answer in _answer(session, batch, truncate=options.truncate):
-                print(json.dumps(answer, ensure_ascii=False, allow_nan=False))
+                print(json_text(answer))
             answered += len(batch)
     if not answered:
         raise InputError(f"{options.input} has no rows, expected a JSON object per line")

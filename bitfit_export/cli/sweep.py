@@ -15,7 +15,6 @@ from pathlib import Path
 
 from bitfit_export.base_model.loading import resolve_model
 from bitfit_export.cli.grid import (
-    FAILED_STATUS,
     Report,
     add_engine_arguments,
     add_model_arguments,
@@ -27,6 +26,7 @@ from bitfit_export.cli.grid import (
     seeds,
     train_series,
 )
+from bitfit_export.cli.status import TRIAL_FAILED
 from bitfit_export.cli.text_tables import print_table
 from bitfit_export.experiments import Laboratory, TaskSummary, Trial, summarise
 from bitfit_export.experiments.trial import parse_method
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     write_bytes(output / "summary.json", canonical_json([asdict(summary) for summary in summaries]))
     _print(summaries, output)
-    return FAILED_STATUS if failures else 0
+    return TRIAL_FAILED if failures else 0
 
 
 def _trials(options: argparse.Namespace) -> list[Trial]:

@@ -6,15 +6,20 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from bitfit_export.errors import shown
+
 if TYPE_CHECKING:
     from bitfit_export.verification.bundle import VerifyReport
 
 __all__ = ["print_comparisons", "print_table", "size_text"]
 
+#: Characters of a cell, which can be a name out of a file.
+_LONGEST_CELL = 300
+
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, stream: TextIO | None = None) -> None:
     """Columns padded to their widest cell, the first one left-aligned, the others right-aligned."""
-    cells = [list(header), *[list(row) for row in rows]]
+    cells = [[shown(cell, _LONGEST_CELL) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     for number, row in enumerate(cells):
         padded = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]

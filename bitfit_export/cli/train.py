@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import TASK_NAME
+from bitfit_export.cli.streams import say
 from bitfit_export.delta import DELTA
 from bitfit_export.errors import UsageError
 from bitfit_export.files import check_output
 from bitfit_export.interop.delta_lookup import default_output
 from bitfit_export.interop.hub import check_push, push_delta
+from bitfit_export.runtime.threads import check_threads
 from bitfit_export.training import (
     DELTA_METHODS,
     HEAD_ACTIVATIONS,
@@ -101,6 +102,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if not TASK_NAME.fullmatch(options.task):
         raise UsageError(f"{options.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
+    if options.threads is not None:
+        check_threads(options.threads, "--threads")
     settings = _settings(options)
     if options.push_to_hub is not None and settings.method not in DELTA_METHODS:
         raise UsageError(f"--push-to-hub with --method {settings.method}, which makes no delta")
@@ -164,16 +167,12 @@ def _train(
     from bitfit_export.cli.progress import EpochReport
 
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"--threads is {threads}, expected at least 1")
         torch.set_num_threads(threads)
     if not is_first_process():
         return train_task(base, data, settings, work_folder)
-    print(f"head: {describe_head(base, data.spec.problem_type, settings)}", file=sys.stderr)
-    print(
-        f"learning rate: {settings.learning_rate:g}, {settings.schedule}, "
-        f"warm-up in {settings.warmup:.0%} of the steps",
-        file=sys.stderr,
+    say(f"head: {describe_head(base, data.spec.problem_type, settings)}")
+    say(
+        f"learning rate: {settings.learning_rate:g}, {settings.schedule}, warm-up in {settings.warmup:.0%} of the steps"
     )
     return train_task(base, data, settings, work_folder, [EpochReport(data.spec.metrics[0])])
 
@@ -184,16 +183,10 @@ def _publish(
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
     total = sum(parameter.numel() for parameter in base.module.parameters())
     in_base, in_head = result.trained_parameters
-    print(f"best epoch: {result.best_epoch}; on {len(data.validation.labels)} rows: {scores}", file=sys.stderr)
-    print(
-        f"trained {in_base:,} of the base model's {total:,} parameters ({in_base / total:.3%}), {in_head:,} of a head",
-        file=sys.stderr,
-    )
+    say(f"best epoch: {result.best_epoch}; on {len(data.validation.labels)} rows: {scores}")
+    say(f"trained {in_base:,} of the base model's {total:,} parameters ({in_base / total:.3%}), {in_head:,} of a head")
     if result.delta is None:
-        print(
-            f"--method {method} changes more than biases and head: there is no delta to compile, nothing was written",
-            file=sys.stderr,
-        )
+        say(f"--method {method} changes more than biases and head: there is no delta to compile, nothing was written")
         return
     from bitfit_export.training.model_card import render_card
 
@@ -206,14 +199,13 @@ def _warn_if_constant(result: TrainingResult, settings: TrainingSettings, data: 
     found = find_constant_run(data.spec, data.validation, result.history)
     if found is None:
         return
-    print(
+    say(
         f"warning: nothing was learnt: {found.metric} reached {found.best:.4f} on {found.rows} rows, "
-        f"and the same answer to every row has {found.constant:.4f}",
-        file=sys.stderr,
+        f"and the same answer to every row has {found.constant:.4f}"
     )
     ideas = [f"another --learning-rate than {settings.learning_rate:g}", f"more --epochs than {settings.epochs}"]
     if settings.schedule != _DEFAULTS.schedule or settings.warmup < _DEFAULTS.warmup:
         ideas.insert(0, f"--schedule {_DEFAULTS.schedule} --warmup {_DEFAULTS.warmup:g}")
     if result.record["pooling"] not in ("mean", "tokens"):
         ideas.insert(0, "--pooling mean")
-    print(f"hint: train again with {', '.join(ideas[:-1])} or {ideas[-1]}", file=sys.stderr)
+    say(f"hint: train again with {', '.join(ideas[:-1])} or {ideas[-1]}")

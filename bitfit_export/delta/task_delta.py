@@ -6,7 +6,6 @@ holds a head tensor, whole), `bitfit_config.json`, and `README.md`, a model card
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -17,9 +16,20 @@ import numpy as np
 
 from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.bundle.fields import check_digest, is_name
-from bitfit_export.errors import BaseMismatchError, DeltaError, MissingExtraError
+from bitfit_export.bundle.json_dialect import parse_json
+from bitfit_export.bundle.layout import MAX_LABELS
+from bitfit_export.bundle.regular_files import read_file
+from bitfit_export.errors import (
+    BaseMismatchError,
+    BundleError,
+    DeltaError,
+    MissingExtraError,
+    first_line,
+    quoted,
+    shown,
+)
 from bitfit_export.files import canonical_json, new_folder
-from bitfit_export.outputs import OutputKind
+from bitfit_export.files.outputs import OutputKind
 
 __all__ = [
     "ACTIVATIONS",
@@ -50,6 +60,11 @@ TOKENS = "tokens"
 #: What a head with a dense layer applies to it: RoBERTa's tanh, DistilBERT's relu, ELECTRA's gelu, wav2vec2's nothing.
 ACTIVATIONS = ("tanh", "relu", "gelu", "identity")
 _HEAD_PREFIX = "head."
+#: In bytes, as a manifest.
+_MAX_CONFIG_SIZE = 2**24
+_INT32_MAX = 2**31 - 1
+_AGAIN = "copy or train the delta again"
+_A_NAME = "name of one line without control characters"
 
 
 @dataclass(frozen=True)
@@ -162,7 +177,7 @@ class TaskDelta:
             raise DeltaError(f"{folder / TENSOR_FILE} can't be read: {error.strerror}") from error
         except Exception as error:  # safetensors raises its own error type, or KeyError for an unknown dtype
             raise DeltaError(
-                f"{folder / TENSOR_FILE} is no whole safetensors file: {error}", hint="copy or train the delta again"
+                f"{folder / TENSOR_FILE} is no whole safetensors file: {first_line(error)}", hint=_AGAIN
             ) from error
         head = {name.removeprefix(_HEAD_PREFIX): v for name, v in tensors.items() if name.startswith(_HEAD_PREFIX)}
         biases = {name: value for name, value in tensors.items() if not name.startswith(_HEAD_PREFIX)}
@@ -191,77 +206,97 @@ def _safetensors() -> Any:
 
 def _read_config(path: Path) -> DeltaConfig:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(read_file(path, limit=_MAX_CONFIG_SIZE))
     except OSError as error:
         raise DeltaError(
-            f"{path} can't be read: {error.strerror}", hint="expected the folder of a delta that bitfit-train wrote"
+            f"{path} can't be read: {error.strerror or error}",
+            hint="expected the folder of a delta that bitfit-train wrote",
         ) from error
+    except BundleError as error:
+        raise DeltaError(error.message, hint=_AGAIN) from error
     except ValueError as error:
-        raise DeltaError(f"{path} is no whole JSON file: {error}", hint="copy or train the delta again") from error
+        raise DeltaError(f"{path} is not valid JSON: {shown(str(error), 200)}", hint=_AGAIN) from error
     known = {each.name: each for each in fields(DeltaConfig)}
     required = set(known) - {"metrics", "training", "activation"}
     if not isinstance(raw, dict) or not required <= set(raw):
         missing = sorted(required - set(raw)) if isinstance(raw, dict) else sorted(required)
         raise DeltaError(f"{path} lacks {', '.join(missing)}", hint="train the delta again with bitfit-train")
-    if raw["format_version"] != FORMAT_VERSION:
+    if type(raw["format_version"]) is not int or raw["format_version"] != FORMAT_VERSION:
         raise DeltaError(
-            f"{path} has format version {raw['format_version']}, expected {FORMAT_VERSION}",
+            f"{path} has format version {quoted(raw['format_version'])}, expected {FORMAT_VERSION}",
             hint="it was written by another release of bitfit-export; use that release or train it again",
         )
     values = {name: raw[name] for name in known if name in raw}
     for name in ("labels", "bias_terms"):
         if not isinstance(values[name], list) or not all(isinstance(each, str) for each in values[name]):
-            raise DeltaError(f"{path}: {name} is {values[name]!r}, expected a list of strings")
+            raise DeltaError(f"{path}: {name} is {quoted(values[name])}, expected a list of strings")
         values[name] = tuple(values[name])
     for name in ("metrics", "training"):
         if not isinstance(values.get(name, {}), dict):
-            raise DeltaError(f"{path}: {name} is {values[name]!r}, expected an object")
+            raise DeltaError(f"{path}: {name} is {quoted(values[name])}, expected an object")
     return DeltaConfig(**values)
 
 
+def _check_names(config: DeltaConfig) -> None:
+    """Whatever is shown, compared or written into a manifest is a name."""
+    names = {"base_model": config.base_model, "task": config.task, "method": config.method}
+    if config.base_revision is not None:
+        names["base_revision"] = config.base_revision
+    for what, name in names.items():
+        if not is_name(name):
+            raise DeltaError(f"{what} is {quoted(name)}, expected a {_A_NAME}")
+    try:
+        check_digest(config.base_digest, "base_digest")
+    except BundleError as error:
+        raise DeltaError(error.message, hint=_AGAIN) from error
+    for what, listed in (("label", config.labels), ("metric", config.metrics), ("bias term", config.bias_terms)):
+        for name in listed:
+            if not is_name(name):
+                raise DeltaError(f"the {what} {quoted(name)} is empty or has a control character, expected a {_A_NAME}")
+
+
 def _check_config(config: DeltaConfig) -> None:
-    texts = (config.base_model, config.base_digest, config.task, config.method)
-    if not all(isinstance(text, str) and text for text in texts):
-        raise DeltaError("base_model, base_digest, task and method must be non-empty strings")
+    _check_names(config)
     if config.problem_type not in PROBLEM_TYPES:
-        raise DeltaError(f"problem_type is {config.problem_type!r}, expected one of {', '.join(PROBLEM_TYPES)}")
+        raise DeltaError(f"problem_type is {quoted(config.problem_type)}, expected one of {', '.join(PROBLEM_TYPES)}")
     poolings = (TOKENS,) if config.problem_type in TOKEN_PROBLEMS else POOLINGS
     if config.pooling not in poolings:
-        raise DeltaError(f"pooling is {config.pooling!r}, expected one of {', '.join(poolings)}")
+        raise DeltaError(f"pooling is {quoted(config.pooling)}, expected one of {', '.join(poolings)}")
     if config.activation is not None and config.activation not in ACTIVATIONS:
-        raise DeltaError(f"activation is {config.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
-    if not isinstance(config.max_length, int) or config.max_length < 1:
-        raise DeltaError(f"max_length is {config.max_length!r}, expected a number of tokens")
+        raise DeltaError(f"activation is {quoted(config.activation)}, expected one of {', '.join(ACTIVATIONS)}")
+    if type(config.max_length) is not int or not 1 <= config.max_length <= _INT32_MAX:
+        raise DeltaError(f"max_length is {quoted(config.max_length)}, expected a number of tokens")
+    if len(config.labels) > MAX_LABELS:
+        raise DeltaError(f"the task has {len(config.labels)} labels, expected at most {MAX_LABELS}")
     if (config.problem_type == "regression") != (not config.labels):
         raise DeltaError(f"a {config.problem_type} task with {len(config.labels)} labels: only a regression has none")
     if len(set(config.labels)) != len(config.labels):
         raise DeltaError("two labels of the task have the same name")
     if config.problem_type == "span" and len(config.labels) != 2:
         raise DeltaError(f"a span task with {len(config.labels)} labels, expected two: where it starts and ends")
-    for label in config.labels:
-        if not is_name(label):
-            raise DeltaError(f"the label {label!r} is empty or has a control character")
     for name, value in config.metrics.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise DeltaError(f"the metric {name} is {value!r}, expected a finite number")
+            raise DeltaError(f"the metric {shown(name)} is {quoted(value)}, expected a finite number")
 
 
 def _check_tensors(delta: TaskDelta) -> None:
     task = delta.config.task
     for name, value in [*delta.biases.items(), *delta.head.items()]:
         if value.dtype != np.float32:
-            raise DeltaError(f"{task}: {name} is {value.dtype}, expected float32")
+            raise DeltaError(f"{task}: {shown(name)} is {value.dtype}, expected float32")
         if not np.isfinite(value).all():
-            raise DeltaError(f"{task}: {name} has a NaN or an infinity", hint="train again with a lower learning rate")
+            raise DeltaError(
+                f"{task}: {shown(name)} has a NaN or an infinity", hint="train again with a lower learning rate"
+            )
     strange = [name for name in delta.biases if not is_bias_term(name)]
     if strange:
         raise DeltaError(
-            f"{task}: {strange[0]} is no bias term; only biases and the head can be inputs of a frozen model",
+            f"{task}: {shown(strange[0])} is no bias term; only biases and the head can be inputs of a frozen model",
             hint="train with --method bitfit",
         )
     if set(delta.biases) != set(delta.config.bias_terms):
         different = sorted(set(delta.biases) ^ set(delta.config.bias_terms))
-        raise DeltaError(f"{task}: {CONFIG_FILE} and {TENSOR_FILE} disagree about {different[0]}")
+        raise DeltaError(f"{task}: {CONFIG_FILE} and {TENSOR_FILE} disagree about {shown(different[0])}")
     _check_head(delta)
 
 
@@ -271,7 +306,7 @@ def _check_head(delta: TaskDelta) -> None:
     names = ["classifier.bias", "classifier.weight"]
     names += ["dense.bias", "dense.weight"] if delta.config.activation else []
     if sorted(head) != names:
-        raise DeltaError(f"{task}: the head has {sorted(head)}, expected {names}")
+        raise DeltaError(f"{task}: the head has {quoted(sorted(head))}, expected {names}")
     inner = (*head["classifier.weight"].shape, 0, 0)[1]
     shapes: dict[str, tuple[int, ...]] = {
         "classifier.weight": (delta.config.output_size, inner),

@@ -15,7 +15,7 @@ from bitfit_export.delta.change_plot import mean_absolute_change
 from bitfit_export.errors import BitfitError, DataError
 from bitfit_export.experiments.trial import TRAIN_PREFIX, Trial, TrialResult
 from bitfit_export.experiments.trial_store import TrialStore
-from bitfit_export.outputs import refuse_overlap
+from bitfit_export.files.outputs import refuse_overlap
 from bitfit_export.training import TaskData, TrainingResult, load_task_data, train_task
 from bitfit_export.training.data import sample_rows
 from bitfit_export.training.heads import with_pooling

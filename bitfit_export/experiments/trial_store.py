@@ -49,7 +49,7 @@ class TrialStore:
             return None
         try:
             result = TrialResult.from_json(json.loads(path.read_bytes()))
-        except (ValueError, TypeError, KeyError, BitfitError) as error:
+        except (ValueError, RecursionError, TypeError, KeyError, BitfitError) as error:
             raise DataError(
                 f"{path} is not a trial's result: {error}", hint="remove it, and the trial is trained again"
             ) from error

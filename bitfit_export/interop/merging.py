@@ -19,9 +19,9 @@ from bitfit_export.bundle.fields import check_digest
 from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
 from bitfit_export.errors import DeltaError
 from bitfit_export.files import canonical_json, new_folder, sha256_of_file
+from bitfit_export.files.outputs import OutputKind, refuse_overlap
 from bitfit_export.interop.same_logits import check_same_logits
 from bitfit_export.interop.task_classes import Wiring, head_names, new_task_model, split_state, wiring
-from bitfit_export.outputs import OutputKind, refuse_overlap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

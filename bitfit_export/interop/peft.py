@@ -67,7 +67,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DeltaError(f"{path} can't be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeltaError(f"{path} is no whole JSON file: {error}", hint="copy the adapter again") from error
     if not isinstance(config, dict) or "peft_type" not in config:
         raise DeltaError(f"{path} has no peft_type, expected the configuration of a PEFT adapter")

@@ -1,7 +1,8 @@
-"""Checks of what a caller passes besides arrays and texts: task names, label names, numbers."""
+"""Checks of what a caller passes besides arrays and texts: task names, label names, numbers, paths."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -30,17 +31,22 @@ def as_names(task: str | Sequence[str], *, rows: int | None = None) -> list[str]
     return names
 
 
-def as_path(value: str | Path, what: str) -> Path:
-    """A path out of what a caller passed for `what`."""
-    if not isinstance(value, (str, Path)):
-        raise InputError(f"{what} is {quoted(value)}, expected a path")
-    return Path(value)
+def as_path(path: str | os.PathLike[str], what: str) -> Path:
+    """A path as such; `what` names the argument.
+
+    Raises:
+        InputError: it is not one.
+    """
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(name, str):
+        raise InputError(f"{what} is {quoted(path)}, expected a path")
+    return Path(name)
 
 
 def check_labels(name: str, row: BiasRow, labels: Sequence[str]) -> tuple[str, ...]:
     count = 0 if row.problem_type == "regression" else row.labels
-    names = (labels,) if isinstance(labels, str) else tuple(labels)
-    if len(names) != count or not all(is_name(each) for each in names) or len(set(names)) != count:
+    names = (labels,) if isinstance(labels, str) or not isinstance(labels, Iterable) else tuple(labels)
+    if len(names) != count or not all(map(is_name, names)) or len(set(names)) != count:
         raise InputError(f"the labels of {name} are {quoted(list(names))}, expected {count} different names")
     return names
 
@@ -53,6 +59,6 @@ def check_name(name: str) -> str:
 
 def check_positive(what: str, value: int) -> None:
     if type(value) is not int or value < 1:
-        raise UsageError(f"{what} is {value!r}, expected 1 or more")
+        raise UsageError(f"{what} is {quoted(value)}, expected 1 or more")
     if value > _INT_MAX:
-        raise UsageError(f"{what} is {value}, expected at most {_INT_MAX}")
+        raise UsageError(f"{what} is {quoted(value)}, expected at most {_INT_MAX}")

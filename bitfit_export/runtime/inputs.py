@@ -14,10 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bitfit_export.errors import InputError
 
-__all__ = ["TEXT_INPUTS", "InputLimits"]
-
-#: The graph inputs that a text becomes. A model without segments lacks the last one.
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+__all__ = ["InputLimits"]
 
 IntArray: TypeAlias = NDArray[np.int64]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bitfit_export.bundle import BiasRow, Manifest, TaskRecord, check_files, read_manifest, read_recorded_row, read_row
-from bitfit_export.errors import InputError, UsageError, quoted
+from bitfit_export.bundle.interface import TOKEN_LOGITS
+from bitfit_export.errors import BundleError, InputError, UsageError, quoted
+from bitfit_export.files import canonical_json
 from bitfit_export.runtime.arguments import as_names, as_path, check_labels, check_name, check_positive
-from bitfit_export.runtime.engines.onnxruntime import TOKEN_LOGITS, FrozenModel
+from bitfit_export.runtime.engines import choose_engine
+from bitfit_export.runtime.frozen_model import FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
 from bitfit_export.runtime.predict.chunks import (
     Piece,
@@ -30,6 +34,7 @@ from bitfit_export.runtime.tasks.one_at_a_time import RowFeeds
 from bitfit_export.runtime.tasks.task_store import Lease, LoadedTask, TaskStore
 from bitfit_export.runtime.text.alignment import AlignedTokens
 from bitfit_export.runtime.text.tokenizer import TOKENIZER_FILE, Text, TextEncoder, TokenIds, as_texts
+from bitfit_export.runtime.threads import check_threads
 
 __all__ = ["BiasSession"]
 
@@ -40,9 +45,14 @@ IntArray: TypeAlias = NDArray[np.int64]
 class BiasSession:
     """A bundle that is ready to run. Any number of threads may use one session, also to load and unload tasks.
 
+    A session that is pickled, as for another process, is the path of its bundle and the names of its tasks: it is
+    opened anew there, and refused if the bundle has changed. A forked process may use the session that it inherits; it
+    opens the model anew when it first runs it.
+
     Args:
         bundle: the bundle's folder.
-        threads: threads for one run; by default ONNX Runtime's choice, one a core.
+        engine: what runs the bundle, a name of `engines.ENGINES`; by default the first that runs the bundle's target.
+        threads: threads for one run; by default the engine's choice.
         tasks: the tasks to load; by default all of the bundle's.
         check_hashes: compare SHA-256 of every file with the manifest, against forgery. Sizes and CRC-32C of all files,
             and everything about rows, are compared always.
@@ -50,24 +60,32 @@ class BiasSession:
     Raises:
         BundleError: a file that is missing or damaged, or does not belong to the others; RowError, if it is a row.
         InputError: a task that the bundle lacks, or a bundle that is not a path.
-        UsageError: a number of threads below 1.
+        UsageError: an unknown engine; a number of threads below 1, or above four per core.
     """
 
     def __init__(
         self,
         bundle: str | Path,
         *,
+        engine: str | None = None,
         threads: int | None = None,
         tasks: Sequence[str] | None = None,
         check_hashes: bool = False,
     ) -> None:
         if threads is not None:
-            check_positive("threads", threads)
+            check_threads(threads)
         folder = as_path(bundle, "the bundle")
         self._manifest = read_manifest(folder)
+        self._opened = {
+            "bundle": folder.absolute(),
+            "engine": engine,
+            "threads": threads,
+            "check_hashes": check_hashes,
+        }
+        chosen = choose_engine(self._manifest.target, engine)
         records = _choose_records(self._manifest, tasks)
         files = check_files(folder, self._manifest, hash_files=check_hashes)
-        self._model = FrozenModel(files, self._manifest, threads=threads)
+        self._model = FrozenModel(files, self._manifest, chosen, threads=threads)
         self._limits = InputLimits(
             self._manifest.vocab_size, self._model.max_positions, "token_type_ids" in self._model.text_inputs
         )
@@ -77,11 +95,22 @@ class BiasSession:
             pad_token_id=self._manifest.pad_token_id,
             where=str(folder / TOKENIZER_FILE),
         )
-        self._store = _make_store(self._manifest, records, self._model.labels)
+        self._store = _make_store(self._manifest, records, self._model)
+        self._recorded: dict[str, LoadedTask] = {}  # the tasks as the bundle has them
         for record in records:
             row = read_recorded_row(folder, self._manifest, record)
             self._check_runs(row, record.name)
-            self._store.add(row, labels=record.labels)
+            self._recorded[record.name] = self._store.add(row, labels=record.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tasks = self._store.tasks
+        others = [task.name for task in tasks if task is not self._recorded.get(task.name)]
+        if others:
+            raise UsageError(
+                f"the session cannot be pickled with the task {others[0]}, which is not its bundle's own",
+                hint="pickle the session before load_task, and call load_task in the other process",
+            )
+        return _open_again, (_digest(self._manifest), self._opened | {"tasks": [task.name for task in tasks]})
 
     @property
     def manifest(self) -> Manifest:
@@ -343,6 +372,22 @@ class BiasSession:
         return tuple(f"LABEL_{index}" for index in range(row.labels))
 
 
+def _open_again(digest: str, options: dict[str, Any]) -> BiasSession:
+    """A session that was pickled."""
+    session = BiasSession(**options)
+    if _digest(session.manifest) != digest:
+        raise BundleError(
+            f"the bundle {options['bundle']} has changed since the session was pickled",
+            hint="open the bundle anew with BiasSession",
+        )
+    return session
+
+
+def _digest(manifest: Manifest) -> str:
+    """SHA-256 of all that the manifest says, which has SHA-256 of every file."""
+    return hashlib.sha256(canonical_json(manifest.to_json())).hexdigest()
+
+
 def _choose_records(manifest: Manifest, tasks: Sequence[str] | None) -> list[TaskRecord]:
     if tasks is None:
         return list(manifest.tasks.values())
@@ -353,13 +398,13 @@ def _choose_records(manifest: Manifest, tasks: Sequence[str] | None) -> list[Tas
     return [manifest.tasks[name] for name in dict.fromkeys(as_names(tasks))]
 
 
-def _make_store(manifest: Manifest, records: Sequence[TaskRecord], labels: int | None) -> TaskStore[Any]:
+def _make_store(manifest: Manifest, records: Sequence[TaskRecord], model: FrozenModel) -> TaskStore[Any]:
     """An empty store for the layout of the bundle, with room for these tasks."""
     if manifest.layout_kind != "table":
-        return RowFeeds(manifest.layout, manifest.layout_kind, labels=labels)
+        return RowFeeds(manifest.layout, manifest.layout_kind, model.bind, labels=model.labels)
     most = max((record.label_count for record in records), default=1)
     # One slot more than tasks: a row is replaced by writing the new one elsewhere.
-    return BiasTable(manifest.layout, rows=len(records) + 1, labels=most)
+    return BiasTable(manifest.layout, model.bind, rows=len(records) + 1, labels=most)
 
 
 def _one_output(tasks: Sequence[LoadedTask]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.errors import OutputError
 from bitfit_export.files import canonical_json, write_bytes
-from bitfit_export.locks import locked
+from bitfit_export.files.locks import locked
 from bitfit_export.training.data import TaskData
 from bitfit_export.training.heads import class_pooling, with_pooling
 from bitfit_export.training.processes import is_first_process, wait_for_all

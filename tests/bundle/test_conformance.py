@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bitfit_export.bundle import MANIFEST_FILE, Manifest, read_manifest
-from bitfit_export.bundle.dialect import MAX_DEPTH, parse_json
 from bitfit_export.bundle.fields import MAX_NAME_BYTES, is_name
+from bitfit_export.bundle.json_dialect import MAX_DEPTH, parse_json
 from bitfit_export.bundle.layout import MAX_LABELS
 from bitfit_export.bundle.manifest import MAX_MANIFEST_SIZE
 from bitfit_export.errors import BundleError

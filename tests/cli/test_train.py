@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bitfit_export.delta import CONFIG_FILE, TENSOR_FILE, TaskDelta
-from bitfit_export.locks import locked
+from bitfit_export.files.locks import locked
 from tests.cli.conftest import Bitfit, write_rows
 
 QUICK = ["--pooling", "mean", "--learning-rate", "0.01", "--max-length", "16", "--threads", "1"]

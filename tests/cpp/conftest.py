@@ -6,6 +6,7 @@ Builds lie in `build/cpp/` of the repository, which git ignores, so what has not
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import google_crc32c
 import numpy as np
 import pytest
 
@@ -34,7 +36,7 @@ BUILD = ROOT / "build" / "cpp"
 #: Beside this interpreter where the package `cmake` is installed, as `build.sh` looks for it.
 CMAKE = Path(shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "cmake")
 #: What runs with Clang's sanitizers: the fuzz targets, and the sessions that tests drive.
-CLANG_TARGETS = ("row_fuzzer", "manifest_fuzzer", "tokenizer_fuzzer", "session_test")
+CLANG_TARGETS = ("row_fuzzer", "manifest_fuzzer", "model_fuzzer", "tokenizer_fuzzer", "session_test")
 
 #: The kinds of bundles that `get_bundle` makes, those that run one task at a time, and the tasks in each.
 LAYOUTS = ["table", "fp16 rows", "packed", "static", "named", "overridable"]
@@ -199,6 +201,12 @@ def logits_of(answer: dict[str, Any]) -> np.ndarray:
     shape = [answer["rows"], answer["tokens"], answer["labels"]]
     values = [-np.inf if value is None else value for value in answer["values"]]
     return np.array(values, np.float32).reshape([each for at, each in enumerate(shape) if at != 1 or each])
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    data = path.read_bytes()
+    return {"crc32c": google_crc32c.value(data), "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
 
 
 def changed_row(bundle: Path, task: str, path: Path, **changes: Any) -> Path:

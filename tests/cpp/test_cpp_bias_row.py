@@ -76,7 +76,7 @@ FIELDS = [
     *((BIAS_COUNT_AT, u32(count, 3)) for count in (2**30 + 8, 2**31 + 8)),
     *((HEAD_COUNT_AT, u32(count)) for count in (0, 2, 4, 16, 17, UINT32_MAX)),
     (PAYLOAD_CHECKSUM_AT, u32(0)),
-    *((LABELS_AT, u32(labels, code)) for labels in (0, 1, 2, 3, UINT32_MAX) for code in range(7)),
+    *((LABELS_AT, u32(labels, code)) for labels in (0, 1, 2, 3, 65_536, 65_537, UINT32_MAX) for code in range(7)),
     *((TASK_VERSION_AT, u32(version)) for version in (0, 1, UINT32_MAX)),
     *((TASK_AT, name.ljust(64, b"\0")) for name in TASK_NAMES),
     *((TASK_AT + 1, bytes([byte])) for byte in range(256)),
@@ -330,7 +330,7 @@ class TestValues:
 
     @pytest.mark.parametrize("problem_type", PROBLEM_CODES)
     def test_problem_types(self, program: Program, tmp_path: Path, problem_type: str) -> None:
-        labels = {"regression": 1, "span": 2}.get(problem_type, UINT32_MAX)
+        labels = {"regression": 1, "span": 2}.get(problem_type, 65_536)
         write(tmp_path / "row", make_row(problem_type=problem_type, labels=labels))
         assert_same_row(program, tmp_path / "row")
 

@@ -154,6 +154,12 @@ def test_bitfit_bench_counts_its_own_memory_and_not_that_of_what_started_it(
     assert 10 < report["peak_memory_mb_after_first_answer"] <= report["peak_memory_mb"] < mine.nbytes / 1e6
 
 
+def test_no_more_threads_than_a_few_per_core(programs: Path, get_bundle: GetBundle) -> None:
+    found = cpp_run(programs, get_bundle("table"), "--task", "score", "--text", "x", "--threads", "1000000")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert re.match(r"error: threads is 1000000, expected at most \d+, 4 per core", found.stderr)
+
+
 @pytest.mark.parametrize("program", ["bitfit_run", "bitfit_bench"])
 def test_help(programs: Path, program: str) -> None:
     shown = run([programs / program, "--help"]).stdout
@@ -190,6 +196,82 @@ def test_the_c_api(programs: Path, get_bundle: GetBundle) -> None:
     logits = session.run("two_way", input_ids=[[1, 2, 3, 4]], attention_mask=[[1, 1, 1, 0]])
     np.testing.assert_allclose([float(value) for value in lines[2].split()], logits[0], rtol=0, atol=1e-5)
     assert lines[3].startswith('3 the task "copy" is not loaded, expected one of answers, ')
+    assert lines[4].startswith('3 the task "\\x1b[2J\\x0aerror: forged" is not loaded, expected one of answers, ')
+    # NULL for each argument of bitfit_row_read, no bytes, bitfit_row_value, then sessions and calls.
+    assert lines[5] == "-1 -1 -1 1 an argument is NULL 1 1 1 4 4"
+
+
+def test_a_task_is_what_answered(programs: Path, get_bundle: GetBundle) -> None:
+    """Somebody else replaces it by a token task and back meanwhile."""
+    bundle = get_bundle("table")
+    rows = [bundle / "tasks" / f"{task}.bias" for task in ("two_way", "tags")]
+    counts = json.loads(run([programs / "tests" / "session_test", "answered", bundle, *rows, "400"]).stdout)
+    assert counts["wrong"] == 0
+    assert 0 < counts["by_token"] < 400
+
+
+class TestOutput:
+    """A program that could not write its answers says so and does not exit with 0."""
+
+    ANSWER = ("--task", "score", "--text", "x")
+    BENCH = ("--rounds", "1", "--shape", "1x4", "--tasks", "1")
+
+    @pytest.mark.parametrize(
+        ("program", "arguments"),
+        [
+            ("bitfit_run", ANSWER),
+            ("bitfit_bench", BENCH),
+            ("bitfit_run", ["--help"]),
+            ("bitfit_bench", ["--help"]),
+        ],
+    )
+    @pytest.mark.parametrize(("output", "reason"), [("/dev/full", "No space left"), ("closed", "Bad file descriptor")])
+    def test_a_full_disk_and_a_closed_output(
+        self, programs: Path, get_bundle: GetBundle, program: str, arguments: Sequence[str], output: str, reason: str
+    ) -> None:
+        first = [] if arguments == ["--help"] else [get_bundle("table")]
+        redirection = "1>&-" if output == "closed" else f"> {output}"
+        command = ["sh", "-c", f'"$@" {redirection}', "sh", programs / program, *first, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: the output can't be written: {reason}")
+
+    def test_a_long_file_ends_at_the_first_batch(self, programs: Path, get_bundle: GetBundle) -> None:
+        """It does not go on answering for nobody: the input has no end."""
+        command = 'yes \'{"text": "a"}\' | "$@" > /dev/full'
+        arguments = [programs / "bitfit_run", get_bundle("table"), "--task", "score", "--input", "-"]
+        done = subprocess.run(
+            ["sh", "-c", command, "sh", *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (2, "error: the output can't be written: No space left on device\n")
+
+
+class TestMessages:
+    """Names from outside are escaped and cut."""
+
+    @pytest.mark.parametrize(
+        "row", [{"task": "{}", "text": "x"}, {"task": "two_way\nerror: {}", "text": "x"}, {"{}": 1, "text": 1}]
+    )
+    def test_a_row(self, programs: Path, get_bundle: GetBundle, row: dict[str, Any]) -> None:
+        line = json.dumps(row).replace("{}", "\\u001b[2J\\u009b\\u2028" + "x" * 1_000_000) + "\n"
+        found = cpp_run(programs, get_bundle("table"), "--task", "score", "--input", "-", input=line)
+        self.check(found)
+
+    @pytest.mark.parametrize("option", ["--task", "--threads", "--row", "--input", "--nope\x1b[2J", "bundle"])
+    def test_an_argument(self, programs: Path, get_bundle: GetBundle, option: str) -> None:
+        value = "a\x1b[2J\nerror: forged" + "x" * 50_000
+        bundle = value if option == "bundle" else get_bundle("table")
+        options = [] if option == "bundle" else [option, value]
+        text = [] if option == "--input" else ["--text", "x"]
+        task = [] if option == "--task" else ["--task", "score"]
+        self.check(cpp_run(programs, bundle, *options, *text, *task), longest=5000)
+
+    def check(self, done: subprocess.CompletedProcess[str], longest: int = 600) -> None:
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr) < longest
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", done.stderr)
+        assert [line.split(":")[0] for line in done.stderr.splitlines()] in (["error"], ["error", "hint"])
 
 
 @pytest.mark.data

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cpp.conftest import Driver, GetBundle
+from tests.cpp.conftest import Driver, GetBundle, file_record
 
 
 class TestBundles:
@@ -32,7 +32,13 @@ class TestBundles:
             ("outputs", ["logits"], "has other outputs than the manifest names"),
             ("static_shape", [1, 16], "static_shape can't be"),
             ("overridable", True, "the manifest is overridable"),
-            ("files", {"../x": {"sha256": "0" * 64, "size": 1}}, 'the file "../x", expected a path inside the bundle'),
+            (
+                "files",
+                {"../x": {"sha256": "0" * 64, "size": 1, "crc32c": 0}},
+                'the file "../x", expected a path inside the bundle',
+            ),
+            ("files/model.onnx/crc32c", 2**32, "crc32c is 4294967296, expected 0 to 4294967295"),
+            ("precision", "fp64", 'precision is "fp64", expected fp32, fp16, int8 or int4'),
             ("tasks/score/labels", ["x"], "a regression task has 1 labels"),
             ("tasks/score/file", "tasks/tags.bias", "file is tasks/tags.bias, expected tasks/score.bias"),
             ("tasks/score/sha256", "0" * 64, "expected 000000000000"),
@@ -62,12 +68,12 @@ class TestBundles:
     @pytest.mark.parametrize(
         ("data", "message"),
         [
-            (b"", "is no whole JSON file"),
+            (b"", "is not valid JSON (truncated or malformed)"),
             (b"[]", "is a list of 0 values, expected an object"),
-            (b'{"format_version": 1, "format_version": 1}', 'the key "format_version" is there twice'),
+            (b'{"format_version": 1, "format_version": 1}', 'has the key "format_version" twice'),
             (b'{"format_version": 1}', "lacks layout"),
-            (b'{"format_version": "\xff"}', "is no whole JSON file"),
-            (b'{"a":' * 100_000, "is no whole JSON file"),
+            (b'{"format_version": "\xff"}', "is not valid JSON"),
+            (b'{"a":' * 100_000, "is nested deeper than 64 levels"),
             (b'{"format_version": 1e999}', "has a number that no double can hold"),
         ],
     )
@@ -93,7 +99,7 @@ class TestBundles:
         manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
         for name in ("model.onnx", "model.onnx.data"):
             shutil.copy(other / name, copy / name)
-            manifest["files"][name]["size"] = (copy / name).stat().st_size
+            manifest["files"][name] = file_record(copy / name)
         (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         driver = Driver(programs / "tests" / "session_test", copy)
         driver.close()

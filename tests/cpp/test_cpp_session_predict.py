@@ -12,9 +12,17 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bitfit_export.errors import InputError
-from bitfit_export.files import sha256_of_file
 from bitfit_export.runtime import BiasSession
-from tests.cpp.conftest import CONTEXT, LAYOUTS, QUESTION, SENTENCE_TASKS, TEXTS, GetBundle, OpenBundle
+from tests.cpp.conftest import (
+    CONTEXT,
+    LAYOUTS,
+    QUESTION,
+    SENTENCE_TASKS,
+    TEXTS,
+    GetBundle,
+    OpenBundle,
+    file_record,
+)
 
 SCORES = 1e-5
 
@@ -108,8 +116,7 @@ class TestByteLevel:
         tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=False)
         tokenizer.save(str(folder / "tokenizer.json"))
         manifest = json.loads((folder / "manifest.json").read_text())
-        file = folder / "tokenizer.json"
-        manifest["files"]["tokenizer.json"] = {"sha256": sha256_of_file(file), "size": file.stat().st_size}
+        manifest["files"]["tokenizer.json"] = file_record(folder / "tokenizer.json")
         (folder / "manifest.json").write_text(json.dumps(manifest))
         return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,75 @@ def test_a_bias_term_that_the_base_lacks_must_have_been_added(
         ({"labels": ["yes", "n\to"]}, "has a control character"),
         ({"problem_type": "span", "pooling": "tokens", "labels": ["a", "b", "c"]}, "span task with 3 labels"),
         ({"metrics": {"accuracy": "high"}}, "the metric accuracy is 'high', expected a finite number"),
-        ({"metrics": {"accuracy": float("nan")}}, "the metric accuracy is nan"),
+        ({"metrics": {"accuracy": float("nan")}}, "NaN is not a JSON number"),
         ({"metrics": None}, "metrics is None, expected an object"),
         ({"training": []}, "training is .*, expected an object"),
-        ({"base_digest": ""}, "non-empty strings"),
+        ({"base_digest": ""}, "base_digest is '', expected 64 lower-case hexadecimal digits"),
+        ({"base_digest": "zz"}, "base_digest is 'zz', expected 64 lower-case hexadecimal digits"),
+        ({"base_digest": "A" * 64}, "expected 64 lower-case hexadecimal digits"),
+        ({"base_digest": 5}, "base_digest is 5"),
+        ({"base_model": ""}, "base_model is ''"),
+        ({"base_model": "a\x1b[2Kb"}, r"base_model is 'a\\x1b\[2Kb', expected a name"),
+        ({"base_model": ["a"]}, "base_model is "),
+        ({"base_revision": "a\nb"}, "base_revision is "),
+        ({"base_revision": 1}, "base_revision is 1"),
+        ({"task": "a\u2028b"}, "task is "),
+        ({"method": "a\x9bb"}, "method is "),
+        ({"metrics": {"a\nb": 0.5}}, r"the metric 'a\\nb' is empty or has a control character"),
+        ({"metrics": {"a": True}}, "the metric a is True"),
+        ({"max_length": True}, "max_length is True"),
+        ({"max_length": 2**31}, "max_length is 2147483648"),
+        ({"max_length": 8.0}, "max_length is 8.0"),
+        ({"format_version": True}, "format version True, expected 1"),
+        ({"format_version": 1.0}, "format version 1.0, expected 1"),
+        ({"problem_type": ["single_label"]}, "problem_type is "),
+        ({"activation": {}}, "activation is "),
     ],
 )
 def test_a_wrong_configuration_is_refused(saved: Path, changes: dict[str, Any], message: str) -> None:
     edit_config(saved, **changes)
     with pytest.raises(DeltaError, match=message):
         TaskDelta.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"labels": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "more than 64 levels"),
+        (b"[" * 100_000, "more than 64 levels"),
+        (b'{"task": "a", "task": "b"}', "the key 'task' is there twice"),
+        (b'{"training": {"seed": 1, "seed": 2}}', "the key 'seed' is there twice"),
+        (b'{"training": {"rate": 1e999}}', "no double can hold"),
+        (b'{"training": {"seed": ' + b"9" * 5000 + b"}}", "int64 cannot hold"),
+        (b'\xef\xbb\xbf{"task": "a"}', "byte order mark"),
+        (b'{"task": "\xff"}', "not valid JSON"),
+        (b'{"task": "\\ud800"}', "half a surrogate pair"),
+        ("{}".encode("utf-16"), "not valid JSON"),
+        (b"[]", "lacks base_digest"),
+        (b'{"task": "a"} x', "not valid JSON"),
+    ],
+)
+def test_what_is_no_configuration_at_all_is_refused_in_a_line(saved: Path, text: bytes, message: str) -> None:
+    (saved / CONFIG_FILE).write_bytes(text)
+    with pytest.raises(DeltaError, match=message) as caught:
+        TaskDelta.load(saved)
+    assert len(str(caught.value)) < 1000
+    assert all(line.isprintable() for line in str(caught.value).splitlines())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_a_configuration_that_never_ends_is_not_read(saved: Path) -> None:
+    (saved / CONFIG_FILE).unlink()
+    os.mkfifo(saved / CONFIG_FILE)
+    with pytest.raises(DeltaError, match="not a regular file"):
+        TaskDelta.load(saved)
+    (saved / CONFIG_FILE).unlink()
+    with (saved / CONFIG_FILE).open("wb") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(DeltaError, match="expected at most 16777216"):
+        TaskDelta.load(saved)
+    with pytest.raises(DeltaError, match="can't be read"):
+        TaskDelta.load(Path("a\0b"))
 
 
 NAME = "encoder.layer.0.output.dense.bias"
@@ -143,7 +203,7 @@ def test_a_term_of_another_shape_is_refused(saved: Path, tiny_base: BaseModel) -
 def test_a_truncated_or_missing_file_is_refused(saved: Path, name: str) -> None:
     data = (saved / name).read_bytes()
     (saved / name).write_bytes(data[: len(data) // 2])
-    with pytest.raises(DeltaError, match="no whole"):
+    with pytest.raises(DeltaError, match=r"no whole|not valid JSON"):
         TaskDelta.load(saved)
     (saved / name).unlink()
     with pytest.raises(DeltaError, match="can't be read"):

@@ -135,6 +135,7 @@ def test_a_series_is_narrowed(protocol: Protocol) -> None:
     ("text", "message"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ('{"charm": 1}', "charm"),
         ('{"settings": {"charm": 1}}', "charm"),
         ('{"tasks": {"cola": {"seed": 1}}}', "seed"),

@@ -14,7 +14,7 @@ from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import DataError, UsageError
 from bitfit_export.experiments import Failure, Laboratory, LaboratoryOptions, Trial, TrialResult, Watcher, run_trials
 from bitfit_export.experiments.trial_engine import pending_trials
-from bitfit_export.locks import locked
+from bitfit_export.files.locks import locked
 from bitfit_export.training import TrainingSettings
 
 from .conftest import write_task

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bitfit_export.bundle import Layout, read_manifest, read_row, write_row
-from bitfit_export.bundle import checking as checking_module
+from bitfit_export.bundle import file_checks as checking_module
 from bitfit_export.errors import BundleError, InputError, RowError
 from bitfit_export.runtime import BiasSession
 from tests.runtime.conftest import TASKS, TOLERANCE, change_manifest, record_again, record_of

@@ -74,7 +74,7 @@ def delta_of(base: BaseModel, data: TaskData, settings: TrainingSettings, folder
 def test_a_task_is_learnt_and_the_best_epoch_is_kept(tiny_base: BaseModel, tmp_path: Path, problem_type: str) -> None:
     data = make_data(problem_type)
     pooling = "mean" if problem_type == "multi_label" else "auto"
-    settings = dataclasses.replace(QUICK, epochs=24, pooling=pooling)
+    settings = dataclasses.replace(QUICK, epochs=24, pooling=pooling, schedule="constant", warmup=0.0)
     result = train_task(tiny_base, data, settings, tmp_path)
     assert result.delta is not None
     config = result.delta.config

@@ -27,7 +27,8 @@ def is_batch_view(node: gs.Node, bias: gs.Constant) -> bool:
     sizes = known_integers(node.inputs[1])
     if not sizes or sizes[0] != -1 or min(sizes[1:], default=0) < 1 or math.prod(sizes[1:]) != math.prod(bias.shape):
         return False
-    return all(_adds_to_batch(reader, len(sizes)) for reader, _ in uses_of(node.outputs[0]))
+    readers = [reader for reader, _ in uses_of(node.outputs[0])]
+    return bool(readers) and all(_adds_to_batch(reader, len(sizes)) for reader in readers)
 
 
 def _adds_to_batch(node: gs.Node, rank: int) -> bool:

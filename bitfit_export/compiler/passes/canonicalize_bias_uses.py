@@ -58,7 +58,9 @@ def _unflatten_gemm(graph: gs.Graph, node: gs.Node) -> bool:
     """
     (flat, weight, bias), out = node.inputs, node.outputs[0]
     flatten, readers = producer_of(flat), [reader for reader, _ in uses_of(out)]
-    if flatten is None or {flatten.op, *(reader.op for reader in readers)} != {"Reshape"} or is_output(graph, out):
+    if flatten is None or not readers or is_output(graph, out):
+        return False
+    if {flatten.op, *(reader.op for reader in readers)} != {"Reshape"}:
         return False
     wide, width = flatten.inputs[0], sizes_of(bias)
     sizes = sizes_of(wide)

@@ -100,7 +100,7 @@ def _axis_kind(node: gs.Node, index: int, bias: gs.Constant) -> _Kind | None:
     sizes, width = sizes_of(node.outputs[0]), sizes_of(bias)
     if not (node.op == "Add" or (node.op == "LayerNormalization" and index == 2)):
         return None
-    if sizes is None or width is None or width != sizes[-1:] or sizes[0] == BATCH:
+    if sizes is None or width is None or width != sizes[-1:] or sizes[0] in (BATCH, ROWS):
         return None
     if len(sizes) == 2:
         return _Kind.NEW
@@ -184,13 +184,13 @@ class _Propagation:
 
     def _after_reshape(self, node: gs.Node) -> _Axis:
         before, after = sizes_of(node.inputs[0]), sizes_of(node.outputs[0])
-        target, _ = _first_sizes(node.inputs[1])
-        if target[:1] == [1]:
-            self.edits.append(lambda: self._keep_first_dimension(node))
+        known, computed = _first_sizes(node.inputs[1])
+        if known[:1] == [1]:
+            self.edits.append(lambda: self._keep_first_dimension(node, known[1:], computed))
             return _FIRST
         # [1, heads, ...] becomes [heads, ...].
         is_known = before is not None and after == before[1:] and None not in after
-        if target[:1] == [-1] and after and is_known and isinstance(after[0], int):
+        if known[:1] == [-1] and after and is_known and isinstance(after[0], int):
             return _Axis(_Kind.MERGED, after[0])
         raise _UnknownNodeError
 
@@ -213,16 +213,19 @@ class _Propagation:
         name = f"{node.outputs[0].name}/input_{index}_with_rows"
         node.inputs[index] = emit(self.graph, "Unsqueeze", name, [value, [0]], value.dtype, before=node)
 
-    def _keep_first_dimension(self, node: gs.Node) -> None:
-        """Reshape to [1, ...] becomes Reshape to [0, ...], where 0 stands for the input's own size."""
+    def _keep_first_dimension(self, node: gs.Node, known: list[int], computed: list[gs.Tensor]) -> None:
+        """Reshape to [1, ...] becomes Reshape to [0, ...], where 0 stands for the input's own size.
+
+        Args:
+            known: the sizes after the first.
+            computed: the tensors that hold those after these.
+        """
         node.attrs.pop("allowzero", None)
-        known, computed = _first_sizes(node.inputs[1])
-        sizes = [0, *known[1:]]
         if not computed:
-            _set_input(node, 1, sizes)
+            _set_input(node, 1, [0, *known])
             return
         name = f"{node.outputs[0].name}/shape_with_rows"
-        node.inputs[1] = emit(self.graph, "Concat", name, [sizes, *computed], np.int64, before=node, axis=0)
+        node.inputs[1] = emit(self.graph, "Concat", name, [[0, *known], *computed], np.int64, before=node, axis=0)
 
     def _repeat_less(self, node: gs.Node, first: gs.Tensor, others: list[gs.Tensor], size: int) -> None:
         """[size, ...] was repeated per item of the batch; [rows * size, ...] is repeated `rows` times less."""

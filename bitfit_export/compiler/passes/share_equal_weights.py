@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
+from bitfit_export.compiler.graph.constants import Content, content_of
 
 __all__ = ["ShareEqualWeights", "share_equal_weights"]
 
@@ -29,12 +30,12 @@ class ShareEqualWeights(Pass):
 
 def share_equal_weights(graph: gs.Graph) -> int:
     """Change the graph in place; returns the number of constants saved."""
-    first: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
+    first: dict[Content, gs.Constant] = {}
     replaced: dict[int, gs.Constant] = {}
     for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Constant) and tensor.values.nbytes >= _SMALLEST_BYTES:
-            key = (str(tensor.dtype), tuple(tensor.shape), tensor.values.tobytes())
-            kept = first.setdefault(key, tensor)
+        content = content_of(tensor) if isinstance(tensor, gs.Constant) else None
+        if content is not None and len(content[-1]) >= _SMALLEST_BYTES:
+            kept = first.setdefault(content, tensor)
             if kept is not tensor:
                 replaced[id(tensor)] = kept
     for node in graph.nodes:

@@ -60,7 +60,7 @@ def read_protocol(path: Path) -> Protocol:
         root = json.loads(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     try:
         return _protocol(root)

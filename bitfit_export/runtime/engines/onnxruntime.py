@@ -1,22 +1,21 @@
-"""The frozen model: ONNX Runtime's session on it."""
+"""ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+import ctypes
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from bitfit_export.bundle import MODEL_FILE, CheckedFiles, Manifest
 from bitfit_export.errors import BundleError, InputError, first_line
-from bitfit_export.runtime.engines.graph_check import EXPORT_AGAIN, LOGITS, TOKEN_LOGITS, check_digest, check_interface
-from bitfit_export.runtime.inputs import TEXT_INPUTS
-from bitfit_export.runtime.tasks.task_store import Feeds
+from bitfit_export.runtime.engines.base import Arrays, Bound, Engine, GraphTensor, Program, ProgramFiles
 
-__all__ = ["LOGITS", "MODEL_FILE", "TOKEN_LOGITS", "FrozenModel"]
+__all__ = ["ENGINE"]
 
 # Where ONNX Runtime looks for the weights of a model that it gets as bytes.
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -24,83 +23,31 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _MODEL_FORMAT = ("session.load_model_format", "ONNX")
 # ONNX Runtime's failures are raised and become errors here; what it would log besides is a repetition.
 _LOG_FATAL_ONLY = 4
+_LEVELS: Mapping[str, Any] = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
-Float32Array: TypeAlias = NDArray[np.float32]
-TextArrays: TypeAlias = Mapping[str, NDArray[np.int64]]
 
+class _Program(Program):
+    """A session of ONNX Runtime."""
 
-class FrozenModel:
-    """`model.onnx` of a bundle, on the CPU. Any number of threads may run it.
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.inputs = {each.name: _tensor(each) for each in session.get_inputs()}
+        self.defaults = {each.name: _tensor(each) for each in session.get_overridable_initializers()}
+        self.outputs = tuple(each.name for each in session.get_outputs())
+        self.metadata = session.get_modelmeta().custom_metadata_map
 
-    Args:
-        files: the bundle's; the model is made of the bytes that were checked.
-        manifest: the bundle's.
-        threads: for one run; by default ONNX Runtime's choice.
+    def bind(self, arrays: Arrays) -> Bound:
+        # An OrtValue uses its numpy array's memory and keeps it alive.
+        return MappingProxyType({name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()})
 
-    Attributes:
-        text_inputs: the names of the graph inputs that a text becomes.
-        outputs: the names of the graph outputs.
-        labels: the number of labels that the head inputs have, where it is fixed.
-        max_positions: the longest sequence, in tokens.
-
-    Raises:
-        BundleError: the model can't be loaded, or is not the one that the manifest describes; its weights changed
-            after they were checked.
-    """
-
-    def __init__(self, files: CheckedFiles, manifest: Manifest, *, threads: int | None = None) -> None:
-        path = files.folder / MODEL_FILE
-        self._session = _open_session(files, manifest, threads)
-        files.refuse_changed()
-        check_digest(path, self._session, manifest.layout)
-        self.labels = check_interface(path, self._session, manifest)
-        self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.inputs)
-        self.outputs = manifest.outputs
-        self.max_positions = manifest.static_shape[1] if manifest.static_shape else manifest.max_positions
-        self._static_shape = manifest.static_shape
-        self._pad_token_id = manifest.pad_token_id
-
-    def run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> dict[str, Float32Array]:
-        """Run a batch of any size; a graph of static shape runs it in batches of its own size.
-
-        Args:
-            text: the text inputs of the graph, contiguous int64 [batch, sequence].
-            feeds: all other inputs, as OrtValues.
-            outputs: the names of the wanted ones.
-
-        Returns:
-            For each wanted output an array: `logits` float32 [batch, labels of the feeds], `token_logits` float32
-            [batch, sequence, labels of the feeds].
-
-        Raises:
-            InputError: an input that only the model itself can refuse, such as a token type that it lacks.
-            BundleError: any other failure of ONNX Runtime.
-        """
-        if self._static_shape is None:
-            return dict(zip(outputs, self._run(text, feeds, outputs), strict=True))
-        rows, length = text["input_ids"].shape
-        parts = [self._run(part, feeds, outputs) for part in self._fit(text, self._static_shape)]
-        joined = (np.concatenate(each)[:rows] for each in zip(*parts, strict=True))
-        return {
-            name: values[:, :length] if name == TOKEN_LOGITS else values
-            for name, values in zip(outputs, joined, strict=True)
-        }
-
-    def _fit(self, text: TextArrays, shape: tuple[int, int]) -> Iterator[dict[str, NDArray[np.int64]]]:
-        """Batches of exactly this shape: what a text lacks is padding, and so are rows that the last batch lacks."""
-        rows, length = text["input_ids"].shape
-        for start in range(0, rows, shape[0]):
-            part = {}
-            for name, values in text.items():
-                part[name] = np.full(shape, self._pad_token_id if name == "input_ids" else 0, np.int64)
-                chosen = values[start : start + shape[0]]
-                part[name][: len(chosen), :length] = chosen
-            yield part
-
-    def _run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> list[Float32Array]:
-        wrap = ort.OrtValue.ortvalue_from_numpy
-        # OrtValues, for onnxruntime promises to copy none of these; they keep their numpy arrays alive.
-        values = {name: wrap(array) for name, array in text.items()} | dict(feeds)
+    def run(self, arrays: Arrays, bound: Bound, outputs: Sequence[str]) -> list[NDArray[Any]]:
+        # OrtValues, for onnxruntime promises to copy none of these.
+        values = {**self.bind(arrays), **bound}
         try:
             found = self._session.run_with_ort_values(list(outputs), values)
             # Copies, for the originals live in ONNX Runtime's memory.
@@ -109,23 +56,37 @@ class FrozenModel:
             kind = InputError if isinstance(error, InvalidArgument) else BundleError
             raise kind(f"the model can't run this batch: {first_line(error)}") from error
 
+    def abandon(self) -> None:
+        # Nothing ever ends the session, also not the end of Python: it would wait for its threads for ever.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
 
-def _open_session(files: CheckedFiles, manifest: Manifest, threads: int | None) -> Any:
-    options = ort.SessionOptions()
-    options.add_session_config_entry(*_MODEL_FORMAT)
-    if manifest.target == "ort":
-        # The compiler has optimised the graph. What is left would fuse SkipLayerNormalization, which is slower. Only
-        # float16 weights are still to be widened, once.
-        levels = ort.GraphOptimizationLevel
-        stored_in_half = manifest.precision == "fp16"
-        options.graph_optimization_level = levels.ORT_ENABLE_BASIC if stored_in_half else levels.ORT_DISABLE_ALL
-    options.log_severity_level = _LOG_FATAL_ONLY
-    options.inter_op_num_threads = 1
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(files.folder.absolute()))
-        return ort.InferenceSession(files.model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        path = files.folder / MODEL_FILE
-        raise BundleError(f"the model {path} can't be loaded: {first_line(error)}", hint=EXPORT_AGAIN) from error
+
+class _OnnxRuntime(Engine):
+    name = "onnxruntime"
+    targets: ClassVar[frozenset[str]] = frozenset({"ort", "portable"})
+
+    def open(self, files: ProgramFiles, *, threads: int | None = None) -> Program:
+        options = ort.SessionOptions()
+        options.add_session_config_entry(*_MODEL_FORMAT)
+        options.graph_optimization_level = _LEVELS[files.at_load]
+        options.log_severity_level = _LOG_FATAL_ONLY
+        options.inter_op_num_threads = 1
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(files.folder.absolute()))
+            return _Program(ort.InferenceSession(files.model, options, providers=["CPUExecutionProvider"]))
+        except Exception as error:
+            raise BundleError(
+                f"the model {files.path} can't be loaded: {first_line(error)}",
+                hint="copy the bundle again, or export it again",
+            ) from error
+
+
+def _tensor(value: Any) -> GraphTensor:
+    """A graph input as ONNX Runtime describes it."""
+    shape = tuple(each if isinstance(each, int) else None for each in value.shape)
+    return GraphTensor(_DTYPES.get(value.type, value.type), shape)
+
+
+ENGINE = _OnnxRuntime()

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfit_export.bundle.interface import LOGITS, TOKEN_LOGITS
 from bitfit_export.errors import InputError
-from bitfit_export.runtime.engines.graph_check import LOGITS, TOKEN_LOGITS
 from bitfit_export.runtime.predict.postprocess import (
     Answer,
     Prediction,

@@ -9,7 +9,7 @@ Rows come and go while other threads run the model, and no run may see half of o
 
 All heads in the arrays are as wide as the loaded task with the most labels needs. They become narrower when it leaves.
 
-The arrays are bound as `OrtValue`s, which on a CPU use numpy's memory, so a run copies none of the table.
+The arrays are bound once: an engine on a CPU uses numpy's memory, so a run copies none of the table.
 """
 
 from __future__ import annotations
@@ -17,23 +17,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import TypeAlias
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from bitfit_export.bundle import BiasRow, Layout
-from bitfit_export.bundle.graph_inputs import fill_shape
-from bitfit_export.runtime.tasks.task_store import Feeds, Lease, LoadedTask, TaskStore
+from bitfit_export.bundle.interface import BIAS_TABLE, TASK_IDS
+from bitfit_export.bundle.row_arrays import fill_shape
+from bitfit_export.runtime.engines.base import Bound
+from bitfit_export.runtime.forks import hold_during_forks
+from bitfit_export.runtime.tasks.task_store import Bind, Feeds, Lease, LoadedTask, TaskStore
 
-__all__ = ["BIAS_TABLE", "TASK_IDS", "BiasTable", "TableLease"]
-
-#: The graph input that holds the bias values of all rows.
-BIAS_TABLE = "bias_table"
-#: The graph input that names each batch row's slot; [1] means one slot for the whole batch.
-TASK_IDS = "task_ids"
+__all__ = ["BiasTable", "TableLease"]
 
 Float32Array: TypeAlias = NDArray[np.float32]
 
@@ -53,7 +50,7 @@ class _Slot:
 class _Arrays:
     """One size of the table: `bias_table` float32 [capacity, N], then a tensor [capacity, ...] for each head entry."""
 
-    def __init__(self, layout: Layout, capacity: int, labels: int, old: _Arrays | None = None) -> None:
+    def __init__(self, layout: Layout, capacity: int, labels: int, bind: Bind, old: _Arrays | None = None) -> None:
         self.capacity = capacity
         self.labels = labels
         shapes = [(layout.bias_count,), *layout.head_shapes(labels)]
@@ -62,10 +59,7 @@ class _Arrays:
             _resized((capacity, *shape), each) for shape, each in zip(shapes, previous, strict=True)
         ]
         names = [BIAS_TABLE, *(entry.name for entry in layout.head)]
-        # An OrtValue keeps its numpy array alive.
-        self.values: Feeds = MappingProxyType(
-            {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in zip(names, self.tensors, strict=True)}
-        )
+        self.bound = bind(dict(zip(names, self.tensors, strict=True)))
 
     def write(self, index: int, row: BiasRow) -> None:
         """Put a row into a slot, as float32; what its head lacks of the arrays' shape is zero."""
@@ -80,18 +74,21 @@ class BiasTable(TaskStore[_Slot]):
 
     Args:
         layout: of the frozen model.
+        bind: the engine's; it may keep the arrays, and sees what is written into them later.
         rows: how many rows to make room for.
         labels: the most labels of those rows.
     """
 
     mixes_tasks = True
 
-    def __init__(self, layout: Layout, *, rows: int = 1, labels: int = 1) -> None:
+    def __init__(self, layout: Layout, bind: Bind, *, rows: int = 1, labels: int = 1) -> None:
         super().__init__()
         self._layout = layout
+        self._bind = bind
         self._writing = threading.Lock()  # one writer at a time; rows and whole tables are copied under it
+        hold_during_forks(self, self._writing, self._lock)
         # The store's lock guards these, too.
-        self._arrays = _Arrays(layout, max(rows, 1), max(labels, 1))
+        self._arrays = _Arrays(layout, max(rows, 1), max(labels, 1), bind)
         self._free = list(range(self._arrays.capacity))
         self._reserved_labels = 1
 
@@ -140,7 +137,7 @@ class BiasTable(TaskStore[_Slot]):
         if slot is None:
             raise self._unknown(name)
 
-    def _hold(self, names: Sequence[str]) -> tuple[list[_Slot], Feeds]:
+    def _hold(self, names: Sequence[str]) -> tuple[list[_Slot], Bound]:
         """Slots and arrays as one consistent state."""
         with self._lock:
             slots = self._entries
@@ -151,7 +148,7 @@ class BiasTable(TaskStore[_Slot]):
             else:
                 for slot in held:
                     slot.holders += 1
-                return held, self._arrays.values
+                return held, self._arrays.bound
         raise self._unknown(unknown)
 
     def _release(self, held: Sequence[_Slot]) -> None:
@@ -187,7 +184,7 @@ class BiasTable(TaskStore[_Slot]):
         labels = max(labels, self._reserved_labels)
         if labels < old.labels:
             with suppress(MemoryError):  # wider arrays do as well
-                new = _Arrays(self._layout, old.capacity, labels, old)
+                new = _Arrays(self._layout, old.capacity, labels, self._bind, old)
                 with self._lock:
                     self._arrays = new
 
@@ -196,7 +193,7 @@ class BiasTable(TaskStore[_Slot]):
         old = self._arrays
         if capacity <= old.capacity and labels <= old.labels:
             return
-        new = _Arrays(self._layout, max(capacity, old.capacity), max(labels, old.labels), old)
+        new = _Arrays(self._layout, max(capacity, old.capacity), max(labels, old.labels), self._bind, old)
         with self._lock:
             self._arrays = new
             self._free.extend(range(old.capacity, new.capacity))
@@ -207,13 +204,13 @@ class TableLease(Lease):
 
     Attributes:
         slots: the slot of each name, int64 [names].
-        values: the arrays as OrtValues, by the name of their graph input.
+        bound: the arrays as the engine holds them.
     """
 
-    __slots__ = ("_held", "_names", "_table", "slots", "values")
+    __slots__ = ("_held", "_names", "_table", "bound", "slots")
 
     slots: NDArray[np.int64]
-    values: Feeds
+    bound: Bound
 
     def __init__(self, table: BiasTable, names: Sequence[str]) -> None:
         self._table = table
@@ -222,10 +219,10 @@ class TableLease(Lease):
 
     def feeds(self, rows: Sequence[int] | None = None) -> Feeds:
         slots = self.slots if rows is None else self.slots[list(rows)]
-        return {**self.values, TASK_IDS: ort.OrtValue.ortvalue_from_numpy(slots)}
+        return Feeds(self.bound, {TASK_IDS: slots})
 
     def __enter__(self) -> TableLease:
-        self._held, self.values = self._table._hold(self._names)
+        self._held, self.bound = self._table._hold(self._names)
         self.tasks = [slot.task for slot in self._held]
         self.slots = np.array([slot.index for slot in self._held], np.int64)
         return self

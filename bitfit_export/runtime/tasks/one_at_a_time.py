@@ -1,6 +1,6 @@
 """The loaded tasks of a graph that runs one at a time: the layouts packed and named.
 
-A row's arrays and their OrtValues are made once, when it is loaded, and never change. So a switch of task is another
+A row's arrays are made and bound once, when it is loaded, and never change. So a switch of task is another
 mapping for the next run, and a row that is replaced or removed lives on in the leases that have it.
 """
 
@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType, TracebackType
-
-import onnxruntime as ort
+from types import TracebackType
 
 from bitfit_export.bundle import BiasRow, Layout
-from bitfit_export.bundle.graph_inputs import row_inputs
+from bitfit_export.bundle.row_arrays import row_arrays
 from bitfit_export.errors import InputError
-from bitfit_export.runtime.tasks.task_store import Feeds, Lease, LoadedTask, TaskStore
+from bitfit_export.runtime.tasks.task_store import Bind, Feeds, Lease, LoadedTask, TaskStore
 
 __all__ = ["RowFeeds", "RowLease"]
 
 
 @dataclass(frozen=True)
 class _LoadedRow:
-    """A task and the OrtValues that run it."""
+    """A task and what runs it."""
 
     task: LoadedTask
     feeds: Feeds
@@ -34,15 +32,17 @@ class RowFeeds(TaskStore[_LoadedRow]):
     Args:
         layout: of the frozen model.
         layout_kind: `packed` or `named`.
+        bind: the engine's; it may keep the arrays.
         labels: the number of labels that the graph's head inputs have, where it is fixed; rows have at most as many.
     """
 
     mixes_tasks = False
 
-    def __init__(self, layout: Layout, layout_kind: str, *, labels: int | None = None) -> None:
+    def __init__(self, layout: Layout, layout_kind: str, bind: Bind, *, labels: int | None = None) -> None:
         super().__init__()
         self._layout = layout
         self._layout_kind = layout_kind
+        self._bind = bind
         self._labels = labels
 
     def lease(self, names: Sequence[str]) -> RowLease:
@@ -51,10 +51,8 @@ class RowFeeds(TaskStore[_LoadedRow]):
     def add(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] = ()) -> LoadedTask:
         task = self._task_of(row, name, labels)
         self._refuse_older(self.find(task.name), task)  # before anything of the row's size is made
-        arrays = row_inputs(row, self._layout, self._layout_kind, labels=self._labels)
-        # An OrtValue uses its numpy array's memory and keeps it alive.
-        values = {each: ort.OrtValue.ortvalue_from_numpy(array) for each, array in arrays.items()}
-        loaded = _LoadedRow(task, MappingProxyType(values))
+        arrays = row_arrays(row, self._layout, self._layout_kind, labels=self._labels)
+        loaded = _LoadedRow(task, Feeds(self._bind(arrays), {}))
         with self._lock:
             old = self._entries.get(task.name)
             self._refuse_older(old.task if old else None, task)

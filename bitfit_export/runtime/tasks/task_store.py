@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from bitfit_export.bundle import BiasRow
 from bitfit_export.errors import InputError, quoted
+from bitfit_export.runtime.engines.base import Arrays, Bound
+from bitfit_export.runtime.forks import hold_during_forks
 
-__all__ = ["Feeds", "Lease", "LoadedTask", "TaskStore"]
+__all__ = ["Bind", "Feeds", "Lease", "LoadedTask", "TaskStore"]
 
-#: OrtValues by the name of their graph input.
-Feeds: TypeAlias = Mapping[str, Any]
+#: What an engine makes of arrays that stay, `Program.bind`.
+Bind: TypeAlias = Callable[[Arrays], Bound]
+
+
+class Feeds(NamedTuple):
+    """The graph inputs that bring biases and heads to a run.
+
+    Attributes:
+        bound: those that stay from run to run, as the engine holds them.
+        arrays: those that are new in this run.
+    """
+
+    bound: Bound
+    arrays: Arrays
+
 
 # How many names a message lists.
 _NAMES_SHOWN = 10
@@ -93,6 +108,7 @@ class TaskStore(ABC, Generic[EntryT]):
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the entries; held for some lookups, never while values are copied
         self._entries: dict[str, EntryT] = {}
+        hold_during_forks(self, self._lock)
 
     @abstractmethod
     def lease(self, names: Sequence[str]) -> Lease:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bitfit_export.bundle import TOKENIZER_FILE
+from bitfit_export.bundle.lazy import lazy_property
 from bitfit_export.errors import BundleError, InputError, UsageError, first_line
 from bitfit_export.runtime.text.alignment import AlignedTokens, align_tokens, context_windows
-from bitfit_export.runtime.tokenizer_file import check_tokenizer
+from bitfit_export.runtime.text.tokenizer_file import check_tokenizer
 
 __all__ = ["TOKENIZER_FILE", "Text", "TextEncoder", "TokenIds", "as_texts", "read_tokenizer"]
 
@@ -167,7 +167,7 @@ class TextEncoder:
             raise _encoding_error(texts, error) from error
         return [encodings[row] for row in range(len(texts))]
 
-    @functools.cached_property
+    @lazy_property
     def _word_tokenizer(self) -> Any:
         """For lists of words. A byte-level tokenizer must then see a space before each word, as it does in a text."""
         spec = json.loads(self._tokenizer.to_str())

@@ -2,13 +2,14 @@
 
 #include <bitfit/session.h>
 
+#include "program.h"
+
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
 #include <string_view>
 
 #if defined(__APPLE__)
@@ -18,7 +19,7 @@
 namespace {
 
 constexpr const char* usage =
-    R"(usage: bitfit_bench BUNDLE [--threads N] [--rounds N] [--shape ROWSxTOKENS]... [--tasks N]...
+    R"(usage: bitfit_bench BUNDLE [--threads N] [--rounds N] [--shape ROWSxTOKENS]... [--tasks N]... [--check-hashes]
 
 Time a bundle: opening it, the first answer, runs of one task and of mixed tasks, switching tasks, and memory.
 
@@ -39,6 +40,7 @@ struct Shape {
 struct Options {
   std::string bundle;
   int threads = 1;
+  bool check_hashes = false;
   std::size_t rounds = 30;
   std::vector<Shape> shapes;
   std::vector<std::size_t> tasks;
@@ -46,7 +48,7 @@ struct Options {
 
 std::size_t positive(const std::string& text) {
   const long value = std::strtol(text.c_str(), nullptr, 10);
-  if (value < 1) throw std::runtime_error("\"" + text + "\" is no number of at least 1");
+  if (value < 1) refuse("\"" + bitfit::shown(text) + "\" is not a number of at least 1");
   return static_cast<std::size_t>(value);
 }
 
@@ -57,6 +59,8 @@ Options read_options(int count, char** words) {
     const auto value = [&] { return ++i < count ? std::string(words[i]) : std::string(); };
     if (word == "--threads") {
       options.threads = static_cast<int>(positive(value()));
+    } else if (word == "--check-hashes") {
+      options.check_hashes = true;
     } else if (word == "--rounds") {
       options.rounds = positive(value());
     } else if (word == "--tasks") {
@@ -67,19 +71,15 @@ Options read_options(int count, char** words) {
       options.shapes.push_back(
           {positive(shape.substr(0, cross)), positive(shape.substr(std::min(cross + 1, shape.size())))});
     } else if (word.rfind("--", 0) == 0 || !options.bundle.empty()) {
-      throw std::runtime_error("unknown argument " + word);
+      refuse("unknown argument " + bitfit::shown(word));
     } else {
       options.bundle = word;
     }
   }
-  if (options.bundle.empty()) throw std::runtime_error("expected a bundle");
+  if (options.bundle.empty()) refuse("expected a bundle");
   if (options.shapes.empty()) options.shapes = {{1, 128}, {1, 16}, {8, 128}, {8, 16}};
   if (options.tasks.empty()) options.tasks = {1, 100, 1000};
   return options;
-}
-
-void check(const bitfit::Status& status) {
-  if (!status.ok()) throw std::runtime_error(status.text());
 }
 
 double milliseconds_since(Clock::time_point start) {
@@ -131,7 +131,7 @@ std::vector<std::string> sentence_tasks(const bitfit::Session& session) {
         task.problem_type == bitfit::ProblemType::token || task.problem_type == bitfit::ProblemType::span;
     if (!by_token) names.push_back(task.name);
   }
-  if (names.empty()) throw std::runtime_error("the bundle has no sentence task, expected one");
+  if (names.empty()) refuse("the bundle has no sentence task, expected one");
   return names;
 }
 
@@ -148,7 +148,7 @@ ordered_json time_shape(const bitfit::Session& session, Shape shape, std::size_t
     single_times.push_back(runs.run(one));
     try {
       if (mixes && shape.rows > 1) mixed_times.push_back(runs.run(mixed));
-    } catch (const std::runtime_error&) {
+    } catch (const Error&) {
       mixes = false;  // a layout that runs one task at a time
     }
   }
@@ -212,6 +212,7 @@ void bench(const Options& options, Clock::time_point started) {
   std::unique_ptr<bitfit::Session> session;
   bitfit::SessionOptions session_options;
   session_options.threads = options.threads;
+  session_options.check_hashes = options.check_hashes;
   report["open_ms"] = time_of([&] { check(bitfit::Session::open(options.bundle, session_options, &session)); });
   const std::string task = sentence_tasks(*session)[0];
   if (session->tokenizer() != nullptr) {
@@ -238,15 +239,11 @@ void bench(const Options& options, Clock::time_point started) {
 
 int main(int count, char** words) {
   const Clock::time_point started = Clock::now();
-  if (count > 1 && (words[1] == std::string_view("--help") || words[1] == std::string_view("-h"))) {
-    std::cout << usage;
-    return 0;
-  }
-  try {
-    bench(read_options(count, words), started);
-  } catch (const std::exception& error) {
-    std::cerr << "error: " << error.what() << '\n';
-    return 2;
-  }
-  return 0;
+  return run_program([&] {
+    if (count > 1 && (words[1] == std::string_view("--help") || words[1] == std::string_view("-h"))) {
+      std::cout << usage;
+    } else {
+      bench(read_options(count, words), started);
+    }
+  });
 }

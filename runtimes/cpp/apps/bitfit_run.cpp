@@ -2,6 +2,9 @@
 
 #include <bitfit/session.h>
 
+#include "program.h"
+#include "questions.h"
+
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +20,7 @@ constexpr std::size_t batch_size = 32;
 
 constexpr const char* usage =
     R"(usage: bitfit_run BUNDLE [--task T] (--text TEXT)... [--pair] | --input FILE.jsonl|-
-                  [--row FILE.bias]... [--truncate] [--threads N]
+                  [--row FILE.bias]... [--truncate] [--threads N] [--check-hashes]
 
 Answer texts with a bundle: JSON lines in, JSON lines out.
 
@@ -28,27 +31,15 @@ Answer texts with a bundle: JSON lines in, JSON lines out.
   --row FILE     a bias row to load besides the bundle's
   --truncate     cut texts that are longer than the model takes
   --threads N    CPU threads
+  --check-hashes compare SHA-256 of every file of the bundle, which finds forgeries
 
 example: bitfit_run bundles/minilm-l6 --task sst2 --text "What a lovely day"
 )";
 
-struct Error {
-  std::string message;
-  std::string hint = {};
-};
-
-[[noreturn]] void refuse(std::string message, std::string hint = {}) {
-  throw Error{std::move(message), std::move(hint)};
-}
-
-void check(const bitfit::Status& status) {
-  if (!status.ok()) refuse(status.text(), status.hint);
-}
-
 struct Options {
   std::string bundle, task, input;
   std::vector<std::string> texts, rows;
-  bool pair = false, truncate = false;
+  bool pair = false, truncate = false, check_hashes = false;
   int threads = 0;
 };
 
@@ -56,7 +47,7 @@ int number_of(const std::string& word) {
   int number = 0;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
   if (error != std::errc() || end != word.data() + word.size() || number < 1) {
-    refuse("--threads is " + word + ", expected a whole number from 1");
+    refuse("--threads is " + bitfit::shown(word) + ", expected a whole number from 1");
   }
   return number;
 }
@@ -83,8 +74,10 @@ Options read_options(int count, char** words) {
       options.pair = true;
     } else if (word == "--truncate") {
       options.truncate = true;
+    } else if (word == "--check-hashes") {
+      options.check_hashes = true;
     } else if (word.rfind("--", 0) == 0 || !options.bundle.empty()) {
-      refuse("unknown argument " + word);
+      refuse("unknown argument " + bitfit::shown(word));
     } else {
       options.bundle = word;
     }
@@ -93,17 +86,6 @@ Options read_options(int count, char** words) {
     refuse("expected a bundle, and either --text or --input", "bitfit_run BUNDLE --task T --text 'some text'");
   }
   return options;
-}
-
-// A text for a task, and where it was found, for messages.
-struct Question {
-  std::string where;
-  bitfit::Text text;
-  std::string task;
-};
-
-[[noreturn]] void refuse_no_task(const std::string& where) {
-  refuse(where + " names no task", "pass --task, or give each row a task of its own");
 }
 
 std::vector<Question> questions_of(const Options& options) {
@@ -119,58 +101,6 @@ std::vector<Question> questions_of(const Options& options) {
     questions.push_back({(options.pair ? "pair " : "text ") + number, std::move(text), options.task});
   }
   return questions;
-}
-
-const std::string* find_text(const ordered_json& row, std::initializer_list<const char*> names) {
-  for (const char* name : names) {
-    const auto found = row.find(name);
-    if (found == row.end()) continue;
-    return found->is_string() ? found->get_ptr<const std::string*>() : nullptr;
-  }
-  return nullptr;
-}
-
-// Whether the first of the names that is there is not null, which says that there is no such text.
-bool has_value(const ordered_json& row, std::initializer_list<const char*> names) {
-  for (const char* name : names) {
-    if (const auto found = row.find(name); found != row.end()) return !found->is_null();
-  }
-  return false;
-}
-
-bitfit::Text text_of(const ordered_json& row, const std::string& where) {
-  if (row.contains("tokens")) {
-    const auto& words = row["tokens"];
-    const auto is_text = [](const ordered_json& word) { return word.is_string(); };
-    if (!words.is_array() || words.empty() || !std::all_of(words.begin(), words.end(), is_text)) {
-      refuse(where + " has tokens that are no list of words");
-    }
-    return {{}, std::nullopt, words.get<std::vector<std::string>>()};
-  }
-  const bool asks = row.contains("question") && row.contains("context");
-  const std::string* const first =
-      asks ? find_text(row, {"question"}) : find_text(row, {"text", "sentence", "sentence1"});
-  const std::string* const second = asks ? find_text(row, {"context"}) : find_text(row, {"text_pair", "sentence2"});
-  if (first == nullptr || (second == nullptr && (asks || has_value(row, {"text_pair", "sentence2"})))) {
-    refuse(where + " has no text, expected text (and text_pair), tokens, or question and context, as strings",
-           "sentence, or sentence1 and sentence2, will do as well");
-  }
-  bitfit::Text text{*first};
-  if (second != nullptr) text.second = *second;
-  return text;
-}
-
-Question question_of(const std::string& line, const std::string& where, const std::string& task) {
-  ordered_json row;
-  try {
-    row = ordered_json::parse(line);
-  } catch (const nlohmann::json::exception& error) {
-    refuse(where + " is no JSON: " + error.what());
-  }
-  if (!row.is_object()) refuse(where + " is a " + row.type_name() + ", expected an object");
-  const std::string* const own = find_text(row, {"task"});
-  if (own == nullptr && (row.contains("task") || task.empty())) refuse_no_task(where);
-  return {where, text_of(row, where), own == nullptr ? task : *own};
 }
 
 // A float32 has some seven digits; the others are noise.
@@ -217,23 +147,25 @@ ordered_json json_of(const bitfit::TaskInfo& task, const bitfit::Result& result)
 void answer(const bitfit::Session& session, const std::vector<Question>& questions, bool truncate) {
   std::vector<bitfit::Text> texts;
   std::vector<std::string> tasks;
-  std::vector<bitfit::TaskInfo> infos(questions.size());
-  for (std::size_t i = 0; i < questions.size(); ++i) {
-    texts.push_back(questions[i].text);
-    tasks.push_back(questions[i].task);
-    const bitfit::Status found = session.find_task(tasks[i], &infos[i]);
-    if (!found.ok()) refuse(questions[i].where + ": " + found.text(), found.hint);
+  for (const Question& question : questions) {
+    texts.push_back(question.text);
+    tasks.push_back(question.task);
+    bitfit::TaskInfo info;
+    const bitfit::Status found = session.find_task(question.task, &info);
+    if (!found.ok()) refuse(question.where + ": " + found.text(), found.hint);
   }
   bitfit::PredictOptions options;
   options.truncate = truncate;
   options.batch_size = batch_size;
   std::vector<bitfit::Result> results;
-  const bitfit::Status status = session.predict(texts, tasks, options, &results);
+  std::vector<bitfit::TaskInfo> answered;
+  const bitfit::Status status = session.predict(texts, tasks, options, &results, &answered);
   if (!status.ok() && status.row != bitfit::Status::no_row && status.row < std::ptrdiff_t(questions.size())) {
     refuse(questions[static_cast<std::size_t>(status.row)].where + " " + status.message, status.hint);
   }
   check(status);
-  for (std::size_t i = 0; i < questions.size(); ++i) std::cout << spaced(json_of(infos[i], results[i])) << '\n';
+  for (std::size_t i = 0; i < questions.size(); ++i) std::cout << spaced(json_of(answered[i], results[i])) << '\n';
+  flush_output();
 }
 
 void answer_file(const bitfit::Session& session, const Options& options) {
@@ -242,19 +174,14 @@ void answer_file(const bitfit::Session& session, const Options& options) {
     file.open(options.input, std::ios::binary);
     if (!file) refuse(options.input + " can't be read");
   }
-  std::istream& stream = options.input == "-" ? std::cin : file;
+  Questions source(options.input == "-" ? std::cin : file, options.input, options.task);
   std::vector<Question> questions;
-  std::size_t number = 0, asked = 0;
-  for (std::string line; std::getline(stream, line);) {
-    const std::string where = "line " + std::to_string(++number) + " of " + options.input;
-    if (line.find_first_not_of(" \t\r\n") == std::string::npos) continue;
-    questions.push_back(question_of(line, where, options.task));
-    ++asked;
+  for (Question question; source.next(&question);) {
+    questions.push_back(std::move(question));
     if (questions.size() < batch_size) continue;
     answer(session, questions, options.truncate);
     questions.clear();
   }
-  if (asked == 0) refuse(options.input + " has no rows, expected a JSON object a line");
   if (!questions.empty()) answer(session, questions, options.truncate);
 }
 
@@ -262,6 +189,7 @@ void run(const Options& options) {
   std::unique_ptr<bitfit::Session> session;
   bitfit::SessionOptions session_options;
   session_options.threads = options.threads;
+  session_options.check_hashes = options.check_hashes;
   check(bitfit::Session::open(options.bundle, session_options, &session));
   for (const std::string& row : options.rows) check(session->load_task(row));
   if (!options.input.empty()) return answer_file(*session, options);
@@ -272,20 +200,11 @@ void run(const Options& options) {
 
 int main(int count, char** words) {
   std::ios::sync_with_stdio(false);
-  if (count > 1 && (words[1] == std::string_view("--help") || words[1] == std::string_view("-h"))) {
-    std::cout << usage;
-    return 0;
-  }
-  try {
-    run(read_options(count, words));
-  } catch (const Error& error) {
-    std::cout.flush();
-    std::cerr << "error: " << error.message << '\n';
-    if (!error.hint.empty()) std::cerr << "hint: " << error.hint << '\n';
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << "error: " << error.what() << '\n';
-    return 2;
-  }
-  return std::cout.flush() ? 0 : 2;
+  return run_program([&] {
+    if (count > 1 && (words[1] == std::string_view("--help") || words[1] == std::string_view("-h"))) {
+      std::cout << usage;
+    } else {
+      run(read_options(count, words));
+    }
+  });
 }

@@ -11,7 +11,7 @@ AddedTokens::AddedTokens(const Record& file, const Scheme& scheme) {
     const std::string content = each.text("content");
     if (each.boolean("single_word")) {
       fail(StatusCode::bundle_error,
-           text_of(each.where(), ": single_word is true for \"", content, "\", expected false"));
+           text_of(each.where(), ": single_word is true for \"", shown(content), "\", expected false"));
     }
     Entry entry{{}, each.integer("id"), each.boolean("normalized"), each.boolean("lstrip"), each.boolean("rstrip")};
     if (entry.id < 0 || entry.id > INT32_MAX) {

@@ -76,7 +76,7 @@ std::uint64_t pair_key(std::int32_t left, std::int32_t right) noexcept {
 
 void refuse_set(const Record& record, const char* key) {
   if (record.has(key) && !record.text(key).empty()) {
-    fail(StatusCode::bundle_error, text_of(record.where(), ": ", key, " is \"", record.text(key), "\", expected none"));
+    fail(StatusCode::bundle_error, text_of(record.where(), ": ", key, " is \"", shown(record.text(key)), "\", expected none"));
   }
 }
 
@@ -85,7 +85,7 @@ bool flag(const Record& record, const char* key) { return record.has(key) && rec
 ByteLevel::ByteLevel(const Record& file) {
   if (file.has("normalizer")) {
     fail(StatusCode::bundle_error,
-         text_of(file.where(), ": normalizer is ", file.record("normalizer").text("type"), ", expected null"));
+         text_of(file.where(), ": normalizer is ", shown(file.record("normalizer").text("type")), ", expected null"));
   }
   const Record splitter = file.record("pre_tokenizer");
   add_prefix_space_ = splitter.boolean("add_prefix_space");
@@ -105,7 +105,7 @@ ByteLevel::ByteLevel(const Record& file) {
 void ByteLevel::read_vocabulary(const Record& model) {
   for (const auto& [token, id] : model.named_integers("vocab")) {
     if (id < 0 || id > INT32_MAX) {
-      fail(StatusCode::bundle_error, text_of(model.where(), ": vocab[\"", token, "\"] is ", id, ", expected an id"));
+      fail(StatusCode::bundle_error, text_of(model.where(), ": vocab[\"", shown(token), "\"] is ", id, ", expected an id"));
     }
     vocabulary_.emplace(token, static_cast<std::int32_t>(id));
     largest_id_ = std::max(largest_id_, id);
@@ -143,7 +143,7 @@ std::int32_t ByteLevel::id_of(const std::string& token, const Record& model) con
   const auto found = vocabulary_.find(token);
   if (found == vocabulary_.end()) {
     fail(StatusCode::bundle_error,
-         text_of(model.where(), ": vocab lacks \"", token, "\", which a byte or a merge needs"));
+         text_of(model.where(), ": vocab lacks \"", shown(token), "\", which a byte or a merge needs"));
   }
   return found->second;
 }

@@ -56,13 +56,21 @@ std::string text_or_empty(const char* text) { return text == nullptr ? std::stri
 extern "C" {
 
 bitfit_session* bitfit_open(const char* folder, int threads, bitfit_error* error) {
+  bitfit_options options = {};
+  options.threads = threads;
+  return bitfit_open_with(folder, &options, error);
+}
+
+bitfit_session* bitfit_open_with(const char* folder, const bitfit_options* options, bitfit_error* error) {
   bitfit_session* opened = nullptr;
   const Status status = guard([&] {
     require(folder, "folder");
+    require(options, "options");
     auto session = std::make_unique<bitfit_session>();
-    bitfit::SessionOptions options;
-    options.threads = threads;
-    bitfit::check(bitfit::Session::open(folder, options, &session->session));
+    bitfit::SessionOptions chosen;
+    chosen.threads = options->threads;
+    chosen.check_hashes = options->check_hashes != 0;
+    bitfit::check(bitfit::Session::open(folder, chosen, &session->session));
     opened = session.release();
   });
   report(status, error);
@@ -140,13 +148,12 @@ bitfit_code bitfit_predict(const bitfit_session* session, const char* task, cons
                   bitfit::Text asked{text};
                   if (text_pair != nullptr) asked.second = text_pair;
                   std::vector<bitfit::Result> results;
-                  bitfit::check(session->session->predict({asked}, {task}, {}, &results));
-                  bitfit::TaskInfo info;
-                  bitfit::check(session->session->find_task(task, &info));
-                  if (info.problem_type == bitfit::ProblemType::token || results[0].size() != 1) {
-                    bitfit::fail(
-                        bitfit::StatusCode::input_error,
-                        bitfit::text_of("the task ", task, " answers words, expected a sentence or span task"));
+                  std::vector<bitfit::TaskInfo> answered;
+                  bitfit::check(session->session->predict({asked}, {task}, {}, &results, &answered));
+                  if (answered[0].problem_type == bitfit::ProblemType::token || results[0].size() != 1) {
+                    bitfit::fail(bitfit::StatusCode::input_error,
+                                 bitfit::text_of("the task ", answered[0].name,
+                                                 " answers words, expected a sentence or span task"));
                   }
                   const bitfit::Prediction& found = results[0][0];
                   copy_text(found.label.empty() ? found.text : found.label, label, label_size);

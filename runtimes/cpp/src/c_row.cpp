@@ -8,6 +8,7 @@ using bitfit::RowStatus;
 
 extern "C" int bitfit_row_read(const void* data, size_t size, const uint8_t* layout_digest, uint32_t bias_count,
                                bitfit_row* row) {
+  if ((data == nullptr && size != 0) || layout_digest == nullptr || row == nullptr) return BITFIT_ROW_NULL_ARGUMENT;
   BiasRowView view;
   RowStatus status = bitfit::read_bias_row(data, size, &view);
   if (status == RowStatus::ok) status = bitfit::check_layout(view, layout_digest, bias_count);
@@ -31,11 +32,18 @@ extern "C" int bitfit_row_read(const void* data, size_t size, const uint8_t* lay
 }
 
 extern "C" const char* bitfit_row_status_text(int status) {
+  if (status == BITFIT_ROW_NULL_ARGUMENT) return "an argument is NULL";
   const bool known = status >= 0 && status <= static_cast<int>(RowStatus::wrong_layout);
   return known ? bitfit::row_status_text(static_cast<RowStatus>(status)) : "unknown status";
 }
 
 extern "C" float bitfit_row_value(const bitfit_row* row, size_t i) {
+  if (row == nullptr) {
+    const uint32_t not_a_number = 0x7FC00000u;
+    float value;
+    std::memcpy(&value, &not_a_number, sizeof value);
+    return value;
+  }
   BiasRowView view;
   view.dtype = static_cast<bitfit::Dtype>(row->dtype);
   view.payload = row->payload;

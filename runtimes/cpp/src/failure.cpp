@@ -14,7 +14,7 @@ Status status_of_exception() noexcept {
     } catch (const std::bad_alloc&) {
       return {StatusCode::failure, "out of memory"};  // short enough to need no heap
     } catch (const std::exception& error) {
-      return {StatusCode::failure, error.what()};
+      return {StatusCode::failure, shown(error.what(), longest_message)};
     }
   } catch (...) {
     return {StatusCode::failure};

@@ -5,6 +5,10 @@
 
 #include <bitfit/status.h>
 
+#include "shown.h"
+
+#include <cstdint>
+#include <initializer_list>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -25,15 +29,26 @@ std::string text_of(const Parts&... parts) {
   return stream.str();
 }
 
-[[noreturn]] inline void fail(StatusCode code, std::string message, std::string hint = {}) {
-  throw Failure{Status{code, std::move(message), std::move(hint)}};
+// No message has control characters, wherever its parts come from.
+[[noreturn]] inline void fail(StatusCode code, const std::string& message, const std::string& hint = {}) {
+  throw Failure{Status{code, shown(message, longest_message), shown(hint, longest_message)}};
 }
 
 // About one row of a batch or one of several texts. The message goes on after "row 3".
-[[noreturn]] inline void fail_row(std::size_t row, std::string message, std::string hint = {}) {
-  Status status{StatusCode::input_error, std::move(message), std::move(hint)};
+[[noreturn]] inline void fail_row(std::size_t row, const std::string& message, const std::string& hint = {}) {
+  Status status{StatusCode::input_error, shown(message, longest_message), shown(hint, longest_message)};
   status.row = static_cast<std::ptrdiff_t>(row);
   throw Failure{std::move(status)};
+}
+
+// The product of sizes. Fails where std::size_t cannot hold it: no memory has room for so much.
+inline std::size_t multiply(std::initializer_list<std::size_t> sizes) {
+  std::size_t product = 1;
+  for (const std::size_t size : sizes) {
+    if (size != 0 && product > SIZE_MAX / size) fail(StatusCode::failure, "out of memory: a size is out of range");
+    product *= size;
+  }
+  return product;
 }
 
 // Go on with the failure that a public function reported, if it did.

@@ -15,6 +15,17 @@
 
 namespace bitfit {
 
+class Record;
+
+inline constexpr const char* manifest_file = "manifest.json";
+inline constexpr const char* model_file = "model.onnx";
+inline constexpr const char* tokenizer_file = "tokenizer.json";
+
+// Limits in bytes, of docs/files.md.
+inline constexpr std::uint64_t max_manifest_size = std::uint64_t{16} << 20;
+inline constexpr std::uint64_t max_tokenizer_size = std::uint64_t{128} << 20;
+inline constexpr std::uint64_t max_model_size = std::uint64_t{INT32_MAX};  // what a protobuf message can have
+
 enum class LayoutKind : std::uint8_t { table, packed, named };
 
 // What ONNX Runtime still has to do to a graph when it loads it. The compiler has optimised one for it already.
@@ -50,8 +61,12 @@ struct Layout {
   RowStatus check(const BiasRowView& row, RowProblem* problem) const;
 };
 
+// The layout of a manifest, which must agree with its digest and its base.
+Layout layout_of(const Record& manifest);
+
 struct FileRecord {
   std::string sha256;
+  std::uint32_t crc32c = 0;
   std::uint64_t size = 0;
 };
 
@@ -87,10 +102,6 @@ struct Manifest {
 
 // Read and check manifest.json; its other files are not looked at. Fails with a bundle_error.
 Manifest parse_manifest(std::string_view bytes, const std::string& where);
-
-// Compare the files of the bundle in `folder` with the manifest, all but the rows: their sizes, and their digests
-// where `hash_files` is set. Fails with a bundle_error.
-void check_files(const std::string& folder, const Manifest& manifest, bool hash_files);
 
 bool is_task_name(std::string_view name) noexcept;
 const char* problem_type_name(ProblemType type) noexcept;

@@ -3,11 +3,13 @@
 #include "failure.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 
 namespace bitfit {
 namespace {
+
+// An older one would look for weights in the working folder: it has no option for another.
+static_assert(ORT_API_VERSION >= 21, "needs ONNX Runtime 1.21 or later");
 
 constexpr const char* digest_property = "bitfit_export.layout_digest";
 
@@ -30,7 +32,7 @@ Signature signature_of(const Ort::TypeInfo& info) {
   return signature;
 }
 
-std::string shown(const Signature& signature) {
+std::string described(const Signature& signature) {
   std::string text = signature.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64   ? "int64"
                      : signature.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT ? "float32"
                                                                              : "another type";
@@ -99,6 +101,7 @@ class InterfaceCheck {
       outputs.emplace_back(session_.GetOutputNameAllocated(i, allocator).get());
     }
     const std::int64_t labels = fixed_labels(inputs, defaults);
+    if (labels > max_labels) refuse(text_of("has heads of ", labels, " labels, expected at most ", max_labels));
     Signatures text = text_inputs(manifest_), rows = row_inputs(manifest_, labels);
     if (!manifest_.overridable) text.merge(rows), rows.clear();
     compare("input", inputs, text);
@@ -118,7 +121,7 @@ class InterfaceCheck {
     const auto found = session_.GetModelMetadata().LookupCustomMetadataMapAllocated(digest_property, allocator);
     if (found == nullptr) refuse("has no layout digest");
     if (manifest_.layout.digest != found.get()) {
-      refuse(text_of("has layout digest ", std::string(found.get()).substr(0, 12), ", expected ",
+      refuse(text_of("has layout digest ", shown(found.get(), 12), ", expected ",
                      manifest_.layout.digest.substr(0, 12), " as in the manifest"));
     }
   }
@@ -140,13 +143,13 @@ class InterfaceCheck {
 
   void compare(const char* what, const Signatures& found, const Signatures& expected) const {
     for (const auto& [name, signature] : found) {
-      if (expected.count(name) == 0) refuse(text_of("has the ", what, ' ', name, ", which the manifest lacks"));
+      if (expected.count(name) == 0) refuse(text_of("has the ", what, ' ', shown(name), ", which the manifest lacks"));
     }
     for (const auto& [name, signature] : expected) {
       const auto input = found.find(name);
-      if (input == found.end()) refuse(text_of("lacks the ", what, ' ', name));
+      if (input == found.end()) refuse(text_of("lacks the ", what, ' ', shown(name)));
       if (!(input->second == signature)) {
-        refuse(text_of("has the ", what, ' ', name, ' ', shown(input->second), ", expected ", shown(signature)));
+        refuse(text_of("has the ", what, ' ', shown(name), ' ', described(input->second), ", expected ", described(signature)));
       }
     }
     if (manifest_.inputs.size() != text_inputs(manifest_).size() + row_inputs(manifest_, 0).size()) {
@@ -167,9 +170,10 @@ class InterfaceCheck {
   const Manifest& manifest_;
 };
 
-std::string first_line(const char* message) {
-  const std::string text = message;
-  return text.substr(0, text.find('\n'));
+// What ONNX Runtime says, which may quote the model.
+std::string first_line(std::string_view message) {
+  constexpr std::size_t longest = 300;
+  return shown(message.substr(0, message.find('\n')), longest);
 }
 
 // Of an optimised graph, what is left would fuse SkipLayerNormalization, which is slower. Float16 weights are widened
@@ -179,22 +183,22 @@ GraphOptimizationLevel optimization_of(LoadTime load_time) noexcept {
   return load_time == LoadTime::widen_weights ? ORT_ENABLE_BASIC : ORT_ENABLE_ALL;
 }
 
-Ort::Session open_session(const Ort::Env& env, const std::string& path, const Manifest& manifest, int threads) {
+// The weights lie beside the model, and are found by their names.
+Ort::Session open_session(const Ort::Env& env, const std::string& folder, const Bytes& bytes, const Manifest& manifest,
+                          int threads) {
   Ort::SessionOptions options;
   options.SetGraphOptimizationLevel(optimization_of(manifest.load_time));
   // Its failures are reported; what it would log besides is a repetition.
   options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
   options.SetInterOpNumThreads(1);
+  options.AddConfigEntry("session.load_model_format", "ONNX");
+  options.AddConfigEntry("session.model_external_initializers_file_folder_path", folder.c_str());
   if (threads > 0) options.SetIntraOpNumThreads(threads);
   try {
-#ifdef _WIN32
-    return Ort::Session(env, std::filesystem::path(path).c_str(), options);
-#else
-    return Ort::Session(env, path.c_str(), options);
-#endif
+    return Ort::Session(env, bytes.data(), bytes.size(), options);
   } catch (const Ort::Exception& error) {
-    fail(StatusCode::bundle_error, text_of("the model ", path, " can't be loaded: ", first_line(error.what())),
-         copy_again);
+    fail(StatusCode::bundle_error,
+         text_of("the model ", folder, '/', model_file, " can't be loaded: ", first_line(error.what())), copy_again);
   }
 }
 
@@ -205,10 +209,10 @@ const OrtMemoryInfo* cpu_memory() {
   return memory;
 }
 
-Model::Model(const std::string& folder, const Manifest& manifest, int threads)
-    : env_(ORT_LOGGING_LEVEL_FATAL, "bitfit"), session_(open_session(env_, folder + "/model.onnx", manifest, threads)) {
+Model::Model(const std::string& folder, const Bytes& bytes, const Manifest& manifest, int threads)
+    : env_(ORT_LOGGING_LEVEL_FATAL, "bitfit"), session_(open_session(env_, folder, bytes, manifest, threads)) {
   try {
-    fixed_labels_ = InterfaceCheck(folder + "/model.onnx", session_, manifest).run();
+    fixed_labels_ = InterfaceCheck(folder + "/" + model_file, session_, manifest).run();
   } catch (const Ort::Exception& error) {
     fail(StatusCode::bundle_error, text_of("the model can't be examined: ", first_line(error.what())), copy_again);
   }

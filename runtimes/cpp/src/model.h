@@ -6,6 +6,7 @@
 #include <bitfit/session.h>
 
 #include "manifest.h"
+#include "read_file.h"
 
 #include <onnxruntime_cxx_api.h>
 #include <string>
@@ -43,8 +44,9 @@ Ort::Value tensor_over(const Value* values, std::size_t count, const std::int64_
 
 class Model {
  public:
-  // Fails with a bundle_error where the model can't be loaded or is not the one that the manifest describes.
-  Model(const std::string& folder, const Manifest& manifest, int threads);
+  // `bytes` are those of model.onnx in `folder`; its weights lie beside it. Fails with a bundle_error where the model can't
+  // be loaded or is not the one that the manifest describes.
+  Model(const std::string& folder, const Bytes& bytes, const Manifest& manifest, int threads);
 
   // The number of labels that the head inputs have, where it is fixed; else 0.
   std::int64_t fixed_labels() const noexcept { return fixed_labels_; }

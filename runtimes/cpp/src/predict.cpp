@@ -146,7 +146,7 @@ class Runner {
       labels = std::max<std::size_t>(labels, task_of(piece)->info.label_count);
     }
     if (lease_.tasks.size() == 1) workspace_.lease.tasks.resize(1);
-    values_.resize(padded_.batch.rows * padded_.batch.tokens * labels);
+    values_.resize(multiply({padded_.batch.rows, padded_.batch.tokens, labels}));
     Logits logits{values_.data(), values_.size(), 0, 0, 0};
     try {
       session_.run(padded_.batch, &workspace_, &logits);
@@ -211,7 +211,8 @@ void check_counts(const std::vector<Text>& texts, const std::vector<std::string>
 }  // namespace
 
 Status Session::predict(const std::vector<Text>& texts, const std::vector<std::string>& tasks,
-                        const PredictOptions& options, std::vector<Result>* out) const noexcept {
+                        const PredictOptions& options, std::vector<Result>* out,
+                        std::vector<TaskInfo>* answered) const noexcept {
   return guard([&] {
     check_counts(texts, tasks, options);
     if (!parts_->tokenizer) check(parts_->tokenizer_status);
@@ -223,7 +224,12 @@ Status Session::predict(const std::vector<Text>& texts, const std::vector<std::s
     for (std::size_t row = 0; row < texts.size(); ++row) {
       cutter.cut(row, texts[row], lease.tasks[lease.tasks.size() == 1 ? 0 : row]->info, &pieces);
     }
+    std::vector<TaskInfo> infos;  // as the lease has them: a task may be replaced meanwhile
+    for (const auto& task : lease.tasks) {
+      if (answered != nullptr) infos.push_back(task->info);
+    }
     *out = Runner(*parts_, texts, lease, options).run(pieces);
+    if (answered != nullptr) *answered = std::move(infos);
   });
 }
 

@@ -1,85 +1,37 @@
 #include "record.h"
 
 #include "failure.h"
+#include "json.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <unordered_set>
+#include <set>
 
 namespace bitfit {
 namespace {
 
 using nlohmann::json;
 
-// The parser keeps the last of two equal keys. Other readers keep the first, so neither counts here. An object with such
-// keys has fewer members than it had keys.
-class KeyCounts {
- public:
-  bool operator()(int, json::parse_event_t event, json& value) {
-    if (event == json::parse_event_t::object_start) {
-      open_.push_back(0);
-    } else if (event == json::parse_event_t::object_end) {
-      if (open_.back() != value.size()) throw RepeatedKey();
-      open_.pop_back();
-    } else if (event == json::parse_event_t::key) {
-      ++open_.back();
-    }
-    return true;
-  }
+constexpr std::size_t longest_name = 1024;  // in bytes
 
-  struct RepeatedKey {};
+bool is_integer(const json& value) { return value.is_number_integer(); }
 
- private:
-  std::vector<std::size_t> open_;  // keys so far of each object around the place
-};
-
-// Names the repeated key.
-class UniqueKeys {
- public:
-  bool operator()(int, json::parse_event_t event, json& value) {
-    if (event == json::parse_event_t::object_start) {
-      open_.emplace_back();
-    } else if (event == json::parse_event_t::object_end) {
-      open_.pop_back();
-    } else if (event == json::parse_event_t::key) {
-      const auto& key = value.get_ref<const std::string&>();
-      if (!open_.back().insert(key).second) {
-        fail(StatusCode::bundle_error, text_of("the key \"", key, "\" is there twice"));
-      }
-    }
-    return true;
-  }
-
- private:
-  std::vector<std::unordered_set<std::string>> open_;
-};
-
-json parse_unique(std::string_view bytes) {
-  try {
-    return json::parse(bytes, KeyCounts());
-  } catch (const KeyCounts::RepeatedKey&) {
-    return json::parse(bytes, UniqueKeys());
-  }
-}
-
-bool is_integer(const json& value) {
-  // An unsigned number that int64 can't hold would turn negative.
-  return value.is_number_integer() &&
-         (!value.is_number_unsigned() || value.get<std::uint64_t>() <= std::uint64_t{INT64_MAX});
-}
-
-std::string shown(const json& value) {
+std::string described(const json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return text_of("a list of ", value.size(), " values");
-  return value.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 100);
+  if (value.is_string()) return text_of('"', shown(value.get_ref<const std::string&>()), '"');
+  return value.dump();
 }
 
 }  // namespace
 
 Record::Record(const json& value, std::string where) : value_(&value), where_(std::move(where)) {
   if (!value.is_object()) {
-    fail(StatusCode::bundle_error, text_of(where_, " is ", shown(value), ", expected an object"));
+    fail(StatusCode::bundle_error, text_of(where_, " is ", described(value), ", expected an object"));
   }
 }
+
+bool Record::contains(const char* key) const { return value_->contains(key); }
 
 bool Record::has(const char* key) const {
   const auto found = value_->find(key);
@@ -101,7 +53,7 @@ const json& Record::list(const char* key) const {
 }
 
 void Record::refuse(const char* key, const json& value, const char* expected) const {
-  fail(StatusCode::bundle_error, text_of(where_, ": ", key, " is ", shown(value), ", expected ", expected));
+  fail(StatusCode::bundle_error, text_of(where_, ": ", key, " is ", described(value), ", expected ", expected));
 }
 
 std::string Record::text(const char* key) const {
@@ -110,10 +62,40 @@ std::string Record::text(const char* key) const {
   return value.get<std::string>();
 }
 
+std::string Record::name(const char* key) const {
+  const std::string name = text(key);
+  check_name(name, text_of(where_, ": ", key));
+  return name;
+}
+
+std::string Record::digest(const char* key) const {
+  const json& value = take(key);
+  const std::string digest = text(key);
+  const bool valid = digest.size() == 64 && digest.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (!valid) refuse(key, value, "64 lower-case hexadecimal digits");
+  return digest;
+}
+
 std::int64_t Record::integer(const char* key) const {
   const json& value = take(key);
   if (!is_integer(value)) refuse(key, value, "an integer");
   return value.get<std::int64_t>();
+}
+
+std::int64_t Record::integer(const char* key, std::int64_t least, std::int64_t most) const {
+  const std::int64_t value = integer(key);
+  if (value < least || value > most) refuse(key, take(key), text_of(least, " to ", most).c_str());
+  return value;
+}
+
+std::string Record::one_of(const char* key, const std::vector<const char*>& known) const {
+  std::string value = text(key);
+  if (std::find(known.begin(), known.end(), value) != known.end()) return value;
+  std::string expected;
+  for (const char* each : known) {
+    expected += (each == known.front() ? "" : each == known.back() ? " or " : ", ") + std::string(each);
+  }
+  refuse(key, take(key), expected.c_str());
 }
 
 bool Record::boolean(const char* key) const {
@@ -152,7 +134,7 @@ std::vector<std::pair<std::string, Record>> Record::named_records(const char* ke
   std::vector<std::pair<std::string, Record>> records;
   const Record parent = record(key);
   for (const auto& [name, each] : parent.value_->items()) {
-    records.emplace_back(name, Record(each, text_of(where_, ": ", key, "[\"", name, "\"]")));
+    records.emplace_back(name, Record(each, text_of(where_, ": ", key, "[\"", shown(name), "\"]")));
   }
   return records;
 }
@@ -166,6 +148,26 @@ std::vector<std::pair<std::string, std::int64_t>> Record::named_integers(const c
     integers.emplace_back(name, each.get<std::int64_t>());
   }
   return integers;
+}
+
+std::vector<std::pair<std::string, std::string>> Record::named_texts(const char* key) const {
+  std::vector<std::pair<std::string, std::string>> texts;
+  const Record parent = record(key);
+  for (const auto& [name, each] : parent.value_->items()) {
+    if (!each.is_string()) refuse(key, each, "strings in the object");
+    texts.emplace_back(name, each.get<std::string>());
+  }
+  return texts;
+}
+
+std::vector<std::pair<std::string, double>> Record::named_numbers(const char* key) const {
+  std::vector<std::pair<std::string, double>> numbers;
+  const Record parent = record(key);
+  for (const auto& [name, each] : parent.value_->items()) {
+    if (!each.is_number()) refuse(key, each, "numbers in the object");
+    numbers.emplace_back(name, each.get<double>());
+  }
+  return numbers;
 }
 
 std::vector<Record::IntegerOrText> Record::integers_or_texts(const char* key) const {
@@ -199,15 +201,9 @@ std::vector<Record::TextOrTexts> Record::texts_or_lists(const char* key) const {
 
 Document::Document(std::string_view bytes, std::string where) : where_(std::move(where)) {
   try {
-    value_ = std::make_unique<json>(parse_unique(bytes));
-  } catch (const json::parse_error& error) {
-    // The parser's own message quotes bytes, which may be no text.
-    fail(StatusCode::bundle_error, text_of(where_, " is no whole JSON file: it is wrong at byte ", error.byte),
-         copy_again);
-  } catch (const json::out_of_range&) {
-    fail(StatusCode::bundle_error, text_of(where_, " has a number that no double can hold"), copy_again);
-  } catch (Failure& failure) {
-    fail(StatusCode::bundle_error, text_of(where_, " is no whole JSON file: ", failure.status.message), copy_again);
+    value_ = std::make_unique<json>(parse_json(bytes));
+  } catch (const JsonError& error) {
+    fail(StatusCode::bundle_error, text_of(where_, ' ', error.message), copy_again);
   }
 }
 
@@ -215,5 +211,29 @@ Document::~Document() = default;
 Document::Document(Document&&) noexcept = default;
 
 Record Document::root() const { return {*value_, where_}; }
+
+void check_name(std::string_view name, const std::string& what) {
+  const auto refuse = [&](const char* expected) {
+    fail(StatusCode::bundle_error, text_of(what, " has the name \"", shown(name), "\", expected ", expected));
+  };
+  if (name.empty()) refuse("one that is not empty");
+  if (name.size() > longest_name) refuse("at most 1024 bytes");
+  for (std::size_t at = 0; at < name.size();) {
+    char32_t code = 0;
+    const std::size_t end = end_of_character(name, at, &code);
+    if (end == at || is_control_character(code)) refuse("UTF-8 without control characters");
+    at = end;
+  }
+}
+
+void check_names(const std::vector<std::string>& names, const std::string& what) {
+  std::set<std::string_view> seen;
+  for (const std::string& name : names) {
+    check_name(name, what);
+    if (!seen.insert(name).second) {
+      fail(StatusCode::bundle_error, text_of(what, ": ", shown(name), " is there twice, expected unique names"));
+    }
+  }
+}
 
 }  // namespace bitfit

@@ -1,5 +1,5 @@
-// Typed values out of JSON: a member that is missing or has another type is a bundle_error that names its place, so no
-// later code meets a wrong type.
+// Typed values out of JSON: a member that is missing, has another type or is out of range is a bundle_error that names its
+// place, so no later code meets a wrong one.
 
 #ifndef BITFIT_SRC_RECORD_H
 #define BITFIT_SRC_RECORD_H
@@ -22,11 +22,16 @@ class Record {
 
   const std::string& where() const noexcept { return where_; }
 
-  // Whether the key is there with a value other than null.
+  // Whether the key is there, and whether it is there with a value other than null.
+  bool contains(const char* key) const;
   bool has(const char* key) const;
 
   std::string text(const char* key) const;
+  std::string name(const char* key) const;      // a string that check_name takes
+  std::string digest(const char* key) const;    // 64 lower-case hexadecimal digits
   std::int64_t integer(const char* key) const;  // neither 1.0 nor true is one
+  std::int64_t integer(const char* key, std::int64_t least, std::int64_t most) const;
+  std::string one_of(const char* key, const std::vector<const char*>& known) const;
   bool boolean(const char* key) const;
   std::vector<std::string> texts(const char* key) const;
   std::vector<std::int64_t> integers(const char* key) const;
@@ -36,6 +41,8 @@ class Record {
   // Of an object: its members, in the order of their names.
   std::vector<std::pair<std::string, Record>> named_records(const char* key) const;
   std::vector<std::pair<std::string, std::int64_t>> named_integers(const char* key) const;
+  std::vector<std::pair<std::string, std::string>> named_texts(const char* key) const;
+  std::vector<std::pair<std::string, double>> named_numbers(const char* key) const;
 
   // Lists whose members may be of two kinds, each member as the kind it is; the other one is empty.
   struct IntegerOrText {
@@ -61,7 +68,7 @@ class Record {
 // A whole JSON file. `where` names it in messages.
 class Document {
  public:
-  // Fails with a bundle_error: truncated or malformed JSON, a repeated key, or text that is not UTF-8.
+  // Fails with a bundle_error where `parse_json` refuses the text.
   Document(std::string_view bytes, std::string where);
   ~Document();
   Document(Document&&) noexcept;
@@ -73,6 +80,11 @@ class Document {
   std::unique_ptr<nlohmann::json> value_;
   std::string where_;
 };
+
+// Refuse a name that is empty, longer than 1,024 bytes or has control characters, and a list that has one twice. `what`
+// says what they name.
+void check_name(std::string_view name, const std::string& what);
+void check_names(const std::vector<std::string>& names, const std::string& what);
 
 }  // namespace bitfit
 

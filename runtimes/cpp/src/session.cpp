@@ -1,7 +1,6 @@
 #include <bitfit/session.h>
 
 #include "failure.h"
-#include "mapped_file.h"
 #include "session_parts.h"
 #include "sha256.h"
 
@@ -37,7 +36,7 @@ Status Session::find_task(std::string_view name, TaskInfo* out) const noexcept {
 Status Session::load_task(const std::string& path, std::string_view name,
                           const std::vector<std::string>& labels) noexcept {
   return guard([&] {
-    const std::vector<std::uint8_t> file = read_file(path);
+    const Bytes file = read_row_file(path);
     parts_->load(read_row(file.data(), file.size(), parts_->manifest.layout, path), name, labels);
   });
 }
@@ -53,10 +52,10 @@ Status Session::load_adapter(const std::string& name) noexcept {
     const std::string path = "tasks/" + name + ".onnx_adapter";
     const auto file = parts_->manifest.files.find(path);
     if (record == parts_->manifest.tasks.end() || file == parts_->manifest.files.end()) {
-      fail(StatusCode::input_error, text_of("the bundle has no adapter for the task \"", name, '"'),
+      fail(StatusCode::input_error, text_of("the bundle has no adapter for the task \"", shown(name), '"'),
            "load the task's row, or export the bundle with adapters");
     }
-    const std::vector<std::uint8_t> bytes = read_file(parts_->folder + "/" + path);
+    const Bytes bytes = read_file(parts_->folder + "/" + path, std::min<std::uint64_t>(file->second.size, max_row_size));
     if (sha256_of(bytes.data(), bytes.size()) != file->second.sha256) {
       fail(StatusCode::bundle_error, text_of(path, " has another sha256 than the manifest says"), copy_again);
     }
@@ -76,7 +75,7 @@ std::size_t Session::logits_capacity(std::size_t rows, std::size_t tokens) const
   std::size_t capacity = 0;
   const Status status = guard([&] {
     for (const TaskInfo& task : parts_->store->tasks()) {
-      capacity = std::max(capacity, rows * (is_token_task(task) ? tokens : 1) * task.label_count);
+      capacity = std::max(capacity, multiply({rows, is_token_task(task) ? tokens : 1, task.label_count}));
     }
   });
   return status.ok() ? capacity : 0;

@@ -1,11 +1,12 @@
 // Opening a bundle and loading rows: every check that stands between a file and a run.
 
 #include "failure.h"
-#include "mapped_file.h"
+#include "record.h"
 #include "session_parts.h"
 #include "sha256.h"
 
 #include <algorithm>
+#include <thread>
 
 namespace bitfit {
 namespace {
@@ -24,20 +25,60 @@ std::string describe(const BiasRowView& row) {
   throw Failure{std::move(refused)};
 }
 
+// More threads than a few per core only wait for each other, and ask the system for what it may not have.
+void check_threads(int threads) {
+  constexpr unsigned per_core = 4;
+  const unsigned most = per_core * std::max(std::thread::hardware_concurrency(), 1u);
+  if (threads < 0) fail(StatusCode::usage_error, text_of("threads is ", threads, ", expected 0 or more"));
+  if (static_cast<unsigned>(threads) <= most) return;
+  fail(StatusCode::usage_error,
+       text_of("threads is ", threads, ", expected at most ", most, ", ", per_core, " per core of this machine"),
+       "pass one thread per core; more are rarely faster");
+}
+
 Manifest read_manifest(const std::string& folder, const SessionOptions& options) {
-  if (options.threads < 0) {
-    fail(StatusCode::usage_error, text_of("threads is ", options.threads, ", expected 0 or more"));
-  }
-  const std::string path = folder + "/manifest.json";
-  Manifest manifest = parse_manifest(MappedFile(path).text(), path);
+  check_threads(options.threads);
+  const std::string path = folder + "/" + manifest_file;
+  Manifest manifest = parse_manifest(text_in(read_file(path, max_manifest_size)), path);
   for (const std::string& name : options.tasks) {
-    if (manifest.tasks.count(name) == 0) fail(StatusCode::input_error, text_of("the bundle has no task \"", name, '"'));
+    if (manifest.tasks.count(name) > 0) continue;
+    fail(StatusCode::input_error, text_of("the bundle has no task \"", shown(name), '"'));
   }
-  check_files(folder, manifest, options.check_hashes);
   return manifest;
 }
 
+// The tasks to load, the one with the most labels first: the table has its final width with the first row, and no row
+// makes room for what only the manifest says.
+std::vector<std::string> names_to_load(const Manifest& manifest, const SessionOptions& options) {
+  std::vector<std::string> names = options.tasks;
+  if (names.empty()) {
+    for (const auto& [name, record] : manifest.tasks) names.push_back(name);
+  }
+  const auto wider = [&](const std::string& left, const std::string& right) {
+    return manifest.tasks.at(left).label_count() > manifest.tasks.at(right).label_count();
+  };
+  std::stable_sort(names.begin(), names.end(), wider);
+  return names;
+}
+
+void check_digest(const std::string& path, const Bytes& row, const TaskRecord& record) {
+  const std::string digest = sha256_of(row.data(), row.size());
+  if (digest == record.sha256) return;
+  fail(StatusCode::bundle_error,
+       text_of(path, " has sha256 ", digest.substr(0, 12), ", expected ", record.sha256.substr(0, 12)),
+       "copy the bundle again, or export it again; a row that replaces it is loaded with load_task");
+}
+
 }  // namespace
+
+Bytes read_row_file(const std::string& path) {
+  OpenFile file(path);
+  if (file.size() > max_row_size) {
+    refuse_row(path, RowStatus::trailing_bytes,
+               {RowStatus::trailing_bytes, "bytes in the file, at most", max_row_size, file.size(), max_row_size});
+  }
+  return read_all(&file);
+}
 
 BiasRowView read_row(const void* data, std::size_t size, const Layout& layout, const std::string& where) {
   BiasRowView row;
@@ -51,24 +92,22 @@ BiasRowView read_row(const void* data, std::size_t size, const Layout& layout, c
 Session::Parts::Parts(const std::string& bundle, const SessionOptions& options)
     : folder(bundle),
       manifest(read_manifest(bundle, options)),
-      model(bundle, manifest, options.threads),
+      files_(std::make_unique<BundleFiles>(bundle, manifest, options.check_hashes)),
+      model(bundle, files_->model, manifest, options.threads),
       has_token_types_(manifest.has_input("token_type_ids")) {
-  std::vector<std::string> names = options.tasks;
-  if (names.empty()) {
-    for (const auto& [name, record] : manifest.tasks) names.push_back(name);
-  }
-  std::uint32_t labels = 1;
-  for (const std::string& name : names) labels = std::max(labels, manifest.tasks.at(name).label_count());
-  store = make_store(manifest, std::max(names.size(), options.room), labels, model.fixed_labels());
+  files_->check_unchanged();
+  const std::vector<std::string> names = names_to_load(manifest, options);
+  store = make_store(manifest, std::max(names.size(), options.room), model.fixed_labels());
   for (const std::string& name : names) load_recorded(name);
-  tokenizer_status = Tokenizer::open(folder + "/tokenizer.json", &tokenizer);
+  check_others(options);
+  tokenizer_status = Tokenizer::parse(text_in(files_->tokenizer), folder + "/" + tokenizer_file, &tokenizer);
+  files_.reset();
 }
 
-// Load a row of the bundle, which must be the one that the manifest records.
 void Session::Parts::load_recorded(const std::string& name) {
   const TaskRecord& record = manifest.tasks.at(name);
   const std::string path = folder + "/" + record.file;
-  const std::vector<std::uint8_t> file = read_file(path);
+  const Bytes file = read_row_file(path);
   const BiasRowView row = read_row(file.data(), file.size(), manifest.layout, path);
   if (row.task != name || row.problem_type != record.problem_type || row.labels != record.label_count() ||
       row.task_version != record.task_version) {
@@ -77,13 +116,21 @@ void Session::Parts::load_recorded(const std::string& name) {
                  ", ", record.label_count(), " labels, version ", record.task_version, ')'),
          copy_again);
   }
-  const std::string digest = sha256_of(file.data(), file.size());
-  if (digest != record.sha256) {
-    fail(StatusCode::bundle_error,
-         text_of(path, " has sha256 ", digest.substr(0, 12), ", expected ", record.sha256.substr(0, 12)),
-         "copy the bundle again, or export it again; a row that replaces it is loaded with load_task");
-  }
+  check_digest(path, file, record);
   load(row, name, record.labels);
+}
+
+void Session::Parts::check_others(const SessionOptions& options) const {
+  for (const auto& [name, record] : manifest.tasks) {
+    TaskInfo loaded;
+    if (store->find(name, &loaded)) continue;
+    const std::string path = folder + "/" + record.file;
+    if (options.check_hashes) {
+      check_digest(path, read_row_file(path), record);
+    } else {
+      const OpenFile looked_for(path);
+    }
+  }
 }
 
 void Session::Parts::load(const BiasRowView& row, std::string_view name, const std::vector<std::string>& labels) {
@@ -110,19 +157,16 @@ TaskInfo Session::Parts::describe_task(const BiasRowView& row, std::string_view 
   task.name = name.empty() ? std::string(row.task) : std::string(name);
   if (!is_task_name(task.name)) {
     fail(StatusCode::input_error,
-         text_of("the task name is \"", task.name, "\", expected letters, digits, '.', '_' or '-'"));
+         text_of("the task name is \"", shown(task.name), "\", expected letters, digits, '.', '_' or '-'"));
   }
   task.problem_type = row.problem_type;
   task.label_count = row.labels;
   task.task_version = row.task_version;
   task.labels = labels.empty() ? default_labels(task) : labels;
-  std::vector<std::string> sorted = task.labels;
-  std::sort(sorted.begin(), sorted.end());
-  const bool unique = std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
   const std::size_t count = task.problem_type == ProblemType::regression ? 0 : task.label_count;
-  if (task.labels.size() != count || !unique || (count > 0 && sorted.front().empty())) {
-    fail(StatusCode::input_error,
-         text_of("the labels of ", task.name, " can't be used, expected ", count, " different names"));
+  if (task.labels.size() != count || !guard([&] { check_names(task.labels, "a label"); }).ok()) {
+    fail(StatusCode::input_error, text_of("the labels of ", task.name, " can't be used, expected ", count,
+                                          " different names without control characters"));
   }
   return task;
 }

@@ -5,8 +5,10 @@
 
 #include <bitfit/session.h>
 
+#include "bundle_files.h"
 #include "manifest.h"
 #include "model.h"
+#include "read_file.h"
 #include "task_store.h"
 
 #include <memory>
@@ -44,13 +46,21 @@ struct Session::Parts {
 
   std::string folder;
   Manifest manifest;
+
+ private:
+  std::unique_ptr<BundleFiles> files_;  // while the bundle is opened
+
+ public:
   Model model;
   std::unique_ptr<TaskStore> store;
   std::unique_ptr<Tokenizer> tokenizer;  // null where it can't be read, for the reason in the status
   Status tokenizer_status;
 
  private:
+  // Load a row of the bundle, which must be the one that the manifest records.
   void load_recorded(const std::string& name);
+  // Look for the rows that are not loaded, and compare their SHA-256 where that is asked for.
+  void check_others(const SessionOptions& options) const;
   TaskInfo describe_task(const BiasRowView& row, std::string_view name, const std::vector<std::string>& labels) const;
   std::vector<std::string> default_labels(const TaskInfo& task) const;
 
@@ -64,6 +74,9 @@ struct Session::Parts {
 
   bool has_token_types_;
 };
+
+// The bytes of a row file. Fails with a bundle_error, or a row_error where it is larger than a row can be.
+Bytes read_row_file(const std::string& path);
 
 // Read a row and compare it with the layout. `where` names it in messages.
 BiasRowView read_row(const void* data, std::size_t size, const Layout& layout, const std::string& where);

@@ -19,6 +19,7 @@ void Session::Parts::check_batch(const Batch& batch) const {
     fail(StatusCode::input_error, text_of("the batch has ", batch.rows, " rows of ", batch.tokens,
                                           " tokens, expected ids and a mask for one or more"));
   }
+  multiply({batch.rows, batch.tokens, sizeof(std::int64_t)});  // no memory has more
   if (batch.tokens > max_tokens()) {
     fail(StatusCode::input_error,
          text_of("the sequence has ", batch.tokens, " tokens, expected at most ", max_tokens()),
@@ -75,16 +76,17 @@ void Session::Parts::run(const Batch& batch, Workspace::Parts* workspace, Logits
   logits->tokens = output == token_logits_output ? batch.tokens : 0;
   logits->labels = 0;
   for (const auto& task : lease.tasks) logits->labels = std::max<std::size_t>(logits->labels, task->info.label_count);
-  if (logits->values == nullptr || logits->size() > logits->capacity) {
+  const std::size_t size = multiply({batch.rows, std::max<std::size_t>(logits->tokens, 1), logits->labels});
+  if (logits->values == nullptr || size > logits->capacity) {
     fail(StatusCode::input_error,
-         text_of("the logits have room for ", logits->capacity, " values, expected ", logits->size(), " or more"));
+         text_of("the logits have room for ", logits->capacity, " values, expected ", size, " or more"));
   }
   if (manifest.static_shape) {
     run_parts(batch, output, workspace, logits);
   } else {
     run_whole(batch, output, workspace, logits);
   }
-  const std::size_t width = logits->labels, per_row = logits->size() / logits->rows;
+  const std::size_t width = logits->labels, per_row = size / logits->rows;
   for (std::size_t row = 0; row < batch.rows; ++row) {
     const std::size_t own = lease.tasks[lease.tasks.size() == 1 ? 0 : row]->info.label_count;
     float* const values = logits->values + row * per_row;
@@ -101,7 +103,7 @@ void Session::Parts::run_whole(const Batch& batch, const char* output, Workspace
   const std::size_t wide = static_cast<std::size_t>(labels);
   if (wide == logits->labels) return run_model(batch, output, labels, workspace, logits->values);
   const std::size_t groups = logits->size() / logits->labels;  // of labels
-  workspace->whole.resize(groups * wide);
+  workspace->whole.resize(multiply({groups, wide}));
   run_model(batch, output, labels, workspace, workspace->whole.data());
   for (std::size_t group = 0; group < groups; ++group) {
     std::copy_n(workspace->whole.data() + group * wide, logits->labels, logits->values + group * logits->labels);
@@ -114,11 +116,12 @@ void Session::Parts::run_parts(const Batch& batch, const char* output, Workspace
   const std::size_t rows = static_cast<std::size_t>((*manifest.static_shape)[0]), tokens = max_tokens();
   const std::size_t wide = static_cast<std::size_t>(store->output_labels(workspace->lease));
   const bool by_token = logits->tokens > 0;
-  workspace->whole.resize(rows * (by_token ? tokens : 1) * wide);
+  workspace->whole.resize(multiply({rows, by_token ? tokens : 1, wide}));
+  const std::size_t places = multiply({rows, tokens});
   for (std::size_t start = 0; start < batch.rows; start += rows) {
-    workspace->ids.assign(rows * tokens, manifest.pad_token_id);
-    workspace->mask.assign(rows * tokens, 0);
-    workspace->types.assign(rows * tokens, 0);
+    workspace->ids.assign(places, manifest.pad_token_id);
+    workspace->mask.assign(places, 0);
+    workspace->types.assign(places, 0);
     const std::size_t count = std::min(rows, batch.rows - start);
     for (std::size_t row = 0; row < count; ++row) {
       const std::size_t from = (start + row) * batch.tokens, to = row * tokens;

@@ -3,6 +3,7 @@
 #include "failure.h"
 
 #include <algorithm>
+#include <new>
 
 namespace bitfit {
 
@@ -46,6 +47,13 @@ bool TaskStore::find(std::string_view name, TaskInfo* info) const {
   return true;
 }
 
+std::int64_t TaskStore::most_labels() const {
+  std::int64_t labels = 1;
+  const std::lock_guard<std::mutex> guard(lock_);
+  for (const auto& [name, task] : entries_) labels = std::max<std::int64_t>(labels, task->info.label_count);
+  return labels;
+}
+
 void TaskStore::refuse_older(const TaskInfo& info) const {
   const std::lock_guard<std::mutex> guard(lock_);
   const auto found = entries_.find(info.name);
@@ -64,41 +72,44 @@ void TaskStore::put(std::shared_ptr<const LoadedTask> task) {
 }
 
 void TaskStore::refuse_unknown(std::string_view name) const {
-  constexpr std::size_t shown = 10;
+  constexpr std::size_t most = 10;  // of the names that are shown
   std::string names;
   std::size_t count = 0;
   for (const auto& [known, task] : entries_) {
-    if (++count > shown) break;
+    if (++count > most) break;
     names += (count > 1 ? ", " : "") + known;
   }
-  if (entries_.empty())
-    fail(StatusCode::input_error, text_of("the task \"", name, "\" is not loaded, and no other is"));
-  if (entries_.size() > shown) names += text_of(" and ", entries_.size() - shown, " more");
-  fail(StatusCode::input_error, text_of("the task \"", name, "\" is not loaded, expected one of ", names));
+  const std::string missing = text_of("the task \"", shown(name), "\" is not loaded");
+  if (entries_.empty()) fail(StatusCode::input_error, missing + ", and no other is");
+  if (entries_.size() > most) names += text_of(" and ", entries_.size() - most, " more");
+  fail(StatusCode::input_error, missing + ", expected one of " + names);
 }
 
 namespace {
 
+// Fails where std::size_t cannot hold it, before anything of that size is made.
 std::size_t product(const std::vector<std::int64_t>& shape) {
   std::size_t size = 1;
-  for (const std::int64_t dimension : shape) size *= static_cast<std::size_t>(dimension);
+  for (const std::int64_t dimension : shape) size = multiply({size, static_cast<std::size_t>(dimension)});
   return size;
 }
 
-// Put the values of a tensor, `read(0)` and so on, at the start of each dimension of a larger one.
-template <class Read>
-void fill(float* target, const std::vector<std::int64_t>& shape, const std::vector<std::size_t>& filled, Read&& read) {
-  std::size_t index = 0;
-  const auto visit = [&](auto&& self, std::size_t axis, float* at) -> void {
-    if (axis + 1 == shape.size()) {
-      for (std::size_t i = 0; i < filled[axis]; ++i) at[i] = read(index++);
-      return;
-    }
-    std::size_t stride = 1;
-    for (std::size_t inner = axis + 1; inner < shape.size(); ++inner) stride *= static_cast<std::size_t>(shape[inner]);
-    for (std::size_t i = 0; i < filled[axis]; ++i) self(self, axis + 1, at + i * stride);
-  };
-  visit(visit, 0, target);
+std::size_t stride_of(const std::vector<std::int64_t>& shape, std::size_t axis) {
+  return product({shape.begin() + static_cast<std::ptrdiff_t>(axis) + 1, shape.end()});
+}
+
+// Copy what two tensors of one rank have in common, from the start of each dimension.
+void copy(const float* from, const std::vector<std::int64_t>& from_shape, float* to,
+          const std::vector<std::int64_t>& to_shape, std::size_t axis = 0) {
+  const auto common = static_cast<std::size_t>(std::min(from_shape[axis], to_shape[axis]));
+  if (axis + 1 == to_shape.size()) {
+    std::copy_n(from, common, to);
+    return;
+  }
+  const std::size_t from_stride = stride_of(from_shape, axis), to_stride = stride_of(to_shape, axis);
+  for (std::size_t i = 0; i < common; ++i) {
+    copy(from + i * from_stride, from_shape, to + i * to_stride, to_shape, axis + 1);
+  }
 }
 
 // A row's values, as the model's inputs want them: the biases, then each head tensor in the shape for this many labels.
@@ -110,12 +121,19 @@ void write_row(const BiasRowView& row, const Layout& layout, std::int64_t labels
   } else {
     for (std::uint32_t i = 0; i < row.bias_count; ++i) biases[i] = row.bias(i);
   }
+  std::vector<float> values;  // where the row has no floats
   for (std::size_t t = 0; t < layout.head.size(); ++t) {
     const std::vector<std::int64_t> shape = layout.head[t].resolve(labels);
     std::fill_n(head[t], product(shape), 0.0f);
     const HeadTensor& tensor = row.heads[t];
-    const std::vector<std::size_t> filled(tensor.dim, tensor.dim + tensor.rank);
-    if (tensor.size > 0) fill(head[t], shape, filled, [&](std::size_t i) { return row.head(t, i); });
+    if (tensor.size == 0) continue;
+    const float* from = row.floats() ? row.floats() + tensor.offset : nullptr;
+    if (from == nullptr) {
+      values.resize(tensor.size);
+      for (std::size_t i = 0; i < tensor.size; ++i) values[i] = row.head(t, i);
+      from = values.data();
+    }
+    copy(from, {tensor.dim, tensor.dim + tensor.rank}, head[t], shape);
   }
 }
 
@@ -185,13 +203,11 @@ class Arrays final : public Table {
     write_row(row, layout_, labels_, at(0, slot), head);
   }
 
-  // Everything that a smaller table has, in its place.
+  // What another table has, in its place; what is wider there is zero or of a task that has left.
   void copy_from(const Arrays& old) {
     for (std::size_t t = 0; t < inputs_.size(); ++t) {
-      const std::vector<std::size_t> filled(old.inputs_[t].shape.begin(), old.inputs_[t].shape.end());
       for (std::int64_t slot = 0; slot < old.capacity_; ++slot) {
-        const float* const values = old.at(t, slot);
-        fill(at(t, slot), inputs_[t].shape, filled, [values](std::size_t i) { return values[i]; });
+        copy(old.at(t, slot), old.inputs_[t].shape, at(t, slot), inputs_[t].shape);
       }
     }
   }
@@ -205,7 +221,7 @@ class Arrays final : public Table {
   };
 
   void add(const char* name, std::vector<std::int64_t> shape) {
-    std::vector<float> values(product(shape) * static_cast<std::size_t>(capacity_));
+    std::vector<float> values(multiply({product(shape), static_cast<std::size_t>(capacity_)}));
     std::vector<std::int64_t> whole = shape;
     whole.insert(whole.begin(), capacity_);
     Ort::Value value = tensor_over(values.data(), values.size(), whole.data(), whole.size());
@@ -226,14 +242,9 @@ class Arrays final : public Table {
 
 class TableStore final : public TaskStore {
  public:
-  // One slot more than rows: a row is replaced by writing the new one elsewhere.
-  TableStore(const Layout& layout, std::size_t rows, std::int64_t labels)
-      : layout_(layout),
-        free_(std::make_shared<FreeSlots>()),
-        arrays_(
-            std::make_shared<Arrays>(layout, static_cast<std::int64_t>(rows) + 1, std::max<std::int64_t>(labels, 1))) {
-    free_->extend(0, arrays_->capacity());
-  }
+  // There will be room for `rows` rows. One slot more: a row is replaced by writing the new one elsewhere.
+  TableStore(const Layout& layout, std::size_t rows)
+      : layout_(layout), free_(std::make_shared<FreeSlots>()), wanted_(static_cast<std::int64_t>(rows) + 1) {}
 
   bool mixes_tasks() const noexcept override { return true; }
   std::int64_t output_labels(const Lease& lease) const noexcept override { return lease.table->labels(); }
@@ -241,37 +252,62 @@ class TableStore final : public TaskStore {
   void add(const BiasRowView& row, TaskInfo info) override {
     const std::lock_guard<std::mutex> guard(writing_);
     refuse_older(info);
-    if (row.labels > arrays_->labels()) grow(arrays_->capacity(), row.labels);
+    if (arrays_ == nullptr || row.labels > arrays_->labels()) replace_table(capacity(), row.labels);
     std::int64_t slot = free_->take();
     if (slot < 0) {
-      grow(2 * arrays_->capacity(), arrays_->labels());
+      replace_table(capacity() < wanted_ ? std::min(2 * capacity(), wanted_) : 2 * capacity(), arrays_->labels());
       slot = free_->take();
     }
     // From here on the task gives the slot back, whatever happens.
     auto task = std::make_shared<TableTask>(std::move(info), slot, free_);
     arrays_->write(slot, row);
     put(std::move(task));
+    shrink();
+  }
+
+  // A table as wide as the widest task makes every run pay for it.
+  void remove(std::string_view name) override {
+    const std::lock_guard<std::mutex> guard(writing_);
+    TaskStore::remove(name);
+    shrink();
   }
 
  private:
+  static constexpr std::int64_t first_capacity = 4;
+
   std::shared_ptr<const Table> table() const override { return arrays_; }
 
-  // Replace the table by a larger one; the writer's lock is held. Free slots of the old one are free in the new one.
-  void grow(std::int64_t capacity, std::int64_t labels) {
-    auto larger = std::make_shared<Arrays>(layout_, capacity, labels);
-    larger->copy_from(*arrays_);
-    const std::int64_t old_capacity = arrays_->capacity();
+  // Of the table that there is, or of the first one: it grows with the rows that are accepted.
+  std::int64_t capacity() const noexcept { return arrays_ ? arrays_->capacity() : std::min(first_capacity, wanted_); }
+
+  // The writer's lock is held. Free slots of the old table are free in the new one.
+  void replace_table(std::int64_t capacity, std::int64_t labels) {
+    auto next = std::make_shared<Arrays>(layout_, capacity, labels);
+    const std::int64_t old_capacity = arrays_ ? arrays_->capacity() : 0;
+    if (arrays_) next->copy_from(*arrays_);
     {
       const std::lock_guard<std::mutex> guard(lock());
-      arrays_ = std::move(larger);
+      arrays_ = std::move(next);
     }
     free_->extend(old_capacity, capacity);
+  }
+
+  // A task has left: where it was the widest, the table is made as narrow as the others need. Where there is no memory for
+  // that, the table stays as it is, which is right as well.
+  void shrink() {
+    const std::int64_t labels = most_labels();
+    if (labels >= arrays_->labels()) return;
+    try {
+      replace_table(arrays_->capacity(), labels);
+    } catch (const std::bad_alloc&) {
+    }
   }
 
   const Layout& layout_;
   std::mutex writing_;  // one writer at a time; rows and whole tables are copied under it
   std::shared_ptr<FreeSlots> free_;
-  std::shared_ptr<Arrays> arrays_;  // replaced under both locks
+  std::int64_t wanted_;
+  std::shared_ptr<Arrays> arrays_;  // null before the first row; replaced under both locks
 };
 
 // A row's values in memory of the task's own.
@@ -360,9 +396,8 @@ class OwnStore final : public TaskStore {
 
 }  // namespace
 
-std::unique_ptr<TaskStore> make_store(const Manifest& manifest, std::size_t rows, std::int64_t labels,
-                                      std::int64_t fixed_labels) {
-  if (manifest.layout_kind == LayoutKind::table) return std::make_unique<TableStore>(manifest.layout, rows, labels);
+std::unique_ptr<TaskStore> make_store(const Manifest& manifest, std::size_t rows, std::int64_t fixed_labels) {
+  if (manifest.layout_kind == LayoutKind::table) return std::make_unique<TableStore>(manifest.layout, rows);
   return std::make_unique<OwnStore>(manifest, fixed_labels);
 }
 

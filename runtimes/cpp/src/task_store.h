@@ -2,8 +2,8 @@
 // a lease, which holds the tasks of its rows as they are at one moment, and what a lease holds never changes:
 //
 // - in the layout table, a row is written into a slot of the table that nothing reads, and only then becomes the task's
-//   slot; a slot is free again when its task has left it and no lease holds it; a table that is too small is replaced
-//   by a larger one, and leases keep the old one;
+//   slot; a slot is free again when its task has left it and no lease holds it; a table that is too small, or too wide
+//   for all tasks, is replaced by another one, and leases keep the old one;
 // - in the layouts packed and named, a task has memory of its own.
 
 #ifndef BITFIT_SRC_TASK_STORE_H
@@ -69,7 +69,7 @@ class TaskStore {
   // The number of labels that the model's output has for a lease of these tasks.
   virtual std::int64_t output_labels(const Lease& lease) const noexcept = 0;
 
-  void remove(std::string_view name);
+  virtual void remove(std::string_view name);
   void hold(const std::string_view* names, std::size_t count, Lease* lease) const;
   std::vector<TaskInfo> tasks() const;
   bool find(std::string_view name, TaskInfo* info) const;
@@ -77,6 +77,7 @@ class TaskStore {
  protected:
   // With the lock held, which guards everything that a lease is taken from. It is held for look-ups alone.
   virtual std::shared_ptr<const Table> table() const { return nullptr; }
+  std::int64_t most_labels() const;  // of the loaded tasks; 1 where there is none
   void refuse_older(const TaskInfo& info) const;
   void put(std::shared_ptr<const LoadedTask> task);
   std::mutex& lock() const noexcept { return lock_; }
@@ -90,9 +91,8 @@ class TaskStore {
 
 // The store for the layout of the manifest, which must outlive it.
 //
-// There is room for `rows` rows of up to `labels` labels at first. `fixed_labels` are the model's.
-std::unique_ptr<TaskStore> make_store(const Manifest& manifest, std::size_t rows, std::int64_t labels,
-                                      std::int64_t fixed_labels);
+// Nothing is made before the first row is added; there will be room for `rows` rows. `fixed_labels` are the model's.
+std::unique_ptr<TaskStore> make_store(const Manifest& manifest, std::size_t rows, std::int64_t fixed_labels);
 
 }  // namespace bitfit
 

@@ -2,7 +2,8 @@
 
 #include "added_tokens.h"
 #include "failure.h"
-#include "mapped_file.h"
+#include "manifest.h"
+#include "read_file.h"
 #include "scheme.h"
 
 #include <algorithm>
@@ -45,13 +46,13 @@ std::vector<Slot> read_template(const Record& processor, const char* key,
     if (each.has("Sequence")) {
       const Record sequence = each.record("Sequence");
       const std::string side = sequence.text("id");
-      if (side != "A" && side != "B") refuse(sequence, side, "A or B");
+      if (side != "A" && side != "B") refuse(sequence, shown(side), "A or B");
       slots.push_back({side == "A" ? 0 : 1, type_id_of(sequence), {}});
       continue;
     }
     const Record token = each.record("SpecialToken");
     const auto found = special.find(token.text("id"));
-    if (found == special.end()) refuse(token, token.text("id"), "one of special_tokens");
+    if (found == special.end()) refuse(token, shown(token.text("id")), "one of special_tokens");
     slots.push_back({Token::none, type_id_of(token), found->second});
   }
   const auto count = [&slots](std::int32_t side) {
@@ -85,7 +86,7 @@ Templates read_templates(const Record& file) {
   if (type == "TemplateProcessing") return read_template_processing(processor);
   if (type == "ByteLevel") return {{{0, 0, {}}}, {{0, 0, {}}, {1, 1, {}}}};
   if (type != "BertProcessing" && type != "RobertaProcessing") {
-    refuse(processor, type, "TemplateProcessing, BertProcessing, RobertaProcessing or ByteLevel");
+    refuse(processor, shown(type), "TemplateProcessing, BertProcessing, RobertaProcessing or ByteLevel");
   }
   const std::int64_t start = named_token(processor, "cls"), end = named_token(processor, "sep");
   const std::vector<Slot> single = {{Token::none, 0, {start}}, {0, 0, {}}, {Token::none, 0, {end}}};
@@ -101,7 +102,7 @@ std::unique_ptr<Scheme> read_scheme(const Record& file) {
   if (model == "WordPiece" && splitter == "BertPreTokenizer") return make_wordpiece(file);
   if (model == "BPE" && splitter == "ByteLevel") return make_byte_level(file);
   fail(StatusCode::bundle_error,
-       text_of(file.where(), " has the model ", model, " and the pre_tokenizer ", splitter,
+       text_of(file.where(), " has the model ", shown(model), " and the pre_tokenizer ", shown(splitter),
                ", expected WordPiece and BertPreTokenizer, or BPE and ByteLevel"),
        "tokenise elsewhere and run ids");
 }
@@ -201,7 +202,7 @@ Tokenizer::~Tokenizer() = default;
 
 Status Tokenizer::open(const std::string& path, std::unique_ptr<Tokenizer>* out) noexcept {
   Status status;
-  const Status opened = guard([&] { status = parse(MappedFile(path).text(), path, out); });
+  const Status opened = guard([&] { status = parse(text_in(read_file(path, max_tokenizer_size)), path, out); });
   return opened.ok() ? status : opened;
 }
 

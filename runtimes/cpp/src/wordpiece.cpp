@@ -49,7 +49,7 @@ WordPiece::WordPiece(const Record& file) {
   const Record normalizer = file.record("normalizer");
   const std::string type = normalizer.text("type");
   if (type != "BertNormalizer") {
-    fail(StatusCode::bundle_error, text_of(normalizer.where(), " is ", type, ", expected BertNormalizer"));
+    fail(StatusCode::bundle_error, text_of(normalizer.where(), " is ", shown(type), ", expected BertNormalizer"));
   }
   normalizer_.clean_text = normalizer.boolean("clean_text");
   normalizer_.handle_chinese_chars = normalizer.boolean("handle_chinese_chars");
@@ -73,7 +73,7 @@ void WordPiece::read_vocabulary(const Record& model) {
   continuing_.reserve(entries_.size());
   for (const auto& [token, id] : entries_) {
     if (id < 0 || id > INT32_MAX) {
-      fail(StatusCode::bundle_error, text_of(model.where(), ": vocab[\"", token, "\"] is ", id, ", expected an id"));
+      fail(StatusCode::bundle_error, text_of(model.where(), ": vocab[\"", shown(token), "\"] is ", id, ", expected an id"));
     }
     whole_.emplace(token, id);
     sizes_.push_back(token.size());
@@ -87,7 +87,7 @@ void WordPiece::read_vocabulary(const Record& model) {
   sizes_.erase(std::unique(sizes_.begin(), sizes_.end()), sizes_.end());
   const auto found = whole_.find(unknown);
   if (found == whole_.end()) {
-    fail(StatusCode::bundle_error, text_of(model.where(), ": vocab lacks the unk_token \"", unknown, '"'));
+    fail(StatusCode::bundle_error, text_of(model.where(), ": vocab lacks the unk_token \"", shown(unknown), '"'));
   }
   unknown_ = found->second;
 }

@@ -1,5 +1,5 @@
 /* The C API from C:  c_test BUNDLE TASK TEXT ROW  prints the answer of TASK to TEXT as "label score", then the logits
- * of a small batch, then what a wrong call says. ROW is the task's row file. */
+ * of a small batch, then what wrong calls say. ROW is the task's row file. */
 
 #include <bitfit/bitfit.h>
 #include <stdio.h>
@@ -21,6 +21,21 @@ static size_t read_row(const char* path) {
   return size;
 }
 
+/* Whether each function with a NULL argument says so. */
+static void print_null_calls(bitfit_session* session) {
+  const uint8_t digest[32] = {0};
+  bitfit_row found;
+  bitfit_error error;
+  printf("%d %d %d ", bitfit_row_read(NULL, 1, digest, 1, &found), bitfit_row_read(row, 448, NULL, 1, &found),
+         bitfit_row_read(row, 448, digest, 1, NULL));
+  printf("%d %s ", bitfit_row_read(NULL, 0, digest, 1, &found), bitfit_row_status_text(BITFIT_ROW_NULL_ARGUMENT));
+  printf("%d ", bitfit_row_value(NULL, 0) != bitfit_row_value(NULL, 0));
+  printf("%d ", bitfit_open(NULL, 1, &error) == NULL && error.code == BITFIT_USAGE_ERROR);
+  printf("%d ", bitfit_open_with("x", NULL, &error) == NULL && error.code == BITFIT_USAGE_ERROR);
+  printf("%d ", (int)bitfit_load_task(session, NULL, NULL, &error));
+  printf("%d\n", (int)bitfit_run(session, NULL, 1, NULL, NULL, NULL, NULL));
+}
+
 int main(int count, char** words) {
   bitfit_error error;
   bitfit_session* session;
@@ -32,9 +47,12 @@ int main(int count, char** words) {
   bitfit_batch batch = {ids, mask, NULL, 2, 2};
   bitfit_logits logits = {values, 64, 0, 0, 0};
   const char* tasks[1];
+  bitfit_options options = {0, 0};
   size_t i, size;
   if (count != 5) return 2;
-  session = bitfit_open(words[1], 1, &error);
+  options.threads = 1;
+  options.check_hashes = 1;
+  session = bitfit_open_with(words[1], &options, &error);
   if (session == NULL) return fail(&error);
   if (bitfit_predict(session, words[2], words[3], NULL, label, sizeof label, &score, &error)) return fail(&error);
   printf("%s %.6f\n", label, score);
@@ -55,6 +73,9 @@ int main(int count, char** words) {
   if (bitfit_unload_task(session, "copy", &error)) return fail(&error);
   printf("%d ", (int)bitfit_run(session, tasks, 1, &batch, workspace, &logits, &error));
   printf("%s\n", error.message);
+  printf("%d %s\n", (int)bitfit_predict(session, "\033[2J\nerror: forged", "text", NULL, NULL, 0, NULL, &error),
+         error.message);
+  print_null_calls(session);
   bitfit_workspace_free(workspace);
   bitfit_close(session);
   return 0;

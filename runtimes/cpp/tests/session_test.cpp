@@ -1,10 +1,15 @@
 // Drives a session for tests, which say in JSON what to do.
 //
-//     session_test drive BUNDLE       each line of stdin is a command; its answer is a line of stdout
+//     session_test drive BUNDLE [check_hashes] [task=NAME]...
+//                                     each line of stdin is a command; its answer is a line of stdout
 //     session_test swap BUNDLE ROW_A ROW_B BAD_ROW THREADS RUNS
+//     session_test answered BUNDLE ROW TOKEN_ROW RUNS
 //
 // `swap` loads two rows in turn under one name while threads run it, and tries a bad one in between. Every output must
 // be exactly that of one row or of the other.
+//
+// `answered` asks a task that another thread makes a sentence task and a token task in turn. What it is said to have been
+// must be what answered.
 
 #include <bitfit/session.h>
 
@@ -111,10 +116,14 @@ json execute(Session* session, const json& command, bitfit::Workspace* workspace
                                     command.value("labels", std::vector<std::string>())));
 }
 
-int drive(const std::string& bundle) {
+int drive(const std::string& bundle, const std::vector<std::string>& words) {
   std::unique_ptr<Session> session;
   bitfit::SessionOptions options;
   options.threads = 1;
+  for (const std::string& word : words) {
+    if (word == "check_hashes") options.check_hashes = true;
+    if (word.rfind("task=", 0) == 0) options.tasks.push_back(word.substr(5));
+  }
   const Status status = Session::open(bundle, options, &session);
   std::cout << json_of(status).dump() << std::endl;
   if (!status.ok()) return 1;
@@ -198,13 +207,42 @@ int swap(const std::string& bundle, const std::string& row_a, const std::string&
   return wrong.load() == 0 ? 0 : 1;
 }
 
+int answered(const std::string& bundle, const std::string& row, const std::string& token_row, long runs) {
+  std::unique_ptr<Session> session;
+  bitfit::SessionOptions options;
+  options.threads = 1;
+  require(Session::open(bundle, options, &session));
+  require(session->load_task(row, "swapped"));
+  std::atomic<bool> over{false};
+  std::thread swapper([&] {
+    for (long i = 0; !over; ++i) require(session->load_task(i % 2 == 0 ? token_row : row, "swapped"));
+  });
+  long wrong = 0, by_token = 0;
+  for (long i = 0; i < runs; ++i) {
+    std::vector<bitfit::Result> results;
+    std::vector<bitfit::TaskInfo> tasks;
+    require(session->predict({{"Ada"}}, {"swapped"}, {}, &results, &tasks));
+    const bool found = !results[0][0].text.empty(), said = tasks[0].problem_type == bitfit::ProblemType::token;
+    wrong += found != said;
+    by_token += found;
+  }
+  over = true;
+  swapper.join();
+  std::cout << json{{"wrong", wrong}, {"by_token", by_token}}.dump() << '\n';
+  return wrong == 0 ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int count, char** words) {
-  if (count == 3 && std::strcmp(words[1], "drive") == 0) return drive(words[2]);
+  if (count >= 3 && std::strcmp(words[1], "drive") == 0) return drive(words[2], {words + 3, words + count});
+  if (count == 6 && std::strcmp(words[1], "answered") == 0) {
+    return answered(words[2], words[3], words[4], std::atol(words[5]));
+  }
   if (count == 8 && std::strcmp(words[1], "swap") == 0) {
     return swap(words[2], words[3], words[4], words[5], std::atoi(words[6]), std::atol(words[7]));
   }
-  std::cerr << "usage: session_test drive BUNDLE, or swap BUNDLE ROW_A ROW_B BAD_ROW THREADS RUNS\n";
+  std::cerr << "usage: session_test drive BUNDLE [check_hashes] [task=NAME]..., swap BUNDLE ROW_A ROW_B BAD_ROW THREADS RUNS, or "
+               "answered BUNDLE ROW TOKEN_ROW RUNS\n";
   return 2;
 }

@@ -153,6 +153,19 @@ BROADCAST = model_of(
     two=[2],
     minus_one=[-1],
 )
+#: The table loses a dimension on its way, and a second bias is added to what is left.
+FLATTENED = model_of(
+    """(float[batch, 30] x) => (float[batch, 30] y) <float[1, 5, 6] table, float[1, 30] flat, float[1, 30] more> {
+         table = Add(positions, first_bias)
+         flat = Reshape(table, to_flat)
+         more = Add(flat, second_bias)
+         y = Add(x, more)
+       }""",
+    positions=(1, 5, 6),
+    first_bias=(6,),
+    second_bias=(30,),
+    to_flat=[1, -1],
+)
 
 
 def feeds_of(model: onnx.ModelProto, batch: int) -> dict[str, np.ndarray]:
@@ -177,6 +190,7 @@ CASES = {
     "rank_four": (RANK_FOUR, ["b"]),
     "positions": (POSITIONS, ["norm_bias", "key_bias"]),
     "broadcast": (BROADCAST, ["norm_bias"]),
+    "flattened": (FLATTENED, ["first_bias", "second_bias"]),
 }
 
 

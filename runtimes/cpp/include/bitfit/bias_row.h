@@ -34,6 +34,8 @@ inline constexpr std::size_t row_header_size = 448;
 inline constexpr std::size_t layout_digest_size = 32;
 inline constexpr std::uint32_t max_head_tensors = 16;
 inline constexpr std::uint32_t max_head_rank = 3;
+inline constexpr std::uint32_t max_labels = 65536;
+inline constexpr std::uint32_t max_row_size = 1u << 30;  // of a file, in bytes
 
 // Why a row is refused. The number is that of the check in docs/bias_row.md. A reader reports the first that fails.
 enum class RowStatus : std::uint8_t {
@@ -92,7 +94,7 @@ struct BiasRowView {
   std::uint32_t flags = 0;
   Dtype dtype = Dtype::float32;
   ProblemType problem_type = ProblemType::single_label;
-  std::uint32_t labels = 0;        // 1 for a regression, 2 for a span
+  std::uint32_t labels = 0;        // 1 to 65,536: 1 for a regression, 2 for a span
   std::uint32_t task_version = 0;  // from 1; a newer row of the same task has a larger one
   std::uint32_t bias_count = 0;    // N
   std::uint32_t head_count = 0;    // of the slots below, so many are used
@@ -131,7 +133,7 @@ struct BiasRowView {
 
 // Check a row and give a view of it.
 //
-// `data` has `size` bytes: the whole file and nothing after it. It may be null when size is 0.
+// `data` has `size` bytes: the whole file and nothing after it. Null counts as no bytes.
 //
 // All checks of docs/bias_row.md but the layout's are made, in the order given there. `*out` is written only when all
 // of them have passed, so the view of an older row survives a bad one. No byte outside of `data` is read, whatever the
@@ -372,6 +374,7 @@ inline RowStatus check_labels(const std::uint8_t* row, RowProblem* problem) noex
     return refuse(problem, fault, "labels of a span", labels_at, labels, 2);
   }
   if (labels == 0) return refuse(problem, fault, "labels, at least", labels_at, labels, 1);
+  if (labels > max_labels) return refuse(problem, fault, "labels, at most", labels_at, labels, max_labels);
   return RowStatus::ok;
 }
 
@@ -392,6 +395,9 @@ inline RowStatus check_size(const std::uint8_t* row, std::size_t size, RowProble
   if (stated < expected) return refuse(problem, RowStatus::truncated, in_header, file_size_at, stated, expected);
   if (size > expected) return refuse(problem, RowStatus::trailing_bytes, in_file, expected, size, expected);
   if (stated > expected) return refuse(problem, RowStatus::trailing_bytes, in_header, file_size_at, stated, expected);
+  if (expected > max_row_size) {
+    return refuse(problem, RowStatus::trailing_bytes, "bytes in the file, at most", max_row_size, size, max_row_size);
+  }
   return RowStatus::ok;
 }
 
@@ -488,7 +494,7 @@ inline const float* BiasRowView::floats() const noexcept {
 
 inline RowStatus read_bias_row(const void* data, std::size_t size, BiasRowView* out, RowProblem* problem) noexcept {
   const auto* const row = static_cast<const std::uint8_t*>(data);
-  const RowStatus status = detail::check_row(row, size, problem);
+  const RowStatus status = detail::check_row(row, row == nullptr ? 0 : size, problem);
   if (status != RowStatus::ok) return status;
   // From here on nothing can fail. `*out` is filled in place: a second view would take 600 bytes of a small stack.
   out->version = detail::load_u32(row + detail::version_at);

@@ -58,14 +58,18 @@ typedef struct bitfit_row {
   } heads[16];
 } bitfit_row;
 
+/* What bitfit_row_read returns where an argument is NULL. */
+#define BITFIT_ROW_NULL_ARGUMENT (-1)
+
 /* Check `size` bytes at `data`, and that the row is for the layout of this digest (32 bytes) with `bias_count` biases.
- * Returns 0, or the number of the check in docs/bias_row.md that failed; `*row` is written only when it is 0. */
+ * Returns 0, or the number of the check in docs/bias_row.md that failed, or BITFIT_ROW_NULL_ARGUMENT; `*row` is written
+ * only when it is 0. `data` may be NULL when size is 0, and is then a truncated row. */
 int bitfit_row_read(const void* data, size_t size, const uint8_t* layout_digest, uint32_t bias_count, bitfit_row* row);
 
 /* A few words in English for such a number. They live as long as the program. */
 const char* bitfit_row_status_text(int status);
 
-/* Value i of the payload as a float. i must be below payload_size divided by the size of a value. */
+/* Value i of the payload as a float. i must be below payload_size divided by the size of a value. NaN where row is NULL. */
 float bitfit_row_value(const bitfit_row* row, size_t i);
 
 /* Sessions. */
@@ -73,8 +77,16 @@ float bitfit_row_value(const bitfit_row* row, size_t i);
 typedef struct bitfit_session bitfit_session;
 typedef struct bitfit_workspace bitfit_workspace;
 
-/* Open a bundle with all of its tasks. threads: for one run, 0 for one a core. NULL where that fails. */
+/* Open a bundle with all of its tasks. threads: for one run, 0 for one per core. NULL where that fails. */
 bitfit_session* bitfit_open(const char* folder, int threads, bitfit_error* error);
+
+/* As above, with all options; set those that you do not know to 0. */
+typedef struct bitfit_options {
+  int threads;      /* for one run, 0 for one per core */
+  int check_hashes; /* not 0: compare SHA-256 of every file, which finds forgeries; damage is always looked for */
+} bitfit_options;
+bitfit_session* bitfit_open_with(const char* folder, const bitfit_options* options, bitfit_error* error);
+
 void bitfit_close(bitfit_session* session);
 
 /* Load a row file, or replace the loaded task of that name. name: NULL for the row's own. */

@@ -29,10 +29,12 @@
 namespace bitfit {
 
 struct SessionOptions {
-  int threads = 0;                 // for one run; 0: ONNX Runtime's choice, one a core
+  int threads = 0;                 // for one run, at most 4 per core; 0: ONNX Runtime's choice, one per core
   std::vector<std::string> tasks;  // to load; none: all of the bundle's
   std::size_t room = 0;            // for so many tasks in all: loading one of them then copies nothing but its row
-  bool check_hashes = false;       // compare SHA-256 of every file, which reads all of them; of rows it is done always
+  // Compare SHA-256 of every file: it finds a forgery, if the manifest is genuine. Size and CRC-32C, which find damage, are
+  // always compared, and so is the SHA-256 of rows.
+  bool check_hashes = false;
 };
 
 struct TaskInfo {
@@ -106,7 +108,7 @@ class Session {
   // Open the bundle in `folder`. `*out` is written only when the status is ok.
   //
   // A bundle_error or row_error: a file that is missing or damaged, or does not belong to the others. An input_error: a
-  // task that the bundle lacks. A usage_error: a number of threads below 0.
+  // task that the bundle lacks. A usage_error: a number of threads that is out of range.
   static Status open(const std::string& folder, const SessionOptions& options, std::unique_ptr<Session>* out) noexcept;
 
   ~Session();
@@ -157,8 +159,11 @@ class Session {
 
   // Answer texts, each for its task; one task stands for all of them. All texts see the same rows. A context of a span
   // task is never cut: it is read in windows, and the best answer counts.
+  //
+  // `*answered`, where it is given, gets the tasks as they answered, one for each of `tasks`: somebody may have replaced or
+  // unloaded one since.
   Status predict(const std::vector<Text>& texts, const std::vector<std::string>& tasks, const PredictOptions& options,
-                 std::vector<Result>* out) const noexcept;
+                 std::vector<Result>* out, std::vector<TaskInfo>* answered = nullptr) const noexcept;
 
   struct Parts;  // the library's own
 

@@ -1,6 +1,6 @@
 """Replaces a folder again and again, and is struck by a signal at another line of the writing code each time.
 
-    python -m tests.struck_writer FOLDER SIGNAL exchange|renames EVERY
+    python -m tests.files.struck_writer FOLDER SIGNAL exchange|renames EVERY
 
 Prints a JSON list with an object for every EVERY-th line: what stood at the output afterwards, what the writer said of
 it, what lay beside it, and all of that again once the next writer has looked.
@@ -18,11 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from bitfit_export import files, locks, outputs
-from bitfit_export.files import check_output, new_folder
-from bitfit_export.outputs import OutputKind
+from bitfit_export.files import check_output, locks, new_folder, outputs, writing
+from bitfit_export.files.outputs import OutputKind
 
-TRACED = {module.__file__ for module in (files, locks, outputs, contextlib, shutil)}
+TRACED = {module.__file__ for module in (writing, locks, outputs, contextlib, shutil)}
 KIND = OutputKind("a thing", "mark.json", lambda mark: dict.fromkeys(["mark.json", *mark["files"]]))
 
 
@@ -84,7 +83,7 @@ def main() -> None:
     for caught in (signal.SIGINT, signal.SIGTERM):
         signal.signal(caught, interrupt)
     if sys.argv[3] == "renames":
-        files._exchange = lambda first, second: False
+        writing._exchange = lambda first, second: False
     found: list[dict[str, Any]] = []
     every, ended = int(sys.argv[4]), False
     while not ended:

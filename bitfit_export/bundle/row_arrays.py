@@ -7,18 +7,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfit_export.bundle.interface import PACKED_BIAS
 from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.row import BiasRow
 
-__all__ = ["PACKED_BIAS", "fill_shape", "row_inputs"]
+__all__ = ["fill_shape", "row_arrays"]
 
-#: The graph input that holds all bias values of the packed layout.
-PACKED_BIAS = "bias"
 
 Float32Array: TypeAlias = NDArray[np.float32]
 
 
-def row_inputs(row: BiasRow, layout: Layout, layout_kind: str, *, labels: int | None = None) -> dict[str, Float32Array]:
+def row_arrays(row: BiasRow, layout: Layout, layout_kind: str, *, labels: int | None = None) -> dict[str, Float32Array]:
     """The arrays of a row by the name of their graph input, float32, C-contiguous and the caller's own.
 
     Args:

@@ -11,9 +11,9 @@ import pytest
 from bitfit_export.bundle import BUNDLE, MANIFEST_FILE
 from bitfit_export.delta import CONFIG_FILE, DELTA
 from bitfit_export.errors import OutputError
+from bitfit_export.files.outputs import OutputKind, refuse_existing, refuse_overlap
 from bitfit_export.interop.delta_lookup import SHIPPED
-from bitfit_export.outputs import OutputKind, refuse_existing, refuse_overlap
-from tests.struck_writer import KIND, write
+from tests.files.struck_writer import KIND, write
 
 #: Another folder's content -> what the refusal says of it.
 FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {

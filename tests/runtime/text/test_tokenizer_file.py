@@ -17,7 +17,7 @@ import pytest
 
 from bitfit_export.errors import BundleError, InputError
 from bitfit_export.runtime.text.tokenizer import TextEncoder
-from bitfit_export.runtime.tokenizer_file import check_tokenizer
+from bitfit_export.runtime.text.tokenizer_file import check_tokenizer
 
 TEXTS = ["a ab b zz", "", "äé\u0301中 1234 x! ", "a" * 40 + "b", ("a", "b b"), ["a", "b"]]
 ADDED = {"id": 0, "content": "[UNK]", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from bitfit_export.bundle.dialect import unique_pairs
+from bitfit_export.bundle.json_dialect import unique_pairs
 from bitfit_export.errors import BundleError, quoted, shown
 
 __all__ = ["check_tokenizer"]

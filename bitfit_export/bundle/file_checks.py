@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bitfit_export.bundle.external_data import external_locations
 from bitfit_export.bundle.manifest import MODEL_FILE, TOKENIZER_FILE, FileRecord, Manifest, TaskRecord
-from bitfit_export.bundle.reading import COPY_AGAIN, OPEN_AGAIN, Checksums, Stamp, checksum_file, read_file
+from bitfit_export.bundle.regular_files import COPY_AGAIN, OPEN_AGAIN, Checksums, Stamp, checksum_file, read_file
 from bitfit_export.bundle.row import BiasRow, decode_file, read_row_file
 from bitfit_export.errors import BundleError, quoted
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export import locks
 from bitfit_export.errors import BusyError
-from bitfit_export.locks import locked
+from bitfit_export.files import locks
+from bitfit_export.files.locks import locked
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     script = f"""
 import os, signal
 from pathlib import Path
-from bitfit_export.locks import locked
+from bitfit_export.files.locks import locked
 with locked(Path({str(tmp_path / "lock")!r}), "taken"):
     os.kill(os.getpid(), signal.SIGKILL)
 """

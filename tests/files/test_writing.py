@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export import files
 from bitfit_export.errors import BusyError, OutputError
-from bitfit_export.files import canonical_json, check_output, new_folder, scratch_folder, write_bytes
-from tests.struck_writer import KIND, write
+from bitfit_export.files import canonical_json, check_output, new_folder, scratch_folder, write_bytes, writing
+from tests.files.struck_writer import KIND, write
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -89,7 +88,7 @@ def test_a_folder_is_replaced_with_all_that_is_in_it(
     thing: Path, monkeypatch: pytest.MonkeyPatch, one_step: bool
 ) -> None:
     if not one_step:
-        monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(writing, "_exchange", lambda first, second: False)
     with new_folder(thing, replaces=KIND) as folder:
         (folder / "new").write_text("new")
     assert os.listdir(thing) == ["new"]
@@ -152,7 +151,15 @@ def test_a_signal_at_any_line_leaves_the_old_output_or_the_new_one(
     tmp_path: Path, number: signal.Signals, way: str, every: int
 ) -> None:
     """The writer is struck at each of some 400 lines; what it leaves is gone once the next one has looked."""
-    command = [sys.executable, "-m", "tests.struck_writer", str(tmp_path / "outputs"), number.name, way, str(every)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.files.struck_writer",
+        str(tmp_path / "outputs"),
+        number.name,
+        way,
+        str(every),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     struck = json.loads(done.stdout)
     assert len(struck) > 300 / every
@@ -213,7 +220,7 @@ def test_a_second_rename_that_fails_is_undone(thing: Path, monkeypatch: pytest.M
             raise OSError(5, "Input/output error")
         rename(source, target)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(writing, "_exchange", lambda first, second: False)
     monkeypatch.setattr(os, "rename", fail_once)
     with pytest.raises(OutputError, match="Input/output error"), new_folder(thing, replaces=KIND) as folder:
         write(folder, "new")
@@ -224,7 +231,7 @@ def test_a_second_rename_that_fails_is_undone(thing: Path, monkeypatch: pytest.M
 def test_the_handlers_of_signals_are_as_before(thing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
-    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(writing, "_exchange", lambda first, second: False)
     with new_folder(thing, replaces=KIND) as folder:
         write(folder, "new")
     assert [signal.getsignal(number) for number in numbers] == before
@@ -342,7 +349,7 @@ import sys
 from pathlib import Path
 from bitfit_export.errors import OutputError
 from bitfit_export.files import new_folder
-from tests.struck_writer import KIND, write
+from tests.files.struck_writer import KIND, write
 target = Path({str(tmp_path)!r}) / "bundle"
 with new_folder(target) as folder:
     write(folder, "old")

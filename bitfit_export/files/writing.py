@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from bitfit_export.errors import OutputError
-from bitfit_export.locks import locked
-from bitfit_export.outputs import OutputKind, refuse_existing, refuse_overlap
+from bitfit_export.files.locks import locked
+from bitfit_export.files.outputs import OutputKind, refuse_existing, refuse_overlap
 
 __all__ = [
     "canonical_json",

@@ -11,8 +11,8 @@ import google_crc32c
 import pytest
 
 from bitfit_export.bundle import MANIFEST_FILE, read_manifest, read_row
-from bitfit_export.bundle import reading as module
-from bitfit_export.bundle.reading import Checksums, checksum_file, read_file
+from bitfit_export.bundle import regular_files as module
+from bitfit_export.bundle.regular_files import Checksums, checksum_file, read_file
 from bitfit_export.errors import BundleError
 
 

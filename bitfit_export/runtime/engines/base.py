@@ -1,0 +1,106 @@
+"""What an engine does: it opens a program of a bundle, and runs it on arrays."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+from numpy.typing import NDArray
+
+__all__ = ["Arrays", "Bound", "Engine", "GraphTensor", "Program", "ProgramFiles"]
+
+#: Arrays by the name of their graph input: C-contiguous, of the input's dtype.
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+#: What an engine makes of arrays that stay for many runs. Nothing but the engine looks into it.
+Bound: TypeAlias = Mapping[str, Any]
+
+
+class GraphTensor(NamedTuple):
+    """An input of a graph: numpy's name of its dtype, and a number or None (any) for each dimension."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class ProgramFiles:
+    """A program as it was read and checked.
+
+    Attributes:
+        path: of the model's file, for messages.
+        model: its bytes.
+        folder: where its weights lie.
+        at_load: how much is left to optimise: `none`, `basic` (constants alone) or `all`.
+    """
+
+    path: Path
+    model: bytes
+    folder: Path
+    at_load: str
+
+
+class Program(ABC):
+    """A program that an engine has opened. Any number of threads may run it.
+
+    Attributes:
+        inputs: what a run must be fed, by name.
+        defaults: what a run may be fed, by name: inputs that have a default.
+        outputs: the names of the outputs.
+        metadata: the model's own.
+    """
+
+    inputs: Mapping[str, GraphTensor]
+    defaults: Mapping[str, GraphTensor]
+    outputs: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+    @abstractmethod
+    def bind(self, arrays: Arrays) -> Bound:
+        """Hold arrays for many runs. None is copied, and each is kept alive; their values may change between runs."""
+
+    @abstractmethod
+    def run(self, arrays: Arrays, bound: Bound, outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Run the program once.
+
+        Args:
+            arrays: the inputs that are new in this run.
+            bound: the others, as `bind` returned them.
+            outputs: the names of the wanted outputs.
+
+        Returns:
+            An array for each wanted output, the caller's own.
+
+        Raises:
+            InputError: an input that only the program itself can refuse, such as a token type that it lacks.
+            BundleError: any other failure of the engine.
+        """
+
+    def abandon(self) -> None:  # noqa: B027 - most engines have nothing to do
+        """Give the program up without ending it: this process has inherited it by a fork, without its threads."""
+
+
+class Engine(ABC):
+    """Opens programs.
+
+    Attributes:
+        name: as `--engine` takes it.
+        targets: the targets whose bundles it runs.
+    """
+
+    name: ClassVar[str]
+    targets: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def open(self, files: ProgramFiles, *, threads: int | None = None) -> Program:
+        """Open a program.
+
+        Args:
+            threads: for one run; by default the engine's choice.
+
+        Raises:
+            BundleError: the engine cannot load the program.
+            MissingExtraError: the engine's package is not installed.
+        """

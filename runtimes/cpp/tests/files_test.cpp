@@ -1,0 +1,143 @@
+// What the library makes of files, for tests. Each answer is a line of JSON.
+//
+//     files_test manifests FILE...             {"code", "message"} of each manifest
+//     files_test rows LAYOUT FILE...           the status of each row, compared with the layout of a manifest
+//     files_test questions TASK FILE...        {"questions"} of each file of JSON lines, or {"error"}
+//     files_test external MODEL...             the files that each ONNX model has its weights in
+//     files_test unchanged BUNDLE              checks a bundle's files, and again after a line of stdin
+//     files_test crc                           compares CRC-32C with and without the processor's instruction
+//     files_test shown                         how each line of stdin, a JSON string, is shown in a message
+
+#include "bundle_files.h"
+#include "crc32c.h"
+#include "external_data.h"
+#include "failure.h"
+#include "manifest.h"
+#include "program.h"
+#include "questions.h"
+#include "read_file.h"
+#include "record.h"
+
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+namespace {
+
+using bitfit::Status;
+using bitfit::text_in;
+using nlohmann::json;
+
+constexpr std::uint64_t any_size = std::uint64_t{1} << 40;
+
+json json_of(const Status& status) {
+  return {{"code", static_cast<int>(status.code)}, {"message", status.text()}, {"hint", status.hint}};
+}
+
+json read_manifest(const std::string& path) {
+  return json_of(bitfit::guard([&] { bitfit::parse_manifest(text_in(bitfit::read_file(path, any_size)), path); }));
+}
+
+bitfit::Layout read_layout(const std::string& path) {
+  const bitfit::Document document(text_in(bitfit::read_file(path, any_size)), path);
+  return bitfit::layout_of(document.root());
+}
+
+json read_row(const bitfit::Layout& layout, const std::string& path) {
+  const bitfit::Bytes bytes = bitfit::read_file(path, any_size);
+  bitfit::BiasRowView row;
+  bitfit::RowProblem problem;
+  bitfit::RowStatus status = bitfit::read_bias_row(bytes.data(), bytes.size(), &row, &problem);
+  if (status == bitfit::RowStatus::ok) status = layout.check(row, &problem);
+  if (status != bitfit::RowStatus::ok && problem.status != status) return "the problem has another status";
+  return static_cast<int>(status);
+}
+
+json questions_of(const std::string& path, const std::string& task) {
+  std::ifstream stream(path, std::ios::binary);
+  json questions = json::array();
+  try {
+    Questions source(stream, path, task);
+    for (Question question; source.next(&question);) {
+      json found = {{"task", question.task}};
+      if (question.text.words.empty()) {
+        found["text"] = question.text.first;
+        if (question.text.second) found["text_pair"] = *question.text.second;
+      } else {
+        found["tokens"] = question.text.words;
+      }
+      questions.push_back(found);
+    }
+  } catch (const Error& error) {
+    return {{"error", error.message}};
+  }
+  return {{"questions", questions}};
+}
+
+json files_of(const std::string& path) {
+  json found;
+  const Status status = bitfit::guard([&] { found = bitfit::external_files(text_in(bitfit::read_file(path, any_size))); });
+  return status.ok() ? found : json_of(status);
+}
+
+json check_twice(const std::string& bundle) {
+  return json_of(bitfit::guard([&] {
+    const auto manifest = bitfit::parse_manifest(text_in(bitfit::read_file(bundle + "/manifest.json", any_size)), bundle);
+    const bitfit::BundleFiles files(bundle, manifest, false);
+    std::cout << "checked" << std::endl;
+    std::string line;
+    std::getline(std::cin, line);
+    files.check_unchanged();
+  }));
+}
+
+// At every start and size near those that the processor's instruction is used for, and in pieces.
+int check_crc() {
+  const auto fast = bitfit::detail::crc32c_with_instruction();
+  std::mt19937 random(0);
+  bitfit::Bytes bytes(40'000);
+  for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
+  int wrong = 0;
+  for (std::size_t size = 0; size <= bytes.size(); size += size < 64 ? 1 : 1021) {
+    const std::uint8_t* const start = bytes.data() + size % 8;
+    const std::size_t count = std::min(size, bytes.size() - 8);
+    const std::uint32_t expected = bitfit::detail::crc32c(start, count);
+    bitfit::Crc32c whole, pieces;
+    whole.update(start, count);
+    pieces.update(start, count / 3);
+    pieces.update(start + count / 3, count - count / 3);
+    const std::uint32_t slow = bitfit::detail::crc32c_without_instruction(0xFFFFFFFFu, start, count) ^ 0xFFFFFFFFu;
+    wrong += whole.value() != expected || pieces.value() != expected || slow != expected;
+  }
+  std::cout << json{{"wrong", wrong}, {"instruction", fast != nullptr}}.dump() << '\n';
+  return wrong == 0 ? 0 : 1;
+}
+
+int show() {
+  for (std::string line; std::getline(std::cin, line);) {
+    std::cout << json(bitfit::shown(json::parse(line).get<std::string>())).dump() << '\n';
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const std::string what = count > 1 ? words[1] : "";
+  if (what == "crc") return check_crc();
+  if (what == "shown") return show();
+  const bool has_context = what == "rows" || what == "questions";
+  bitfit::Layout layout;
+  if (what == "rows") layout = read_layout(words[2]);
+  for (int i = has_context ? 3 : 2; i < count; ++i) {
+    const std::string path = words[i];
+    const json found = what == "manifests"   ? read_manifest(path)
+                       : what == "rows"      ? read_row(layout, path)
+                       : what == "questions" ? questions_of(path, words[2])
+                       : what == "unchanged" ? check_twice(path)
+                                             : files_of(path);
+    std::cout << found.dump() << '\n';
+  }
+  return 0;
+}
