@@ -23,7 +23,8 @@ from tests.traces import compile_model
 
 TOLERANCE = 1e-5
 ROWS, LENGTH = 2, 9
-FAMILIES = ("bert", "roberta", "distilbert", "albert", "electra", "mpnet")
+QUICK = ("bert", "distilbert")
+FAMILIES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "albert", "electra", "mpnet"))]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
