@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bitfit_export.locks import locked
+from bitfit_export.files.locks import locked
 
 if TYPE_CHECKING:
     import onnx
