@@ -19,6 +19,7 @@ from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
 from bitfit_export.errors import CompileError, DeltaError, UsageError
 from bitfit_export.reference.task_model import merged_model
 from tests.conftest import MakeDelta
+from tests.traces import compile_model
 
 #: A bundle's logits and PyTorch's differ by rounding alone.
 TOLERANCE = 1e-5
