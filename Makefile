@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 # Processes that run tests beside each other.
 WORKERS := 2
+# Each worker takes a run of neighbouring tests, which share fixtures, and later half of what the other has left. Threads
+# of torch beside as many workers as cores would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Installed once for each state of the two files that say what to install.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 
@@ -16,10 +19,10 @@ demo: install ## compile the packaged model with five real tasks and run them
 	$(BIN)/python examples/demo.py
 
 test: install ## every test, the slow ones and those of the C++ runtime included
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 quick: install ## the unmarked tests: no slow ones, no real data
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not data" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not data" $(PYTEST_ARGS)
 
 check: install docs ## what CI runs before the tests
 	$(BIN)/ruff check .

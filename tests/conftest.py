@@ -6,18 +6,17 @@ neither run without them.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pytest
 
-if TYPE_CHECKING:
-    import onnx
+from tests import traces
 
+if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
     from bitfit_export.delta import TaskDelta
 
@@ -25,6 +24,12 @@ MakeDelta: TypeAlias = Callable[..., "TaskDelta"]
 
 HIDDEN = 32
 MAX_POSITIONS = 64
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_traces(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where `tests.traces` keeps the graphs of this run."""
+    traces.keep_traces_in(tmp_path_factory)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -160,61 +165,22 @@ def tiny_bundle(
 ) -> Path:
     """The folder of a bundle of `tiny_base` with the tasks of `tiny_deltas`. Tests must not write into it."""
     pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
-    from bitfit_export.compiler import compile_bundle
-
     folder = tmp_path_factory.mktemp("bundle")
-    compile_bundle(tiny_base, tiny_deltas, folder)
+    traces.compile_bundle(tiny_base, tiny_deltas, folder)
     return folder
+
+
+@pytest.fixture
+def shared_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `bitfit export` in this process compile a graph of `tests.traces`, where the trace is not the subject."""
+    monkeypatch.setattr("bitfit_export.cli.export.compile_bundle", traces.compile_bundle)
 
 
 def compile_shipped(tasks: Sequence[str], folder: Path) -> tuple[BaseModel, dict[str, TaskDelta]]:
     """Compile tasks that ship for `minilm-l6` into `folder`; gives the base model and the deltas."""
     from bitfit_export.base_model.loading import load_base_model
-    from bitfit_export.compiler import compile_bundle
     from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 
     base, deltas = load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", ",".join(tasks)))
-    compile_bundle(base, deltas, folder)
+    traces.compile_bundle(base, deltas, folder)
     return base, deltas
-
-
-@pytest.fixture(scope="session", autouse=True)
-def trace_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trace equal base models once, in whichever process: it takes seconds, and tests compile the same in many ways."""
-    try:
-        from bitfit_export.compiler.frontend import trace
-    except ImportError:
-        yield
-        return
-    folder = tmp_path_factory.getbasetemp()
-    # Processes of pytest-xdist have folders of their own beside each other.
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    original = trace.trace_base_model
-
-    def trace_base_model(base: BaseModel) -> onnx.ModelProto:
-        import onnx
-
-        path = folder / f"traced-{digest_of(base)}.onnx"
-        if path.exists():
-            return onnx.load(path)
-        model = original(base)
-        complete = path.with_suffix(f".{os.getpid()}")
-        complete.write_bytes(model.SerializeToString())
-        complete.replace(path)
-        return model
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace, "trace_base_model", trace_base_model)
-        yield
-
-
-def digest_of(base: BaseModel) -> str:
-    """Of all that a trace depends on: the kind of model, its config and every tensor."""
-    import torch
-
-    module = base.module
-    digest = hashlib.sha256(f"{type(module)} {module.config.to_json_string()} {list(base.biases)}".encode())
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()

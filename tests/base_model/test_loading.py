@@ -457,6 +457,7 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None
     assert "hint: check the name and the network" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", ["5GB", "100KB"])
 def test_a_model_of_the_hub_is_loaded_from_its_cache_with_its_revision(
     tiny_base: BaseModel, tmp_path: Path, shards: str

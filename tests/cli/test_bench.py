@@ -12,11 +12,12 @@ import pytest
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.baselines.exports import STOCK_WAYS, StockModels, export_stock, random_ids
 from bitfit_export.baselines.timing import Times, time_in_turn
-from bitfit_export.compiler import CompileOptions, compile_bundle
+from bitfit_export.compiler import CompileOptions
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import CompileError
 from bitfit_export.reference.task_model import merged_model
 from tests.cli.conftest import Bitfit
+from tests.traces import compile_bundle
 
 torch = pytest.importorskip("torch")
 

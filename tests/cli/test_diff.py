@@ -216,6 +216,7 @@ def test_a_folder_with_neither_is_refused_with_what_would_do(tmp_path: Path) -> 
         find_deltas("tiny-bert", f"mine={tmp_path}")
 
 
+@pytest.mark.usefixtures("shared_trace")
 def test_a_checkpoint_is_compiled_into_a_bundle_that_answers_as_it_does(
     bitfit: Bitfit, model_folder: str, checkpoint: Path, deltas_folder: Path, workplace: Path
 ) -> None:

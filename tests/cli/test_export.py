@@ -34,6 +34,7 @@ def test_a_bundle_is_compiled_verified_and_reported(
     assert os.listdir(workplace / "bundles") == ["tiny-bert"]
 
 
+@pytest.mark.usefixtures("shared_trace")
 def test_a_task_may_be_named_after_a_folder(
     bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
 ) -> None:
@@ -42,6 +43,7 @@ def test_a_task_may_be_named_after_a_folder(
     assert BiasSession(workplace / "out").tasks == ("mine",)
 
 
+@pytest.mark.usefixtures("shared_trace")
 def test_deltas_are_found_where_bitfit_train_puts_them(
     bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
 ) -> None:
@@ -49,6 +51,7 @@ def test_deltas_are_found_where_bitfit_train_puts_them(
     assert bitfit("export", "--model", model_folder, "--tasks", "two_way").status == 0
 
 
+@pytest.mark.usefixtures("shared_trace")
 def test_an_existing_output_is_refused_before_any_work(
     bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
 ) -> None:
@@ -139,6 +142,7 @@ def test_a_delta_of_another_base_is_refused(
     assert os.listdir(workplace) == ["other"]
 
 
+@pytest.mark.usefixtures("shared_trace")
 def test_a_bundle_that_differs_from_pytorch_is_not_published(
     bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

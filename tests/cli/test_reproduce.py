@@ -23,6 +23,7 @@ def tasks(workplace: Path) -> Path:
     return workplace / "data"
 
 
+@pytest.mark.slow
 def test_a_sweep_says_which_learning_rate_is_the_best(
     bitfit: Bitfit, model_folder: str, tasks: Path, workplace: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_bad_words_end_a_sweep_before_it_trains(
     assert message in done.err
 
 
+@pytest.mark.slow
 def test_table_3_has_a_row_for_each_method_and_says_what_is_missing(
     bitfit: Bitfit, model_folder: str, tasks: Path, workplace: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_data_size_is_about_shares_and_takes_no_number_of_rows(bitfit: Bitfit, m
     assert "--train-rows for data-size, which trains on shares" in done.err
 
 
+@pytest.mark.slow
 def test_figures_are_drawn(bitfit: Bitfit, model_folder: str, tasks: Path, workplace: Path) -> None:
     words = ["--model", model_folder, "--data", tasks, "--tasks", "mood", "--seeds", "1", *QUICK]
     assert bitfit("reproduce", "figure1", *words).status == 0

@@ -20,6 +20,7 @@ from bitfit_export.bundle import read_manifest, row_file, write_manifest
 from bitfit_export.bundle.limits import MAX_LINE_SIZE
 from bitfit_export.cli import run as run_module
 from bitfit_export.errors import InputError, UsageError
+from tests import traces
 from tests.cli.conftest import Bitfit, write_rows
 from tests.conftest import MakeDelta
 
@@ -33,15 +34,13 @@ def kinds_bundle(
     tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], make_delta: Any
 ) -> Path:
     """A bundle with a sentence task, a token task and a span task."""
-    from bitfit_export.compiler import compile_bundle
-
     folder = tmp_path_factory.mktemp("kinds")
     deltas = {
         "two_way": tiny_deltas["two_way"],
         "tags": make_delta(tiny_base, "tags", labels=("O", "B-person"), problem_type="token", seed=5),
         "answers": make_delta(tiny_base, "answers", labels=("start", "end"), problem_type="span", seed=6),
     }
-    compile_bundle(tiny_base, deltas, folder)
+    traces.compile_bundle(tiny_base, deltas, folder)
     return folder
 
 
@@ -236,9 +235,7 @@ def test_inspect_says_what_is_in_a_bundle_a_row_and_a_delta(
 def test_inspect_of_a_bundle_whose_task_is_called_resize(
     bitfit: Bitfit, tiny_base: BaseModel, make_delta: MakeDelta, tmp_path: Path
 ) -> None:
-    from bitfit_export.compiler import compile_bundle
-
-    compile_bundle(tiny_base, {"resize": make_delta(tiny_base, "resize")}, tmp_path)
+    traces.compile_bundle(tiny_base, {"resize": make_delta(tiny_base, "resize")}, tmp_path)
     assert "  resize: " in bitfit("inspect", tmp_path).out
 
 

@@ -30,6 +30,7 @@ def mood_data(workplace: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("shared_trace")
 def test_a_delta_is_trained_and_compiled(bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path) -> None:
     words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--epochs", 2, *QUICK]
     done = bitfit("train", *words, "--labels", "bad,good")

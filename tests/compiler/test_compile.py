@@ -14,13 +14,14 @@ import torch
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import BiasRow, Layout, read_manifest, read_row
-from bitfit_export.compiler import CompileOptions, compile_bundle, compile_model
+from bitfit_export.compiler import CompileOptions, compile_bundle
 from bitfit_export.compiler.passes.check_invariants import find_problems
 from bitfit_export.compiler.pipeline import CompiledModel
 from bitfit_export.compiler.write_bundle import write_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BaseMismatchError, OutputError, UsageError
 from bitfit_export.reference.task_model import TaskModel, merged_model
+from tests import traces
 
 #: A bundle's logits and PyTorch's differ by rounding alone.
 TOLERANCE = 1e-5
@@ -44,7 +45,7 @@ def session(tiny_bundle: Path) -> ort.InferenceSession:
 @pytest.fixture(scope="module")
 def unfolded(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> CompiledModel:
     """The model with every bias term in its row."""
-    return compile_model(tiny_base, tiny_deltas, CompileOptions(fold=False))
+    return traces.compile_model(tiny_base, tiny_deltas, CompileOptions(fold=False))
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_every_weight_is_a_constant_and_no_bias_is(
     model: onnx.ModelProto, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
 ) -> None:
     """ONNX Runtime's optimiser transposes weights and renames them; a portable graph has the state dict's names."""
-    portable = compile_model(tiny_base, tiny_deltas, CompileOptions(target="portable")).model
+    portable = traces.compile_model(tiny_base, tiny_deltas, CompileOptions(target="portable")).model
     weights = {
         name: value.numel() for name, value in tiny_base.module.named_parameters() if name not in tiny_base.biases
     }
@@ -230,7 +231,7 @@ def test_zero_and_equal_biases_stay_apart(tiny_base: BaseModel, tmp_path: Path) 
         if name in tiny_base.biases:
             parameter.data.zero_()
     zeros = dataclasses.replace(tiny_base, module=module, digest="1" * 64)
-    compiled = compile_model(zeros, {}, CompileOptions(fold=False))
+    compiled = traces.compile_model(zeros, {}, CompileOptions(fold=False))
     assert len(compiled.layout.biases) == len(tiny_base.biases)
     split = next(node for node in compiled.model.graph.node if node.name == "bias_split")
     assert len(split.output) == len(tiny_base.biases)
@@ -241,7 +242,7 @@ def test_the_same_input_gives_the_same_bytes(
 ) -> None:
     # A tokenizer remembers how it was called last.
     tiny_base.tokenizer("A text.", padding="max_length", max_length=16, truncation=True)
-    compile_bundle(tiny_base, tiny_deltas, tmp_path)
+    traces.compile_bundle(tiny_base, tiny_deltas, tmp_path)
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert names == sorted(str(path.relative_to(tiny_bundle)) for path in tiny_bundle.rglob("*") if path.is_file())
     assert [name for name in names if (tmp_path / name).read_bytes() != (tiny_bundle / name).read_bytes()] == []

@@ -13,12 +13,13 @@ import torch
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import BiasRow
 from bitfit_export.bundle.row_format import HEADER_SIZE
-from bitfit_export.compiler import CompileOptions, compile_model
+from bitfit_export.compiler import CompileOptions
 from bitfit_export.compiler.pipeline import CompiledModel, plan_passes
 from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
 from bitfit_export.errors import CompileError, DeltaError, UsageError
 from bitfit_export.reference.task_model import merged_model
 from tests.conftest import MakeDelta
+from tests.traces import compile_model
 
 #: A bundle's logits and PyTorch's differ by rounding alone.
 TOLERANCE = 1e-5

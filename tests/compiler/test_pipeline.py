@@ -20,6 +20,7 @@ from bitfit_export.compiler.targets import TARGETS
 from bitfit_export.compiler.targets.base import PrecisionPasses, Target
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import CompileError
+from tests import traces
 
 Deltas = dict[str, TaskDelta]
 
@@ -110,9 +111,7 @@ def test_a_target_is_one_module_and_one_line(
 
 @pytest.fixture(scope="module")
 def traced(tiny_base: BaseModel) -> onnx.ModelProto:
-    from bitfit_export.compiler.frontend.trace import trace_base_model
-
-    return trace_base_model(tiny_base)
+    return traces.traced(tiny_base)
 
 
 def test_a_traced_graph_is_not_changed_by_a_compilation(

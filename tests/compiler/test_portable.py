@@ -11,7 +11,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.compiler import CompileOptions, compile_model
+from bitfit_export.compiler import CompileOptions
 from bitfit_export.compiler.pipeline import CompiledModel
 from bitfit_export.compiler.write_bundle import write_model
 from bitfit_export.delta import TaskDelta
@@ -19,10 +19,12 @@ from bitfit_export.reference.task_model import merged_model
 from tests.compiler.test_layouts import feeds_of
 from tests.conftest import MakeDelta
 from tests.families import tiny_base as family_base
+from tests.traces import compile_model
 
 TOLERANCE = 1e-5
 ROWS, LENGTH = 2, 9
-FAMILIES = ("bert", "roberta", "distilbert", "albert", "electra", "mpnet")
+QUICK = ("bert", "distilbert")
+FAMILIES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "albert", "electra", "mpnet"))]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from bitfit_export.bundle import decode_row, encode_row
+from tests import traces
 from tests.conftest import MakeDelta
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def get_bundle(
     tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, cpp_deltas: dict[str, TaskDelta]
 ) -> GetBundle:
     """A bundle of these tasks, by what is special about it. Tests must not write into it."""
-    from bitfit_export.compiler import CompileOptions, compile_bundle
+    from bitfit_export.compiler import CompileOptions
 
     options = {
         "table": CompileOptions(),
@@ -161,7 +162,7 @@ def get_bundle(
     @functools.cache
     def make(kind: str) -> Path:
         folder = tmp_path_factory.mktemp("bundle")
-        compile_bundle(tiny_base, cpp_deltas, folder, options[kind])
+        traces.compile_bundle(tiny_base, cpp_deltas, folder, options[kind])
         return folder
 
     return make

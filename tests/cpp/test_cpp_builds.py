@@ -228,6 +228,9 @@ class TestFuzzing:
         manifests = [(get_bundle(kind) / "manifest.json").read_bytes() for kind in ("table", "static")]
         self.fuzz("manifest", [json.dumps(json.loads(each)).encode() for each in manifests], tmp_path)
 
+    def test_models(self, tmp_path: Path, get_bundle: GetBundle) -> None:
+        self.fuzz("model", [(get_bundle("table") / "model.onnx").read_bytes()], tmp_path)
+
     def test_tokenizers(self, tmp_path: Path) -> None:
         self.fuzz("tokenizer", [each + b"\0don't a [SEP]" for each in tokenizer_seeds()], tmp_path)
 

@@ -75,7 +75,7 @@ class TestBundles:
             (b"", "is not valid JSON (truncated or malformed)"),
             (b"[]", "is a list of 0 values, expected an object"),
             (b'{"format_version": 1, "format_version": 1}', 'has the key "format_version" twice'),
-            (b'{"format_version": 1}', "lacks layout"),
+            (b'{"format_version": 2}', "lacks layout"),
             (b'{"format_version": "\xff"}', "is not valid JSON"),
             (b'{"a":' * 100_000, "is nested deeper than 64 levels"),
             (b'{"format_version": 1e999}', "has a number that no double can hold"),

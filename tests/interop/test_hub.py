@@ -89,6 +89,7 @@ def test_the_card_says_how_to_compile_from_the_hub(folder_hub: FolderHub, delta_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_trace")
 def test_a_task_from_the_hub_is_compiled(
     folder_hub: FolderHub, delta_folder: Path, tiny_base: BaseModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

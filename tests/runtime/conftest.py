@@ -14,6 +14,7 @@ import pytest
 from bitfit_export.bundle import Layout, TaskRecord, read_manifest, read_row, record_file, write_manifest, write_row
 from bitfit_export.files import sha256_of_file
 from bitfit_export.runtime import BiasSession
+from tests import traces
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
@@ -91,14 +92,14 @@ def make_bundle(
 ) -> MakeBundle:
     """The folder of a bundle of `kind_deltas` with one of `LAYOUTS`, compiled when it is first asked for."""
     pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
-    from bitfit_export.compiler import CompileOptions, compile_bundle
+    from bitfit_export.compiler import CompileOptions
 
     folders: dict[str, Path] = {}
 
     def make(name: str) -> Path:
         if name not in folders:
             folders[name] = tmp_path_factory.mktemp(name)
-            compile_bundle(tiny_base, kind_deltas, folders[name], CompileOptions(**LAYOUTS[name]))
+            traces.compile_bundle(tiny_base, kind_deltas, folders[name], CompileOptions(**LAYOUTS[name]))
         return folders[name]
 
     return make

@@ -11,6 +11,7 @@ import pytest
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.threads import most_threads
+from tests import traces
 from tests.runtime.conftest import BATCH, LABELS, TASKS, TEXTS, TOLERANCE, Reference, random_batch
 
 
@@ -95,7 +96,6 @@ def test_a_model_without_token_types(tmp_path: Path, minilm_folder: Path, make_d
     """RoBERTa's kind: the tokenizer has type ids for a pair, the graph has no input for them."""
     transformers = pytest.importorskip("transformers", reason="needs bitfit-export[export]")
     from bitfit_export.base_model.loading import load_base_model
-    from bitfit_export.compiler import compile_bundle
 
     config = transformers.RobertaConfig(
         vocab_size=30522,
@@ -117,7 +117,7 @@ def test_a_model_without_token_types(tmp_path: Path, minilm_folder: Path, make_d
     base = load_base_model(str(tmp_path / "base"))
     delta = make_delta(base, "task")
     (tmp_path / "bundle").mkdir()
-    compile_bundle(base, {"task": delta}, tmp_path / "bundle")
+    traces.compile_bundle(base, {"task": delta}, tmp_path / "bundle")
     session = BiasSession(tmp_path / "bundle", threads=1)
     batch = session.encode(TEXTS)
     assert list(batch) == ["input_ids", "attention_mask"]

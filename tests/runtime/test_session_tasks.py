@@ -16,6 +16,7 @@ import pytest
 from bitfit_export.bundle import BiasRow, Layout, read_row, write_row
 from bitfit_export.errors import BundleError, InputError, RowError, RowFault
 from bitfit_export.runtime import BiasSession
+from tests import traces
 from tests.runtime.conftest import BATCH, TASKS, TEXTS, TOLERANCE, Reference
 
 if TYPE_CHECKING:
@@ -52,10 +53,8 @@ def test_load_a_new_task(
 ) -> None:
     """One with more labels than any task of the bundle. The others' logits may change in their last bit, for the
     classifier's product has more rows now."""
-    from bitfit_export.compiler import compile_model
-
     delta = make_delta(tiny_base, "many", labels=[f"l{index}" for index in range(11)], pooling="cls", seed=9)
-    packer = compile_model(tiny_base, tiny_deltas).packer
+    packer = traces.compile_model(tiny_base, tiny_deltas).packer
     write_row(tmp_path / "many.bias", packer.pack(delta, task="many"))
     before = session.run("three_way", **BATCH)
     assert session.load_task(tmp_path / "many.bias") == "many"

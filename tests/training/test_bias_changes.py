@@ -39,6 +39,7 @@ def test_in_the_shipped_tasks_that_were_trained_in_float32_key_biases_do_not_cha
     assert max(changes, key=changes.__getitem__) in ("b_q", "b_m2")
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_in_a_real_training_key_biases_do_not_change(tmp_path: Path) -> None:
     """A key bias adds the same to all scores of a softmax row, so all of its gradient is rounding.

@@ -13,7 +13,6 @@ import transformers
 from tokenizers.processors import TemplateProcessing
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.compiler import compile_bundle
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BaseMismatchError, BitfitError, InputError, VerificationError
 from bitfit_export.runtime import BiasSession
@@ -27,6 +26,7 @@ from bitfit_export.verification.bundle import (
     verify_bundle,
 )
 from tests.conftest import MakeDelta
+from tests.traces import compile_bundle
 
 EXPECTED = [np.array([1.0, 2.0]), np.array([3.0, -1.0])]
 

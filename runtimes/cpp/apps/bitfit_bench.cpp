@@ -157,8 +157,8 @@ ordered_json time_shape(const bitfit::Session& session, Shape shape, std::size_t
   return result;
 }
 
-// Unload tasks, but for the first sentence task, or load copies of a row until there are `count` tasks; then run with and
-// without a switch of task, in turn.
+// Unload tasks, but for the first sentence task, or load copies of a row until there are `count` tasks; then run with
+// and without a switch of task, in turn.
 ordered_json time_switch(bitfit::Session* session, const std::string& row, std::size_t count, std::size_t rounds) {
   std::vector<bitfit::TaskInfo> loaded;
   check(session->tasks(&loaded));

@@ -10,15 +10,13 @@
 namespace bitfit {
 namespace {
 
-[[noreturn]] void refuse(const std::string& message) { fail(StatusCode::bundle_error, message, copy_again); }
-
 // Compares a file with its record while it is read.
 class Check {
  public:
   Check(std::string path, const FileRecord& record, bool check_hash)
       : path_(std::move(path)), record_(record), check_hash_(check_hash), file_(path_) {
     if (file_.size() != record_.size) {
-      refuse(text_of(path_, " has ", file_.size(), " bytes, expected ", record_.size));
+      refuse_bundle(text_of(path_, " has ", file_.size(), " bytes, expected ", record_.size));
     }
   }
 
@@ -26,7 +24,7 @@ class Check {
 
   Bytes read_whole(std::uint64_t limit) {
     if (record_.size > limit) {
-      refuse(text_of(path_, " has ", record_.size, " bytes, expected at most ", limit));
+      refuse_bundle(text_of(path_, " has ", record_.size, " bytes, expected at most ", limit));
     }
     Bytes bytes(static_cast<std::size_t>(record_.size));
     read(bytes.data(), bytes.size());
@@ -47,17 +45,18 @@ class Check {
  private:
   void read(std::uint8_t* data, std::size_t size) {
     const std::size_t found = file_.read(data, size);
-    if (found < size) refuse(text_of(path_, " became shorter while it was read, expected ", record_.size, " bytes"));
+    if (found < size)
+      refuse_bundle(text_of(path_, " became shorter while it was read, expected ", record_.size, " bytes"));
     crc_.update(data, size);
     if (check_hash_) hash_.update(data, size);
   }
 
   void finish() {
     if (crc_.value() != record_.crc32c) {
-      refuse(text_of(path_, " has crc32c ", crc_.value(), ", expected ", record_.crc32c));
+      refuse_bundle(text_of(path_, " has crc32c ", crc_.value(), ", expected ", record_.crc32c));
     }
     const std::string found = check_hash_ ? hex_of(hash_.finish()) : record_.sha256;
-    if (found != record_.sha256) refuse(text_of(path_, " has sha256 ", found, ", expected ", record_.sha256));
+    if (found != record_.sha256) refuse_bundle(text_of(path_, " has sha256 ", found, ", expected ", record_.sha256));
   }
 
   const std::string path_;
@@ -84,15 +83,15 @@ BundleFiles::BundleFiles(const std::string& folder, const Manifest& manifest, bo
   }
   for (const std::string& path : external_files(text_in(model))) {
     if (manifest.files.count(path) > 0) continue;
-    refuse(text_of("the model ", folder, '/', manifest.infer().file, " has weights in the file \"", shown(path),
-                   "\", which the manifest does not name"));
+    refuse_bundle(text_of("the model ", folder, '/', manifest.infer().file, " has weights in the file \"", shown(path),
+                          "\", which the manifest does not name"));
   }
 }
 
 void BundleFiles::check_unchanged() const {
   for (const auto& [path, identity] : identities_) {
     if (OpenFile(folder_ + "/" + path).identity() == identity) continue;
-    refuse(text_of(folder_, '/', path, " was changed while the bundle was opened"));
+    refuse_bundle(text_of(folder_, '/', path, " was changed while the bundle was opened"));
   }
 }
 

@@ -76,7 +76,8 @@ std::uint64_t pair_key(std::int32_t left, std::int32_t right) noexcept {
 
 void refuse_set(const Record& record, const char* key) {
   if (record.has(key) && !record.text(key).empty()) {
-    fail(StatusCode::bundle_error, text_of(record.where(), ": ", key, " is \"", shown(record.text(key)), "\", expected none"));
+    fail(StatusCode::bundle_error,
+         text_of(record.where(), ": ", key, " is \"", shown(record.text(key)), "\", expected none"));
   }
 }
 
@@ -105,7 +106,8 @@ ByteLevel::ByteLevel(const Record& file) {
 void ByteLevel::read_vocabulary(const Record& model) {
   for (const auto& [token, id] : model.named_integers("vocab")) {
     if (id < 0 || id > INT32_MAX) {
-      fail(StatusCode::bundle_error, text_of(model.where(), ": vocab[\"", shown(token), "\"] is ", id, ", expected an id"));
+      fail(StatusCode::bundle_error,
+           text_of(model.where(), ": vocab[\"", shown(token), "\"] is ", id, ", expected an id"));
     }
     vocabulary_.emplace(token, static_cast<std::int32_t>(id));
     largest_id_ = std::max(largest_id_, id);

@@ -21,8 +21,8 @@ class Crc32c {
 
 namespace detail {
 
-// The state after more bytes. `without_instruction` is for every processor; `with_instruction` is null on one that lacks
-// the instruction, or where this compiler cannot write it.
+// The state after more bytes. `without_instruction` is for every processor; `with_instruction` is null on one that
+// lacks the instruction, or where this compiler cannot write it.
 using Crc32cStep = std::uint32_t (*)(std::uint32_t state, const std::uint8_t* bytes, std::size_t size) noexcept;
 std::uint32_t crc32c_without_instruction(std::uint32_t state, const std::uint8_t* bytes, std::size_t size) noexcept;
 Crc32cStep crc32c_with_instruction() noexcept;

@@ -11,8 +11,8 @@ namespace bitfit {
 
 // The files that tensors anywhere in the model have their data in, as the model names them.
 //
-// `model` are the bytes of an ONNX file. Fails with a bundle_error where they are not one; what a reader of ONNX does not
-// know is skipped.
+// `model` are the bytes of an ONNX file. Fails with a bundle_error where they are not one; what a reader of ONNX does
+// not know is skipped.
 std::set<std::string> external_files(std::string_view model);
 
 }  // namespace bitfit

@@ -34,6 +34,11 @@ std::string text_of(const Parts&... parts) {
   throw Failure{Status{code, shown(message, longest_message), shown(hint, longest_message)}};
 }
 
+// Of a bundle, or a file of it, that is not as it was written.
+[[noreturn]] inline void refuse_bundle(const std::string& message) {
+  fail(StatusCode::bundle_error, message, copy_again);
+}
+
 // About one row of a batch or one of several texts. The message goes on after "row 3".
 [[noreturn]] inline void fail_row(std::size_t row, const std::string& message, const std::string& hint = {}) {
   Status status{StatusCode::input_error, shown(message, longest_message), shown(hint, longest_message)};

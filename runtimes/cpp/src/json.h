@@ -14,8 +14,8 @@ struct JsonError {
   std::string message;
 };
 
-// Fails with a JsonError: text that is truncated, malformed, not UTF-8 or followed by more; a byte order mark; a repeated
-// key; an integer that int64 cannot hold, or another number that a double cannot; more than 64 levels.
+// Fails with a JsonError: text that is truncated, malformed, not UTF-8 or followed by more; a byte order mark; a
+// repeated key; an integer that int64 cannot hold, or another number that a double cannot; more than 64 levels.
 nlohmann::json parse_json(std::string_view text);
 
 }  // namespace bitfit

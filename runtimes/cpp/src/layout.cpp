@@ -10,8 +10,6 @@
 namespace bitfit {
 namespace {
 
-[[noreturn]] void refuse(const std::string& message) { fail(StatusCode::bundle_error, message, copy_again); }
-
 template <class Entry>
 void check_entries(const std::vector<Entry>& entries, const std::string& what) {
   std::vector<std::string> names;
@@ -21,7 +19,7 @@ void check_entries(const std::vector<Entry>& entries, const std::string& what) {
 
 void check_rank(const Record& entry, std::size_t rank, std::size_t most) {
   if (rank >= 1 && rank <= most) return;
-  refuse(text_of(entry.where(), ": shape has ", rank, " dimensions, expected 1 to ", most));
+  refuse_bundle(text_of(entry.where(), ": shape has ", rank, " dimensions, expected 1 to ", most));
 }
 
 std::vector<BiasEntry> biases_of(const Record& layout) {
@@ -34,14 +32,14 @@ std::vector<BiasEntry> biases_of(const Record& layout) {
     for (const std::int64_t dimension : entry.shape) {
       const bool fits = dimension >= 1 && dimension <= std::int64_t{UINT32_MAX};
       size *= fits ? static_cast<std::uint64_t>(dimension) : 0;
-      if (!fits || next + size > UINT32_MAX) refuse(text_of(each.where(), ": shape is out of range"));
+      if (!fits || next + size > UINT32_MAX) refuse_bundle(text_of(each.where(), ": shape is out of range"));
     }
     each.integer("offset", static_cast<std::int64_t>(next), static_cast<std::int64_t>(next));
     entry.size = static_cast<std::size_t>(size);
     next += size;
     entries.push_back(std::move(entry));
   }
-  if (entries.empty()) refuse(text_of(layout.where(), " has no biases, expected at least one"));
+  if (entries.empty()) refuse_bundle(text_of(layout.where(), " has no biases, expected at least one"));
   check_entries(entries, "the layout's biases");
   return entries;
 }
@@ -49,7 +47,8 @@ std::vector<BiasEntry> biases_of(const Record& layout) {
 std::vector<HeadEntry> head_of(const Record& layout) {
   const std::vector<Record> records = layout.records("head");
   if (records.size() > max_head_tensors) {
-    refuse(text_of(layout.where(), " has ", records.size(), " head tensors, expected at most ", max_head_tensors));
+    refuse_bundle(
+        text_of(layout.where(), " has ", records.size(), " head tensors, expected at most ", max_head_tensors));
   }
   std::vector<HeadEntry> entries;
   for (const Record& each : records) {
@@ -61,11 +60,11 @@ std::vector<HeadEntry> head_of(const Record& layout) {
       const bool symbolic = dimension.text == "labels";
       const std::int64_t size = dimension.integer.value_or(0);
       if (!symbolic && (size < 1 || size > std::int64_t{UINT32_MAX})) {
-        refuse(text_of(each.where(), ": a dimension is out of range, expected 1 or more, or \"labels\""));
+        refuse_bundle(text_of(each.where(), ": a dimension is out of range, expected 1 or more, or \"labels\""));
       }
       entry.shape.push_back(symbolic ? HeadEntry::labels : size);
       if (!symbolic) values *= static_cast<std::uint64_t>(size);
-      if (values > UINT32_MAX) refuse(text_of(each.where(), " has more than ", UINT32_MAX, " values"));
+      if (values > UINT32_MAX) refuse_bundle(text_of(each.where(), " has more than ", UINT32_MAX, " values"));
     }
     entries.push_back(std::move(entry));
   }
@@ -153,12 +152,13 @@ Layout layout_of(const Record& manifest) {
   layout.digest = hex_of(layout.digest_bytes);
   const std::string recorded = manifest.digest("layout_digest");
   if (recorded != layout.digest) {
-    refuse(text_of(manifest.where(), ": layout_digest is ", recorded.substr(0, 12), ", the layout gives ",
-                   layout.digest.substr(0, 12)));
+    refuse_bundle(text_of(manifest.where(), ": layout_digest is ", recorded.substr(0, 12), ", the layout gives ",
+                          layout.digest.substr(0, 12)));
   }
   const std::string base = manifest.record("base").digest("digest");
   if (base != layout.base_digest) {
-    refuse(text_of("the layout is for the base ", layout.base_digest.substr(0, 12), ", expected ", base.substr(0, 12)));
+    refuse_bundle(
+        text_of("the layout is for the base ", layout.base_digest.substr(0, 12), ", expected ", base.substr(0, 12)));
   }
   return layout;
 }

@@ -14,8 +14,6 @@ using detail::problem_type_names;
 
 constexpr std::int64_t manifest_version = 2;
 
-[[noreturn]] void refuse(const std::string& message) { fail(StatusCode::bundle_error, message, copy_again); }
-
 LayoutKind layout_kind_of(const Record& manifest) {
   const std::string kind = manifest.one_of("layout_kind", {"table", "packed", "named"});
   return kind == "table" ? LayoutKind::table : kind == "packed" ? LayoutKind::packed : LayoutKind::named;
@@ -35,16 +33,16 @@ std::vector<std::string> ports_of(const Record& program, const char* key, const 
     port.one_of("dtype", {std::begin(dtypes), std::end(dtypes)});
     const std::vector<Record::IntegerOrText> shape = port.integers_or_texts("shape");
     if (shape.size() > max_dimensions) {
-      refuse(text_of(port.where(), " has ", shape.size(), " dimensions, expected at most ", max_dimensions));
+      refuse_bundle(text_of(port.where(), " has ", shape.size(), " dimensions, expected at most ", max_dimensions));
     }
     for (const Record::IntegerOrText& size : shape) {
       if (!size.integer) check_name(size.text, text_of(port.where(), ": a dimension"));
       if (size.integer && (*size.integer < 1 || *size.integer > std::int64_t{UINT32_MAX})) {
-        refuse(text_of(port.where(), ": a dimension is out of range, expected 1 to ", UINT32_MAX));
+        refuse_bundle(text_of(port.where(), ": a dimension is out of range, expected 1 to ", UINT32_MAX));
       }
     }
   }
-  if (names.empty()) refuse(text_of(program.where(), " has no ", key, ", expected at least one"));
+  if (names.empty()) refuse_bundle(text_of(program.where(), " has no ", key, ", expected at least one"));
   check_names(names, text_of(program.where(), ": ", key));
   return names;
 }
@@ -62,7 +60,7 @@ std::map<std::string, Program> programs_of(const Record& manifest) {
   std::map<std::string, Program> programs;
   for (const auto& [purpose, record] : manifest.named_records("programs")) programs[purpose] = program_of(record);
   if (programs.count(infer_program) == 0) {
-    refuse(text_of(manifest.where(), ": programs lacks ", infer_program, ", expected it"));
+    refuse_bundle(text_of(manifest.where(), ": programs lacks ", infer_program, ", expected it"));
   }
   return programs;
 }
@@ -78,7 +76,7 @@ void check_path(const std::string& path) {
     start = end + 1;
   }
   if (!inside) {
-    refuse(text_of("the manifest names the file \"", shown(path), "\", expected a path inside the bundle"));
+    refuse_bundle(text_of("the manifest names the file \"", shown(path), "\", expected a path inside the bundle"));
   }
 }
 
@@ -94,7 +92,7 @@ std::map<std::string, FileRecord> files_of(const Record& manifest, const Manifes
   if (checked.reads_text) needed.emplace_back(tokenizer_file);
   for (const std::string& path : needed) {
     if (files.count(path) == 0) {
-      refuse(text_of(manifest.where(), ": files lacks ", shown(path), ", expected every file"));
+      refuse_bundle(text_of(manifest.where(), ": files lacks ", shown(path), ", expected every file"));
     }
   }
   return files;
@@ -110,23 +108,25 @@ ProblemType problem_type_of(const Record& record) {
 std::vector<std::string> labels_of(const Record& record, ProblemType type) {
   std::vector<std::string> labels = record.texts("labels");
   if (labels.size() > max_labels) {
-    refuse(text_of(record.where(), " has ", labels.size(), " labels, expected at most ", max_labels));
+    refuse_bundle(text_of(record.where(), " has ", labels.size(), " labels, expected at most ", max_labels));
   }
   check_names(labels, record.where() + ": labels");
   const std::size_t count = labels.size();
   const bool fits = type == ProblemType::regression ? count == 0 : type == ProblemType::span ? count == 2 : count >= 1;
-  if (!fits) refuse(text_of(record.where(), ": a ", problem_type_name(type), " task has ", count, " labels"));
+  if (!fits) refuse_bundle(text_of(record.where(), ": a ", problem_type_name(type), " task has ", count, " labels"));
   return labels;
 }
 
 TaskRecord task_of(const std::string& name, const Record& record, const Manifest& checked) {
   if (!is_task_name(name)) {
-    refuse(text_of("the task name \"", shown(name), "\" is malformed, expected letters, digits, '.', '_' or '-'"));
+    refuse_bundle(
+        text_of("the task name \"", shown(name), "\" is malformed, expected letters, digits, '.', '_' or '-'"));
   }
   TaskRecord task;
   task.file = record.text("file");
   const std::string expected = "tasks/" + name + ".bias";
-  if (task.file != expected) refuse(text_of(record.where(), ": file is ", shown(task.file), ", expected ", expected));
+  if (task.file != expected)
+    refuse_bundle(text_of(record.where(), ": file is ", shown(task.file), ", expected ", expected));
   task.sha256 = record.digest("sha256");
   task.problem_type = problem_type_of(record);
   task.labels = labels_of(record, task.problem_type);
@@ -145,8 +145,8 @@ std::optional<std::array<std::int64_t, 2>> static_shape_of(const Record& manifes
   const bool fits = shape.size() == 2 && shape[0] >= 1 && shape[0] <= INT32_MAX && shape[1] >= 1 &&
                     shape[1] <= longest && checked.layout_kind != LayoutKind::table;
   if (!fits) {
-    refuse(text_of(manifest.where(), ": static_shape is not valid, expected a batch and at most ", longest,
-                   " tokens, in the layout packed or named"));
+    refuse_bundle(text_of(manifest.where(), ": static_shape is not valid, expected a batch and at most ", longest,
+                          " tokens, in the layout packed or named"));
   }
   return std::array<std::int64_t, 2>{shape[0], shape[1]};
 }
@@ -168,7 +168,8 @@ void check_the_rest(const Record& manifest, const Layout& layout) {
   for (const auto& [name, reason] : manifest.named_texts("fold_reasons")) {
     check_name(reason, text_of(manifest.where(), ": fold_reasons"));
     if (biases.count(name) == 0) {
-      refuse(text_of(manifest.where(), ": fold_reasons names ", shown(name), ", expected bias terms of the layout"));
+      refuse_bundle(
+          text_of(manifest.where(), ": fold_reasons names ", shown(name), ", expected bias terms of the layout"));
     }
   }
 }
@@ -204,7 +205,7 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
   }
   manifest.overridable = record.contains("overridable") && record.boolean("overridable");
   if (manifest.overridable && manifest.layout_kind != LayoutKind::named) {
-    refuse("the manifest is overridable, expected that in the layout named alone");
+    refuse_bundle("the manifest is overridable, expected that in the layout named alone");
   }
   manifest.static_shape = static_shape_of(record, manifest);
   check_the_rest(record, manifest.layout);

@@ -119,8 +119,8 @@ class InterfaceCheck {
     const auto found = session_.GetModelMetadata().LookupCustomMetadataMapAllocated(layout_digest_key, allocator);
     if (found == nullptr) refuse("has no layout digest");
     if (manifest_.layout.digest != found.get()) {
-      refuse(text_of("has layout digest ", shown(found.get(), 12), ", expected ",
-                     manifest_.layout.digest.substr(0, 12), " as in the manifest"));
+      refuse(text_of("has layout digest ", shown(found.get(), 12), ", expected ", manifest_.layout.digest.substr(0, 12),
+                     " as in the manifest"));
     }
   }
 
@@ -147,7 +147,8 @@ class InterfaceCheck {
       const auto input = found.find(name);
       if (input == found.end()) refuse(text_of("lacks the ", what, ' ', shown(name)));
       if (!(input->second == signature)) {
-        refuse(text_of("has the ", what, ' ', shown(name), ' ', described(input->second), ", expected ", described(signature)));
+        refuse(text_of("has the ", what, ' ', shown(name), ' ', described(input->second), ", expected ",
+                       described(signature)));
       }
     }
     if (manifest_.infer().inputs.size() != text_inputs(manifest_).size() + row_inputs(manifest_, 0).size()) {
@@ -196,7 +197,8 @@ Ort::Session open_session(const Ort::Env& env, const std::string& folder, const 
     return Ort::Session(env, bytes.data(), bytes.size(), options);
   } catch (const Ort::Exception& error) {
     fail(StatusCode::bundle_error,
-         text_of("the model ", folder, '/', manifest.infer().file, " can't be loaded: ", first_line(error.what())), copy_again);
+         text_of("the model ", folder, '/', manifest.infer().file, " can't be loaded: ", first_line(error.what())),
+         copy_again);
   }
 }
 

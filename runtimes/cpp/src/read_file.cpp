@@ -49,7 +49,7 @@ std::vector<std::uint64_t> identity_of(const struct stat& found) {
   const timespec written = found.st_mtim, changed = found.st_ctim;
 #endif
   const auto number = [](auto value) { return static_cast<std::uint64_t>(value); };
-  return {number(found.st_dev),   number(found.st_ino),     number(found.st_size),  number(written.tv_sec),
+  return {number(found.st_dev),    number(found.st_ino),   number(found.st_size),  number(written.tv_sec),
           number(written.tv_nsec), number(changed.tv_sec), number(changed.tv_nsec)};
 }
 

@@ -34,8 +34,8 @@ class OpenFile {
   // Up to `size` bytes; fewer at the end of the file alone.
   std::size_t read(void* data, std::size_t size);
 
-  // What tells this state of the file from another file at its path, and from later states: device, inode, size and times
-  // of change. Empty where the system has none.
+  // What tells this state of the file from another file at its path, and from later states: device, inode, size and
+  // times of change. Empty where the system has none.
   const std::vector<std::uint64_t>& identity() const noexcept { return identity_; }
 
  private:
@@ -49,8 +49,8 @@ class OpenFile {
 // All bytes of a file that was opened.
 Bytes read_all(OpenFile* file);
 
-// The bytes of a file as they are now. Fails with a bundle_error where it cannot be read, or has more than `limit` bytes:
-// its size is compared before anything of that size is made.
+// The bytes of a file as they are now. Fails with a bundle_error where it cannot be read, or has more than `limit`
+// bytes: its size is compared before anything of that size is made.
 Bytes read_file(const std::string& path, std::uint64_t limit);
 
 }  // namespace bitfit

@@ -1,5 +1,5 @@
-// Typed values out of JSON: a member that is missing, has another type or is out of range is a bundle_error that names its
-// place, so no later code meets a wrong one.
+// Typed values out of JSON: a member that is missing, has another type or is out of range is a bundle_error that names
+// its place, so no later code meets a wrong one.
 
 #ifndef BITFIT_SRC_RECORD_H
 #define BITFIT_SRC_RECORD_H

@@ -55,7 +55,8 @@ Status Session::load_adapter(const std::string& name) noexcept {
       fail(StatusCode::input_error, text_of("the bundle has no adapter for the task \"", shown(name), '"'),
            "load the task's row, or export the bundle with adapters");
     }
-    const Bytes bytes = read_file(parts_->folder + "/" + path, std::min<std::uint64_t>(file->second.size, max_row_size));
+    const Bytes bytes =
+        read_file(parts_->folder + "/" + path, std::min<std::uint64_t>(file->second.size, max_row_size));
     if (sha256_of(bytes.data(), bytes.size()) != file->second.sha256) {
       fail(StatusCode::bundle_error, text_of(path, " has another sha256 than the manifest says"), copy_again);
     }

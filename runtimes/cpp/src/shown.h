@@ -1,4 +1,5 @@
-// Text from outside (names, paths, what another library says) as it may stand in a message: a terminal obeys none of it.
+// Text from outside (names, paths, what another library says) as it may stand in a message: a terminal obeys none of
+// it.
 
 #ifndef BITFIT_SRC_SHOWN_H
 #define BITFIT_SRC_SHOWN_H

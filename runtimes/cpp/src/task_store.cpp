@@ -292,8 +292,8 @@ class TableStore final : public TaskStore {
     free_->extend(old_capacity, capacity);
   }
 
-  // A task has left: where it was the widest, the table is made as narrow as the others need. Where there is no memory for
-  // that, the table stays as it is, which is right as well.
+  // A task has left: where it was the widest, the table is made as narrow as the others need. Where there is no memory
+  // for that, the table stays as it is, which is right as well.
   void shrink() {
     const std::int64_t labels = most_labels();
     if (labels >= arrays_->labels()) return;

@@ -73,7 +73,8 @@ void WordPiece::read_vocabulary(const Record& model) {
   continuing_.reserve(entries_.size());
   for (const auto& [token, id] : entries_) {
     if (id < 0 || id > INT32_MAX) {
-      fail(StatusCode::bundle_error, text_of(model.where(), ": vocab[\"", shown(token), "\"] is ", id, ", expected an id"));
+      fail(StatusCode::bundle_error,
+           text_of(model.where(), ": vocab[\"", shown(token), "\"] is ", id, ", expected an id"));
     }
     whole_.emplace(token, id);
     sizes_.push_back(token.size());

@@ -79,13 +79,15 @@ json questions_of(const std::string& path, const std::string& task) {
 
 json files_of(const std::string& path) {
   json found;
-  const Status status = bitfit::guard([&] { found = bitfit::external_files(text_in(bitfit::read_file(path, any_size))); });
+  const Status status =
+      bitfit::guard([&] { found = bitfit::external_files(text_in(bitfit::read_file(path, any_size))); });
   return status.ok() ? found : json_of(status);
 }
 
 json check_twice(const std::string& bundle) {
   return json_of(bitfit::guard([&] {
-    const auto manifest = bitfit::parse_manifest(text_in(bitfit::read_file(bundle + "/manifest.json", any_size)), bundle);
+    const auto manifest =
+        bitfit::parse_manifest(text_in(bitfit::read_file(bundle + "/manifest.json", any_size)), bundle);
     const bitfit::BundleFiles files(bundle, manifest, false);
     std::cout << "checked" << std::endl;
     std::string line;

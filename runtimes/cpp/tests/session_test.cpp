@@ -8,8 +8,8 @@
 // `swap` loads two rows in turn under one name while threads run it, and tries a bad one in between. Every output must
 // be exactly that of one row or of the other.
 //
-// `answered` asks a task that another thread makes a sentence task and a token task in turn. What it is said to have been
-// must be what answered.
+// `answered` asks a task that another thread makes a sentence task and a token task in turn. What it is said to have
+// been must be what answered.
 
 #include <bitfit/session.h>
 
@@ -242,7 +242,8 @@ int main(int count, char** words) {
   if (count == 8 && std::strcmp(words[1], "swap") == 0) {
     return swap(words[2], words[3], words[4], words[5], std::atoi(words[6]), std::atol(words[7]));
   }
-  std::cerr << "usage: session_test drive BUNDLE [check_hashes] [task=NAME]..., swap BUNDLE ROW_A ROW_B BAD_ROW THREADS RUNS, or "
+  std::cerr << "usage: session_test drive BUNDLE [check_hashes] [task=NAME]..., swap BUNDLE ROW_A ROW_B BAD_ROW "
+               "THREADS RUNS, or "
                "answered BUNDLE ROW TOKEN_ROW RUNS\n";
   return 2;
 }

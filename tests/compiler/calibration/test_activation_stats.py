@@ -10,7 +10,7 @@ gs = pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export
 
 from bitfit_export.base_model.loading import BaseModel  # noqa: E402
 from bitfit_export.compiler.calibration import activation_stats  # noqa: E402
-from bitfit_export.compiler.frontend import trace  # noqa: E402
+from tests.traces import traced  # noqa: E402
 
 
 def read_by_pytorch(base: BaseModel) -> list[np.ndarray]:
@@ -34,7 +34,7 @@ def read_by_pytorch(base: BaseModel) -> list[np.ndarray]:
 
 
 def test_it_sees_what_the_linear_layers_of_pytorch_read(tiny_base: BaseModel) -> None:
-    graph = gs.import_onnx(trace.trace_base_model(tiny_base))
+    graph = gs.import_onnx(traced(tiny_base))
     found = list(activation_stats.collect_activation_stats(graph, tiny_base, tiny_base.biases, gram=True).values())
     expected = read_by_pytorch(tiny_base)
     assert len(found) == len(expected)
@@ -45,7 +45,7 @@ def test_it_sees_what_the_linear_layers_of_pytorch_read(tiny_base: BaseModel) ->
 
 
 def test_it_runs_with_the_bias_values_that_it_is_given(tiny_base: BaseModel) -> None:
-    graph = gs.import_onnx(trace.trace_base_model(tiny_base))
+    graph = gs.import_onnx(traced(tiny_base))
     before = activation_stats.collect_activation_stats(graph, tiny_base, tiny_base.biases)
     other = {name: value + 1 for name, value in tiny_base.biases.items()}
     after = activation_stats.collect_activation_stats(graph, tiny_base, other)
@@ -54,7 +54,7 @@ def test_it_runs_with_the_bias_values_that_it_is_given(tiny_base: BaseModel) -> 
 
 
 def test_it_changes_nothing_and_sees_the_same_again(tiny_base: BaseModel) -> None:
-    graph = gs.import_onnx(trace.trace_base_model(tiny_base))
+    graph = gs.import_onnx(traced(tiny_base))
     before = gs.export_onnx(graph).SerializeToString()
     first, second = (activation_stats.collect_activation_stats(graph, tiny_base, tiny_base.biases) for _ in range(2))
     assert gs.export_onnx(graph).SerializeToString() == before

@@ -14,6 +14,7 @@ from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.compiler.frontend.lengths import check_lengths, lengths_to_check
 from bitfit_export.compiler.frontend.trace import trace_base_model
 from bitfit_export.errors import CompileError
+from tests import traces
 from tests.families import FAMILIES, tiny_base
 
 
@@ -28,7 +29,7 @@ def bert() -> BaseModel:
 
 @pytest.fixture(scope="module")
 def traced(bert: BaseModel) -> onnx.ModelProto:
-    return trace_base_model(bert)
+    return traces.traced(bert)
 
 
 def test_ids_go_in_and_hidden_states_come_out(traced: onnx.ModelProto) -> None:
@@ -52,7 +53,7 @@ def test_ids_go_in_and_hidden_states_come_out(traced: onnx.ModelProto) -> None:
     ],
 )
 def test_images_and_sounds_go_in(family: str, inputs: dict[str, Any], hidden: list[int | str]) -> None:
-    graph = trace_base_model(tiny_base(family)).graph
+    graph = traces.traced(tiny_base(family)).graph
     assert sizes_of(graph.input) == inputs
     assert sizes_of(graph.output)["last_hidden_state"] == hidden
 

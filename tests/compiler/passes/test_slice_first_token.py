@@ -13,6 +13,7 @@ ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 
 from bitfit_export.compiler.passes.slice_first_token import slice_first_token  # noqa: E402
+from tests import traces  # noqa: E402
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
@@ -40,9 +41,7 @@ def take(tensor: gs.Tensor, index: int, name: str = "token") -> tuple[gs.Node, g
 
 @pytest.fixture(scope="module")
 def traced(tiny_base: BaseModel) -> bytes:
-    from bitfit_export.compiler.frontend.trace import trace_base_model
-
-    return trace_base_model(tiny_base).SerializeToString()
+    return traces.traced(tiny_base).SerializeToString()
 
 
 def encoder(traced: bytes) -> tuple[gs.Graph, gs.Tensor]:

@@ -70,7 +70,8 @@ int bitfit_row_read(const void* data, size_t size, const uint8_t* layout_digest,
 /* A few words in English for such a number. They live as long as the program. */
 const char* bitfit_row_status_text(int status);
 
-/* Value i of the payload as a float. i must be below payload_size divided by the size of a value. NaN where row is NULL. */
+/* Value i of the payload as a float; NaN where row is NULL. i must be below payload_size divided by the size of a
+ * value. */
 float bitfit_row_value(const bitfit_row* row, size_t i);
 
 /* Sessions. */

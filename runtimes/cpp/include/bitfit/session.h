@@ -32,8 +32,8 @@ struct SessionOptions {
   int threads = 0;                 // for one run, at most 4 per core; 0: ONNX Runtime's choice, one per core
   std::vector<std::string> tasks;  // to load; none: all of the bundle's
   std::size_t room = 0;            // for so many tasks in all: loading one of them then copies nothing but its row
-  // Compare SHA-256 of every file: it finds a forgery, if the manifest is genuine. Size and CRC-32C, which find damage, are
-  // always compared, and so is the SHA-256 of rows.
+  // Compare SHA-256 of every file: it finds a forgery, if the manifest is genuine. Size and CRC-32C, which find damage,
+  // are always compared, and so is the SHA-256 of rows.
   bool check_hashes = false;
 };
 
@@ -160,8 +160,8 @@ class Session {
   // Answer texts, each for its task; one task stands for all of them. All texts see the same rows. A context of a span
   // task is never cut: it is read in windows, and the best answer counts.
   //
-  // `*answered`, where it is given, gets the tasks as they answered, one for each of `tasks`: somebody may have replaced or
-  // unloaded one since.
+  // `*answered`, where it is given, gets the tasks as they answered, one for each of `tasks`: somebody may have
+  // replaced or unloaded one since.
   Status predict(const std::vector<Text>& texts, const std::vector<std::string>& tasks, const PredictOptions& options,
                  std::vector<Result>* out, std::vector<TaskInfo>* answered = nullptr) const noexcept;
 
