@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests import traces
+
 pytest.importorskip("torch", reason="needs bitfit-export[export]")
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
@@ -20,8 +22,9 @@ MIXED = "bundle: table, another task in each row"
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import a module of `benchmarks/`, as a script there does."""
+    """Import a module of `benchmarks/`, as a script there does. What it compiles is a graph of `tests.traces`."""
     monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setattr("models.compile_bundle", traces.compile_bundle)
     return importlib.import_module
 
 

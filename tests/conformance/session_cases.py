@@ -14,6 +14,7 @@ import numpy as np
 
 from bitfit_export.bundle import BiasRow, Layout, encode_row
 from bitfit_export.bundle.interface import HEAD_BIAS
+from tests import traces
 from tests.conftest import MakeDelta
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ TOLERANCE = 1e-8
 
 def compile_session_bundle(base: BaseModel, make_delta: MakeDelta, layout: str, folder: Path) -> None:
     """Compile a bundle of the scripts' tasks into `folder`."""
-    from bitfit_export.compiler import CompileOptions, compile_bundle
+    from bitfit_export.compiler import CompileOptions
 
     deltas = {}
     for name, task in ROWS["bundle"].items():
@@ -42,7 +43,7 @@ def compile_session_bundle(base: BaseModel, make_delta: MakeDelta, layout: str, 
         weight = np.zeros_like(delta.head["classifier.weight"])
         bias = np.array(task["logits"], np.float32)
         deltas[name] = replace(delta, head={"classifier.weight": weight, "classifier.bias": bias})
-    compile_bundle(base, deltas, folder, CompileOptions(layout=layout))
+    traces.compile_bundle(base, deltas, folder, CompileOptions(layout=layout))
 
 
 def save_rows(layout: Layout, folder: Path) -> dict[str, Path]:

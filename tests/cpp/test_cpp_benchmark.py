@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import traces
 from tests.cpp.conftest import ROOT
 
 pytest.importorskip("torch", reason="needs bitfit-export[export]")
@@ -22,6 +23,7 @@ def test_the_cpp_runtime_is_measured_beside_python(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr("models.compile_bundle", traces.compile_bundle)
     words = ["--model", "tiny", "--rounds", "1", "--shapes", "1x4,2x4", "--tasks", "1,9", "--results", str(tmp_path)]
     importlib.import_module("cpp_runtime").main([*words, "--scratch", str(tmp_path / "scratch")])
     measured = json.loads((tmp_path / "cpp-tiny.json").read_text())["measured"]["fp32"]

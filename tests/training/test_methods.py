@@ -236,6 +236,7 @@ def test_the_penalty_is_the_expected_number_of_gates_that_are_not_closed(tiny_ba
     assert float(method.penalty()) == pytest.approx(1e-3 * total / (1 + np.exp(-5)), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "epochs", "steps"),
     [

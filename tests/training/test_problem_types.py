@@ -124,6 +124,7 @@ def test_the_answers_of_a_span_task_by_hand(tiny_base: BaseModel, tmp_path: Path
     assert 0 < right < len(data.validation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem_type", PROBLEMS)
 @pytest.mark.parametrize("step", [3, 8])
 def test_a_killed_training_goes_on_to_the_same_delta(

@@ -15,10 +15,10 @@ from bitfit_export.compiler.frontend.trace import trace_base_model
 from tests.families import FAMILIES, tiny_base
 from tests.traces import traced
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.parametrize(
-    "family", [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
-)
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_other_weights_in_a_traced_graph_are_the_trace_of_those_weights(family: str) -> None:
     """Also where all biases are zero or equal, which an optimising export merges into one initializer."""
     base, other = tiny_base(family), with_equal_biases(tiny_base(family, seed=1))
@@ -29,7 +29,6 @@ def test_other_weights_in_a_traced_graph_are_the_trace_of_those_weights(family: 
     assert weights_of(found) != weights_of(shared)
 
 
-@pytest.mark.slow
 def test_a_model_whose_layers_share_a_bias_has_a_trace_of_its_own() -> None:
     base, tied = tiny_base("bert"), tiny_base("bert")
     first, second = (layer.output.dense for layer in tied.module.encoder.layer)

@@ -75,6 +75,7 @@ def changed(base: BaseModel, **changes: Any) -> BaseModel:
     return dataclasses.replace(base, **changes)
 
 
+@pytest.mark.slow
 def test_a_bias_that_the_model_never_uses_is_refused() -> None:
     base = tiny_base("distilbert")
     base.module.spare = torch.nn.Linear(2, 2)
