@@ -18,6 +18,7 @@ OUTSIDE = {
     "ARCHITECTURE.md": "ARCHITECTURE.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "SECURITY.md",
     "conformance/README.md": "conformance/README.md",
     "runtimes/cpp/README.md": "runtimes/cpp/README.md",
 }
