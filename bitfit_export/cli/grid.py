@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitfit_export.cli.streams import say
 from bitfit_export.errors import UsageError
-from bitfit_export.experiments import DataOptions, Failure, Laboratory, LaboratoryOptions, Trial, TrialResult, Watcher
+from bitfit_export.experiments import DataOptions, Failure, Trial, TrialResult, TrialRunner, TrialRunnerOptions, Watcher
 from bitfit_export.experiments.trial_engine import run_trials
 from bitfit_export.runtime.threads import check_threads
 from bitfit_export.training import PROBLEM_TYPES, TrainingSettings
@@ -86,7 +86,7 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def laboratory_options(options: argparse.Namespace, output: Path) -> LaboratoryOptions:
+def laboratory_options(options: argparse.Namespace, output: Path) -> TrialRunnerOptions:
     data = DataOptions(
         folder=options.data,
         columns=words(options.columns),
@@ -97,7 +97,7 @@ def laboratory_options(options: argparse.Namespace, output: Path) -> LaboratoryO
     )
     if options.threads is not None:
         check_threads(options.threads, "--threads")
-    return LaboratoryOptions(
+    return TrialRunnerOptions(
         model=options.model,
         output=output,
         data=data,
@@ -142,22 +142,22 @@ def seeds(text: str) -> tuple[int, ...]:
 
 
 def train_series(
-    options: argparse.Namespace, laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher
+    options: argparse.Namespace, runner: TrialRunner, trials: Sequence[Trial], watcher: Watcher
 ) -> list[Failure]:
     """Train what has no result yet, on the engine that was asked for, and report what failed."""
     if options.engine == "ray":
         from bitfit_export.experiments.ray_engine import RayOptions, run_trials_on_ray
 
         cluster = RayOptions(options.address, options.cpus_per_trial, options.gpus_per_trial)
-        failures = run_trials_on_ray(laboratory, trials, watcher, cluster)
+        failures = run_trials_on_ray(runner, trials, watcher, cluster)
     else:
-        failures = run_trials(laboratory, trials, watcher)
+        failures = run_trials(runner, trials, watcher)
     if failures:
         say(f"{len(failures)} trials failed; the same command tries them again:")
     for failure in failures:
         say(f"  {failure.trial.name}: {failure.reason}")
         if not failure.busy:
-            say(f"  (traceback: {laboratory.store.failure_file(failure.trial)})")
+            say(f"  (traceback: {runner.store.failure_file(failure.trial)})")
     return failures
 
 

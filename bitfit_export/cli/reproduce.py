@@ -28,7 +28,7 @@ from bitfit_export.cli.status import TRIAL_FAILED
 from bitfit_export.cli.streams import say
 from bitfit_export.delta.plots import require_matplotlib
 from bitfit_export.errors import UsageError, one_line
-from bitfit_export.experiments import Laboratory, Trial, TrialResult
+from bitfit_export.experiments import Trial, TrialResult, TrialRunner
 from bitfit_export.experiments.reproduce import (
     EXPERIMENTS,
     PAPER,
@@ -64,12 +64,12 @@ def run(options: argparse.Namespace) -> int:
     series = _series(options, protocol.experiments[name])
     model = resolve_model(options.model).short_name
     output = options.output or Path("results") / "reproduce" / model
-    laboratory = Laboratory(laboratory_options(options, output))
-    trials = protocol.trials(series, laboratory.base, _overrides(options, series))
+    runner = TrialRunner(laboratory_options(options, output))
+    trials = protocol.trials(series, runner.base, _overrides(options, series))
     failures = []
     if not options.report:
-        failures = train_series(options, laboratory, trials, _Renewing(options, laboratory, model, series, trials))
-    report = make_report(name, laboratory, model, series, trials)
+        failures = train_series(options, runner, trials, _Renewing(options, runner, model, series, trials))
+    report = make_report(name, runner, model, series, trials)
     for path in write_report(output, name, report, plots=True):
         say(str(path))
     for line in report.text.splitlines():
@@ -109,11 +109,11 @@ class _Renewing(Report):
     """Renews the report after each trial, so that there is something to see early."""
 
     def __init__(
-        self, options: argparse.Namespace, laboratory: Laboratory, model: str, series: Series, trials: list[Trial]
+        self, options: argparse.Namespace, runner: TrialRunner, model: str, series: Series, trials: list[Trial]
     ) -> None:
         super().__init__(epochs=options.engine == "local")
         self._experiment = options.experiment
-        self._laboratory, self._model, self._series, self._trials = laboratory, model, series, trials
+        self._laboratory, self._model, self._series, self._trials = runner, model, series, trials
 
     def finished(self, trial: Trial, result: TrialResult) -> None:
         super().finished(trial, result)

@@ -28,7 +28,7 @@ from bitfit_export.cli.grid import (
 )
 from bitfit_export.cli.status import TRIAL_FAILED
 from bitfit_export.cli.text_tables import print_table
-from bitfit_export.experiments import Laboratory, TaskSummary, Trial, summarise
+from bitfit_export.experiments import TaskSummary, Trial, TrialRunner, summarise
 from bitfit_export.experiments.trial import parse_method
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.training import METHODS, TrainingSettings
@@ -53,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     trials = _trials(options)
     output = options.output or Path("sweeps") / resolve_model(options.model).short_name
-    laboratory = Laboratory(laboratory_options(options, output))
-    failures = train_series(options, laboratory, trials, Report(epochs=options.engine == "local"))
-    results = [result for result in map(laboratory.load, trials) if result is not None]
+    runner = TrialRunner(laboratory_options(options, output))
+    failures = train_series(options, runner, trials, Report(epochs=options.engine == "local"))
+    results = [result for result in map(runner.load, trials) if result is not None]
     summaries = summarise(trials, results)
     output.mkdir(parents=True, exist_ok=True)
     write_bytes(output / "summary.json", canonical_json([asdict(summary) for summary in summaries]))

@@ -8,18 +8,18 @@ from __future__ import annotations
 from bitfit_export.experiments.summary import Score, TaskSummary, summarise
 from bitfit_export.experiments.trial import Trial, TrialResult
 from bitfit_export.experiments.trial_engine import Failure, Watcher, run_trials
-from bitfit_export.experiments.trial_runner import DataOptions, Laboratory, LaboratoryOptions
+from bitfit_export.experiments.trial_runner import DataOptions, TrialRunner, TrialRunnerOptions
 from bitfit_export.experiments.trial_store import TrialStore
 
 __all__ = [
     "DataOptions",
     "Failure",
-    "Laboratory",
-    "LaboratoryOptions",
     "Score",
     "TaskSummary",
     "Trial",
     "TrialResult",
+    "TrialRunner",
+    "TrialRunnerOptions",
     "TrialStore",
     "Watcher",
     "run_trials",

@@ -16,7 +16,7 @@ from typing import Any
 from bitfit_export.errors import MissingExtraError, UsageError, first_line
 from bitfit_export.experiments.trial import Trial
 from bitfit_export.experiments.trial_engine import Failure, Watcher, attempt, check_trials, pending_trials
-from bitfit_export.experiments.trial_runner import Laboratory, LaboratoryOptions
+from bitfit_export.experiments.trial_runner import TrialRunner, TrialRunnerOptions
 from bitfit_export.files import scratch_folder
 
 __all__ = ["RayOptions", "check_resources", "run_trials_on_ray"]
@@ -45,7 +45,7 @@ class RayOptions:
 
 
 def run_trials_on_ray(
-    laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher, ray_options: RayOptions
+    runner: TrialRunner, trials: Sequence[Trial], watcher: Watcher, ray_options: RayOptions
 ) -> list[Failure]:
     """Train all trials that have no result yet, as many at a time as the cluster has room for; give those that failed.
 
@@ -54,12 +54,12 @@ def run_trials_on_ray(
         MissingExtraError: Ray Tune is not installed.
         UsageError: no cluster answers at the address, or this machine has less than a trial is to have.
     """
-    pending = pending_trials(laboratory, trials)
-    check_trials(laboratory, pending)
+    pending = pending_trials(runner, trials)
+    check_trials(runner, pending)
     if not pending:
         return []
     ray, tune = _import_ray()
-    options = _absolute(laboratory.options)
+    options = _absolute(runner.options)
     by_name = {trial.name: trial for trial in pending}
     with scratch_folder(options.output / _RECORDS) as records:
         _connect(ray, ray_options)
@@ -76,26 +76,26 @@ def run_trials_on_ray(
                 run_config=tune.RunConfig(
                     name=records.name,
                     storage_path=str(records.parent),
-                    callbacks=[_make_callback(tune, by_name, laboratory, watcher)],
+                    callbacks=[_make_callback(tune, by_name, runner, watcher)],
                     verbose=0,
                 ),
             ).fit()
         finally:
             ray.shutdown()
-    return [_failure(laboratory, trial) for trial in pending if laboratory.load(trial) is None]
+    return [_failure(runner, trial) for trial in pending if runner.load(trial) is None]
 
 
-def _train_one(config: dict[str, Any], options: LaboratoryOptions, trials: Mapping[str, Trial]) -> None:
+def _train_one(config: dict[str, Any], options: TrialRunnerOptions, trials: Mapping[str, Trial]) -> None:
     """What a worker process does: one trial, as the local engine does it."""
     from ray import tune
 
-    laboratory = Laboratory(options)
-    outcome = attempt(laboratory, trials[config["trial"]], Watcher())
+    runner = TrialRunner(options)
+    outcome = attempt(runner, trials[config["trial"]], Watcher())
     failed = isinstance(outcome, Failure)
     tune.report({"failed": failed} if isinstance(outcome, Failure) else {"failed": failed, **outcome.metrics})
 
 
-def _make_callback(tune: Any, trials: Mapping[str, Trial], laboratory: Laboratory, watcher: Watcher) -> Any:
+def _make_callback(tune: Any, trials: Mapping[str, Trial], runner: TrialRunner, watcher: Watcher) -> Any:
     """Ray Tune's callback in this process, which tells the watcher what happens on the cluster."""
 
     class Callback(tune.Callback):
@@ -122,25 +122,25 @@ def _make_callback(tune: Any, trials: Mapping[str, Trial], laboratory: Laborator
         watcher.started(trials[name], len(started), len(trials))
 
     def tell_end(name: str) -> None:
-        result = laboratory.load(trials[name])
+        result = runner.load(trials[name])
         if result is None:
-            watcher.failed(_failure(laboratory, trials[name]))
+            watcher.failed(_failure(runner, trials[name]))
         else:
             watcher.finished(trials[name], result)
 
     return Callback(tell_start, tell_end)
 
 
-def _failure(laboratory: Laboratory, trial: Trial) -> Failure:
+def _failure(runner: TrialRunner, trial: Trial) -> Failure:
     """Why a trial without a result has none; a process that was killed left no account of it."""
-    reason = laboratory.store.failure(trial)
+    reason = runner.store.failure(trial)
     if reason is None:
         reason = _NO_REPORT
-        laboratory.store.save_failure(trial, f"{reason}\n")
+        runner.store.save_failure(trial, f"{reason}\n")
     return Failure(trial, reason)
 
 
-def _absolute(options: LaboratoryOptions) -> LaboratoryOptions:
+def _absolute(options: TrialRunnerOptions) -> TrialRunnerOptions:
     """The options with absolute paths: Ray gives each trial a working folder of its own."""
     folder = options.data.folder
     data = replace(options.data, folder=None if folder is None else folder.resolve())

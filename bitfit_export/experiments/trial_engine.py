@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bitfit_export.base_model.bias_terms import select_bias_terms
 from bitfit_export.errors import BitfitError, BusyError, first_line
 from bitfit_export.experiments.trial import Trial, TrialResult
-from bitfit_export.experiments.trial_runner import Laboratory
+from bitfit_export.experiments.trial_runner import TrialRunner
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -52,44 +52,44 @@ class Watcher:
         return ()
 
 
-def pending_trials(laboratory: Laboratory, trials: Sequence[Trial]) -> list[Trial]:
+def pending_trials(runner: TrialRunner, trials: Sequence[Trial]) -> list[Trial]:
     """The trials without a result, each once, in their order.
 
     Raises:
         DataError: a result that was trained on other rows, or on another base model.
     """
-    return [trial for trial in dict.fromkeys(trials) if laboratory.finished(trial) is None]
+    return [trial for trial in dict.fromkeys(trials) if runner.finished(trial) is None]
 
 
-def check_trials(laboratory: Laboratory, trials: Sequence[Trial]) -> None:
+def check_trials(runner: TrialRunner, trials: Sequence[Trial]) -> None:
     """Read every task's data and bias terms before anything is trained, so that what is wrong with them shows at once.
 
     Raises:
         BitfitError: a task's data can't be had or can't be used, or the base model has no such bias terms.
     """
     for terms in {trial.settings.bias_terms for trial in trials}:
-        select_bias_terms(laboratory.base.biases, terms)
+        select_bias_terms(runner.base.biases, terms)
     for trial in {trial.task: trial for trial in reversed(trials)}.values():
-        laboratory.data_of(trial)
+        runner.data_of(trial)
 
 
-def run_trials(laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher) -> list[Failure]:
+def run_trials(runner: TrialRunner, trials: Sequence[Trial], watcher: Watcher) -> list[Failure]:
     """Train all trials that have no result yet, in their order; give those that failed.
 
     Those that another process is training come last; it may be done with them by then.
     """
-    pending = pending_trials(laboratory, trials)
-    check_trials(laboratory, pending)
-    failures = _train(laboratory, pending, watcher)
+    pending = pending_trials(runner, trials)
+    check_trials(runner, pending)
+    failures = _train(runner, pending, watcher)
     busy = [failure.trial for failure in failures if failure.busy]
-    return [failure for failure in failures if not failure.busy] + _train(laboratory, busy, watcher)
+    return [failure for failure in failures if not failure.busy] + _train(runner, busy, watcher)
 
 
-def _train(laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher) -> list[Failure]:
+def _train(runner: TrialRunner, trials: Sequence[Trial], watcher: Watcher) -> list[Failure]:
     failures: list[Failure] = []
     for number, trial in enumerate(trials, start=1):
         watcher.started(trial, number, len(trials))
-        outcome = attempt(laboratory, trial, watcher)
+        outcome = attempt(runner, trial, watcher)
         if isinstance(outcome, Failure):
             watcher.failed(outcome)
             failures.append(outcome)
@@ -98,15 +98,15 @@ def _train(laboratory: Laboratory, trials: Sequence[Trial], watcher: Watcher) ->
     return failures
 
 
-def attempt(laboratory: Laboratory, trial: Trial, watcher: Watcher) -> TrialResult | Failure:
+def attempt(runner: TrialRunner, trial: Trial, watcher: Watcher) -> TrialResult | Failure:
     """Train one trial; a failure, whatever it is, goes to the store with its traceback and is returned."""
-    laboratory.store.forget_failure(trial)
+    runner.store.forget_failure(trial)
     try:
-        return laboratory.run(trial, watcher.callbacks(laboratory.data_of(trial).spec.metrics[0]))
+        return runner.run(trial, watcher.callbacks(runner.data_of(trial).spec.metrics[0]))
     except BusyError as error:
         return Failure(trial, first_line(error), busy=True)
     except Exception as error:
         # Also what no one expected, such as a GPU that is out of memory: the other trials must not fall with it.
         reason = first_line(error) if isinstance(error, BitfitError) else f"{type(error).__name__}: {first_line(error)}"
-        laboratory.store.save_failure(trial, f"{reason}\n\n{traceback.format_exc()}")
+        runner.store.save_failure(trial, f"{reason}\n\n{traceback.format_exc()}")
         return Failure(trial, reason)

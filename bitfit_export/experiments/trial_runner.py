@@ -25,7 +25,7 @@ from bitfit_export.training.work_folder import claimed_work_folder
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-__all__ = ["DataOptions", "Laboratory", "LaboratoryOptions"]
+__all__ = ["DataOptions", "TrialRunner", "TrialRunnerOptions"]
 
 #: Data sets that are kept in memory: neighbouring trials mostly have the same task.
 _KEPT_DATA = 4
@@ -44,7 +44,7 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class LaboratoryOptions:
+class TrialRunnerOptions:
     """What a process needs to train trials: small, and the same in every process of a sweep.
 
     Attributes:
@@ -60,14 +60,14 @@ class LaboratoryOptions:
     threads: int | None = None
 
 
-class Laboratory:
+class TrialRunner:
     """Trains trials, one at a time. Base model and data are loaded when they are first needed, and kept.
 
     Raises:
         OutputError: the output folder is that of the base model or of the data, or is above or below one.
     """
 
-    def __init__(self, options: LaboratoryOptions) -> None:
+    def __init__(self, options: TrialRunnerOptions) -> None:
         refuse_overlap(options.output, [resolve_model(options.model).location, options.data.folder])
         self.options = options
         self.store = TrialStore(options.output)

@@ -20,13 +20,13 @@ from bitfit_export.runtime.engines import choose_engine
 from bitfit_export.runtime.frozen_model import FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
 from bitfit_export.runtime.predict.chunks import (
-    Piece,
+    Chunk,
     Result,
-    cut_pieces,
+    cut_chunks,
     join_results,
     numbered,
     output_of,
-    read_piece,
+    read_chunk,
 )
 from bitfit_export.runtime.predict.postprocess import Answer, Prediction, WordLabel
 from bitfit_export.runtime.tasks.bias_table import BiasTable
@@ -310,37 +310,37 @@ class BiasSession:
         with self._store.lease(as_names(task, rows=len(items))) as lease:
             tasks = lease.tasks * len(items) if isinstance(task, str) else lease.tasks
             _check_top_k(tasks, top_k)
-            pieces = cut_pieces(self._encoder, items, tasks, truncate=truncate, max_length=max_length)
+            chunks = cut_chunks(self._encoder, items, tasks, truncate=truncate, max_length=max_length)
             found: list[list[Result]] = [[] for _ in items]
-            for batch in self._batches(pieces, tasks, batch_size):
-                outputs = self._run_pieces(batch, tasks, lease, one_task=isinstance(task, str))
-                for piece, values in zip(batch, outputs, strict=True):
-                    text, info = items[piece.row], tasks[piece.row]
-                    read = read_piece(info, piece, text, values, answers=top_k or 1, max_tokens=max_answer_tokens)
-                    found[piece.row].append(read)
+            for batch in self._batches(chunks, tasks, batch_size):
+                outputs = self._run_chunks(batch, tasks, lease, one_task=isinstance(task, str))
+                for chunk, values in zip(batch, outputs, strict=True):
+                    text, info = items[chunk.row], tasks[chunk.row]
+                    read = read_chunk(info, chunk, text, values, answers=top_k or 1, max_tokens=max_answer_tokens)
+                    found[chunk.row].append(read)
         results = [join_results(info, each) for info, each in zip(tasks, found, strict=True)]
         if top_k is not None:
             return [each[:top_k] for each in results]
         return [each if info.problem_type == "token" else each[0] for info, each in zip(tasks, results, strict=True)]
 
-    def _run_pieces(
-        self, pieces: Sequence[Piece], tasks: Sequence[LoadedTask], lease: Lease, *, one_task: bool
+    def _run_chunks(
+        self, chunks: Sequence[Chunk], tasks: Sequence[LoadedTask], lease: Lease, *, one_task: bool
     ) -> list[Float32Array]:
-        """For each piece the output that its task's answers are in."""
-        with numbered([piece.row for piece in pieces]):
-            text = self._limits.check(**self._pad([piece.tokens for piece in pieces]))
-        feeds = lease.feeds(None if one_task else [piece.row for piece in pieces])
-        names = [output_of(tasks[piece.row]) for piece in pieces]
+        """For each chunk the output that its task's answers are in."""
+        with numbered([chunk.row for chunk in chunks]):
+            text = self._limits.check(**self._pad([chunk.tokens for chunk in chunks]))
+        feeds = lease.feeds(None if one_task else [chunk.row for chunk in chunks])
+        names = [output_of(tasks[chunk.row]) for chunk in chunks]
         outputs = self._model.run(text, feeds, sorted(set(names)))
         return [outputs[name][place] for place, name in enumerate(names)]
 
-    def _batches(self, pieces: Sequence[Piece], tasks: Sequence[LoadedTask], size: int) -> Iterator[list[Piece]]:
+    def _batches(self, chunks: Sequence[Chunk], tasks: Sequence[LoadedTask], size: int) -> Iterator[list[Chunk]]:
         """Pieces of similar length; where a run serves one task, of one task."""
 
-        def group(piece: Piece) -> str:
-            return "" if self._store.mixes_tasks else tasks[piece.row].name
+        def group(chunk: Chunk) -> str:
+            return "" if self._store.mixes_tasks else tasks[chunk.row].name
 
-        ordered = sorted(pieces, key=lambda piece: (group(piece), len(piece.tokens.ids)))
+        ordered = sorted(chunks, key=lambda chunk: (group(chunk), len(chunk.tokens.ids)))
         for _, each in groupby(ordered, key=group):
             same = list(each)
             for start in range(0, len(same), size):

@@ -1,4 +1,4 @@
-"""A laboratory with a tiny base model and two tasks that train in a second."""
+"""A runner with a tiny base model and two tasks that train in a second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.experiments import DataOptions, Laboratory, LaboratoryOptions
+from bitfit_export.experiments import DataOptions, TrialRunner, TrialRunnerOptions
 
 WORDS = ("bad", "good")
 
@@ -31,7 +31,7 @@ def data_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def laboratory(tmp_path: Path, data_folder: Path, tiny_base: BaseModel) -> Laboratory:
-    return Laboratory(
-        LaboratoryOptions(tiny_base.source.location, tmp_path / "out", DataOptions(data_folder), threads=1)
+def runner(tmp_path: Path, data_folder: Path, tiny_base: BaseModel) -> TrialRunner:
+    return TrialRunner(
+        TrialRunnerOptions(tiny_base.source.location, tmp_path / "out", DataOptions(data_folder), threads=1)
     )

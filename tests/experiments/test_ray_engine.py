@@ -5,34 +5,34 @@ from __future__ import annotations
 import pytest
 
 from bitfit_export.errors import MissingExtraError, UsageError
-from bitfit_export.experiments import Laboratory, LaboratoryOptions, run_trials
+from bitfit_export.experiments import TrialRunner, TrialRunnerOptions, run_trials
 from bitfit_export.experiments.ray_engine import RayOptions, check_resources, run_trials_on_ray
 
 from .test_trial_engine import Diary, trial
 
 
 @pytest.mark.slow
-def test_ray_gives_what_the_local_engine_gives(laboratory: Laboratory) -> None:
+def test_ray_gives_what_the_local_engine_gives(runner: TrialRunner) -> None:
     pytest.importorskip("ray", reason="needs bitfit-export[ray]")
     bad, trials, diary = trial(max_length=500), [trial(), trial("size")], Diary()
-    run_trials(laboratory, [trials[0]], Diary())
-    failures = run_trials_on_ray(laboratory, [bad, *trials], diary, RayOptions(cpus_per_trial=0.5))
+    run_trials(runner, [trials[0]], Diary())
+    failures = run_trials_on_ray(runner, [bad, *trials], diary, RayOptions(cpus_per_trial=0.5))
     assert [failure.trial for failure in failures] == [bad]
     assert "--max-length is 500" in failures[0].reason
     # Two start together, and either may be the first to say so.
     mood_first = ["end size", "fail mood", "start 1/2 mood", "start 2/2 size"]
     size_first = ["end size", "fail mood", "start 1/2 size", "start 2/2 mood"]
     assert sorted(diary.events) in (mood_first, size_first)
-    alone = Laboratory(LaboratoryOptions(**vars(laboratory.options) | {"output": laboratory.store.folder / "alone"}))
+    alone = TrialRunner(TrialRunnerOptions(**vars(runner.options) | {"output": runner.store.folder / "alone"}))
     run_trials(alone, trials, Diary())
-    assert [laboratory.load(each) for each in trials] == [alone.load(each) for each in trials]
-    assert not (laboratory.store.folder / "ray").exists()
+    assert [runner.load(each) for each in trials] == [alone.load(each) for each in trials]
+    assert not (runner.store.folder / "ray").exists()
 
 
-def test_without_ray_the_extra_is_named(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_extra_is_named(runner: TrialRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(MissingExtraError) as caught:
-        run_trials_on_ray(laboratory, [trial()], Diary(), RayOptions())
+        run_trials_on_ray(runner, [trial()], Diary(), RayOptions())
     assert "bitfit-export[ray]" in str(caught.value)
 
 

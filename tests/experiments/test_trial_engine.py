@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import DataError, UsageError
-from bitfit_export.experiments import Failure, Laboratory, LaboratoryOptions, Trial, TrialResult, Watcher, run_trials
+from bitfit_export.experiments import Failure, Trial, TrialResult, TrialRunner, TrialRunnerOptions, Watcher, run_trials
 from bitfit_export.experiments.trial_engine import pending_trials
 from bitfit_export.files.locks import locked
 from bitfit_export.training import TrainingSettings
@@ -43,54 +43,52 @@ class Diary(Watcher):
         return self._callbacks
 
 
-def test_every_trial_leaves_its_result_and_its_delta(laboratory: Laboratory) -> None:
+def test_every_trial_leaves_its_result_and_its_delta(runner: TrialRunner) -> None:
     trials, diary = [trial(), trial("size")], Diary()
-    assert run_trials(laboratory, trials, diary) == []
+    assert run_trials(runner, trials, diary) == []
     assert diary.events == ["start 1/2 mood", "end mood", "start 2/2 size", "end size"]
     for each in trials:
-        result = laboratory.load(each)
+        result = runner.load(each)
         assert result is not None
-        assert result.metrics == TaskDelta.load(laboratory.store.delta_folder(each)).config.metrics
+        assert result.metrics == TaskDelta.load(runner.store.delta_folder(each)).config.metrics
         assert len(result.history) == 2
-        biases = {name: value.size for name, value in laboratory.base.biases.items() if not name.startswith("pooler")}
+        biases = {name: value.size for name, value in runner.base.biases.items() if not name.startswith("pooler")}
         assert set(result.bias_changes) == set(biases)
         assert result.trained_parameters == (sum(biases.values()), 2 * 32 + 2)
-        assert result.base_parameters == sum(value.numel() for value in laboratory.base.module.state_dict().values())
-    assert not list(laboratory.store.folder.glob("work/*"))
+        assert result.base_parameters == sum(value.numel() for value in runner.base.module.state_dict().values())
+    assert not list(runner.store.folder.glob("work/*"))
 
 
-def test_a_trial_with_a_result_is_not_trained_again(laboratory: Laboratory) -> None:
-    run_trials(laboratory, [trial()], Watcher())
-    before = laboratory.store.result_file(trial()).stat()
+def test_a_trial_with_a_result_is_not_trained_again(runner: TrialRunner) -> None:
+    run_trials(runner, [trial()], Watcher())
+    before = runner.store.result_file(trial()).stat()
     diary = Diary()
-    assert run_trials(laboratory, [trial(), trial(), trial("size")], diary) == []
+    assert run_trials(runner, [trial(), trial(), trial("size")], diary) == []
     assert diary.events == ["start 1/1 size", "end size"]
-    assert laboratory.store.result_file(trial()).stat() == before
+    assert runner.store.result_file(trial()).stat() == before
 
 
-def test_a_trial_that_fails_does_not_end_the_others(laboratory: Laboratory) -> None:
+def test_a_trial_that_fails_does_not_end_the_others(runner: TrialRunner) -> None:
     bad, diary = trial(max_length=500), Diary()
-    (failure,) = run_trials(laboratory, [bad, trial("size")], diary)
+    (failure,) = run_trials(runner, [bad, trial("size")], diary)
     assert failure.trial == bad
     assert "--max-length is 500" in failure.reason
     assert diary.events == ["start 1/2 mood", "fail mood", "start 2/2 size", "end size"]
-    assert "Traceback" in laboratory.store.failure_file(bad).read_text()
-    assert laboratory.store.failure(bad) == failure.reason
-    assert pending_trials(laboratory, [bad, trial("size")]) == [bad]
+    assert "Traceback" in runner.store.failure_file(bad).read_text()
+    assert runner.store.failure(bad) == failure.reason
+    assert pending_trials(runner, [bad, trial("size")]) == [bad]
 
 
-def test_an_error_that_nobody_expected_is_a_failure_too(
-    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_that_nobody_expected_is_a_failure_too(runner: TrialRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(*arguments: Any) -> None:
         raise RuntimeError("out of memory\nand a long story")
 
     with monkeypatch.context() as patch:
         patch.setattr("bitfit_export.experiments.trial_runner.train_task", explode)
-        (failure,) = run_trials(laboratory, [trial()], Watcher())
+        (failure,) = run_trials(runner, [trial()], Watcher())
     assert failure.reason == "RuntimeError: out of memory"
-    assert run_trials(laboratory, [trial()], Watcher()) == []
-    assert laboratory.store.failure(trial()) is None
+    assert run_trials(runner, [trial()], Watcher()) == []
+    assert runner.store.failure(trial()) is None
 
 
 class KillAfterFirstEpoch(TrainerCallback):
@@ -106,72 +104,72 @@ class CountSteps(TrainerCallback):
         self.steps += 1
 
 
-def test_a_trial_that_was_killed_goes_on_after_its_last_epoch(laboratory: Laboratory) -> None:
+def test_a_trial_that_was_killed_goes_on_after_its_last_epoch(runner: TrialRunner) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_trials(laboratory, [trial()], Diary(KillAfterFirstEpoch()))
-    assert laboratory.load(trial()) is None
+        run_trials(runner, [trial()], Diary(KillAfterFirstEpoch()))
+    assert runner.load(trial()) is None
     count = CountSteps()
-    run_trials(laboratory, [trial()], Diary(count))
+    run_trials(runner, [trial()], Diary(count))
     assert count.steps == 2  # 32 rows by 16: those of the second epoch alone
-    whole = Laboratory(LaboratoryOptions(**vars(laboratory.options) | {"output": laboratory.store.folder / "whole"}))
+    whole = TrialRunner(TrialRunnerOptions(**vars(runner.options) | {"output": runner.store.folder / "whole"}))
     run_trials(whole, [trial()], Watcher())
-    assert laboratory.load(trial()) == whole.load(trial())
+    assert runner.load(trial()) == whole.load(trial())
 
 
-def test_data_that_cannot_be_read_end_the_series_before_it_starts(laboratory: Laboratory) -> None:
+def test_data_that_cannot_be_read_end_the_series_before_it_starts(runner: TrialRunner) -> None:
     diary = Diary()
     with pytest.raises(DataError, match="or a folder smell"):
-        run_trials(laboratory, [trial(), trial("smell")], diary)
+        run_trials(runner, [trial(), trial("smell")], diary)
     assert diary.events == []
 
 
-def test_bias_terms_that_the_model_lacks_end_the_series_before_it_starts(laboratory: Laboratory) -> None:
+def test_bias_terms_that_the_model_lacks_end_the_series_before_it_starts(runner: TrialRunner) -> None:
     diary = Diary()
     with pytest.raises(UsageError, match="b_z selects none"):
-        run_trials(laboratory, [trial(), trial(bias_terms=("b_z",))], diary)
+        run_trials(runner, [trial(), trial(bias_terms=("b_z",))], diary)
     assert diary.events == []
 
 
-def test_results_of_another_base_model_are_refused(laboratory: Laboratory) -> None:
-    run_trials(laboratory, [trial()], Watcher())
+def test_results_of_another_base_model_are_refused(runner: TrialRunner) -> None:
+    run_trials(runner, [trial()], Watcher())
     with pytest.raises(DataError, match="was trained on"):
-        laboratory.store.load(trial(), "0" * 64)
+        runner.store.load(trial(), "0" * 64)
 
 
-def test_results_of_other_rows_are_refused(laboratory: Laboratory, data_folder: Path) -> None:
-    run_trials(laboratory, [trial()], Watcher())
+def test_results_of_other_rows_are_refused(runner: TrialRunner, data_folder: Path) -> None:
+    run_trials(runner, [trial()], Watcher())
     (data_folder / "mood" / "dev.jsonl").write_text('{"sentence": "it is good", "label": 1}\n' * 4)
-    again, diary = Laboratory(laboratory.options), Diary()
+    again, diary = TrialRunner(runner.options), Diary()
     with pytest.raises(DataError, match=r"mood-bitfit.*json was trained on other rows than the data has now"):
         run_trials(again, [trial()], diary)
     assert diary.events == []
     assert again.load(trial()) is not None  # a report still has it
 
 
-def test_results_without_added_biases_are_refused_with_them(laboratory: Laboratory) -> None:
-    run_trials(laboratory, [trial()], Watcher())
-    laboratory.base = dataclasses.replace(laboratory.base, added_biases=("one.bias",))
+def test_results_without_added_biases_are_refused_with_them(runner: TrialRunner) -> None:
+    run_trials(runner, [trial()], Watcher())
+    runner.base = dataclasses.replace(runner.base, added_biases=("one.bias",))
     with pytest.raises(DataError, match=r"was trained without --add-biases"):
-        run_trials(laboratory, [trial()], Watcher())
+        run_trials(runner, [trial()], Watcher())
 
 
-def test_results_with_another_pooling_than_auto_chooses_now_are_refused(laboratory: Laboratory, tmp_path: Path) -> None:
+def test_results_with_another_pooling_than_auto_chooses_now_are_refused(runner: TrialRunner, tmp_path: Path) -> None:
     """The model's folder has since come to name the mean, or an earlier release did not look."""
-    run_trials(laboratory, [trial(pooling="auto"), trial("size", pooling="pooler")], Watcher())
+    run_trials(runner, [trial(pooling="auto"), trial("size", pooling="pooler")], Watcher())
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
-    source = dataclasses.replace(laboratory.base.source, location=str(tmp_path))
-    laboratory.base = dataclasses.replace(laboratory.base, source=source)
+    source = dataclasses.replace(runner.base.source, location=str(tmp_path))
+    runner.base = dataclasses.replace(runner.base, source=source)
     with pytest.raises(DataError, match=r"was trained with --pooling pooler, where auto is mean now"):
-        run_trials(laboratory, [trial(pooling="auto")], Watcher())
-    assert run_trials(laboratory, [trial("size", pooling="pooler")], Watcher()) == []
+        run_trials(runner, [trial(pooling="auto")], Watcher())
+    assert run_trials(runner, [trial("size", pooling="pooler")], Watcher()) == []
 
 
-def test_a_trial_that_another_process_is_at_comes_last(laboratory: Laboratory) -> None:
-    work_folder, diary = laboratory.store.work_folder(trial()), Diary()
+def test_a_trial_that_another_process_is_at_comes_last(runner: TrialRunner) -> None:
+    work_folder, diary = runner.store.work_folder(trial()), Diary()
     work_folder.mkdir(parents=True)
     with locked(work_folder / "lock", "busy"):
-        (failure,) = run_trials(laboratory, [trial(), trial("size")], diary)
+        (failure,) = run_trials(runner, [trial(), trial("size")], diary)
     assert failure.busy
     assert diary.events == [
         "start 1/2 mood",
@@ -181,37 +179,37 @@ def test_a_trial_that_another_process_is_at_comes_last(laboratory: Laboratory) -
         "start 1/1 mood",
         "fail mood",
     ]
-    assert laboratory.store.failure(trial()) is None
-    assert run_trials(laboratory, [trial()], Watcher()) == []
+    assert runner.store.failure(trial()) is None
+    assert run_trials(runner, [trial()], Watcher()) == []
 
 
-def test_a_file_that_is_no_result_is_refused(laboratory: Laboratory) -> None:
-    run_trials(laboratory, [trial()], Watcher())
-    laboratory.store.result_file(trial()).write_text("{}")
+def test_a_file_that_is_no_result_is_refused(runner: TrialRunner) -> None:
+    run_trials(runner, [trial()], Watcher())
+    runner.store.result_file(trial()).write_text("{}")
     with pytest.raises(DataError, match="not a trial's result"):
-        laboratory.load(trial())
+        runner.load(trial())
 
 
-def test_rows_are_chosen_by_number_and_by_share(laboratory: Laboratory) -> None:
+def test_rows_are_chosen_by_number_and_by_share(runner: TrialRunner) -> None:
     settings = trial().settings
-    assert len(laboratory.data_of(Trial("mood", settings, train_rows=6)).train) == 6
-    assert len(laboratory.data_of(Trial("mood", settings, train_share=0.25)).train) == 8
-    assert len(laboratory.data_of(Trial("mood", settings, validation_rows=3)).validation) == 3
+    assert len(runner.data_of(Trial("mood", settings, train_rows=6)).train) == 6
+    assert len(runner.data_of(Trial("mood", settings, train_share=0.25)).train) == 8
+    assert len(runner.data_of(Trial("mood", settings, validation_rows=3)).validation) == 3
 
 
-def test_training_rows_are_scored_too(laboratory: Laboratory) -> None:
+def test_training_rows_are_scored_too(runner: TrialRunner) -> None:
     scored = Trial("mood", trial().settings, scored_train_rows=10)
-    run_trials(laboratory, [scored, trial()], Watcher())
-    result, plain = laboratory.load(scored), laboratory.load(trial())
+    run_trials(runner, [scored, trial()], Watcher())
+    result, plain = runner.load(scored), runner.load(trial())
     assert result is not None
     assert plain is not None
     assert set(result.metrics) - set(plain.metrics) == {"train_accuracy", "train_macro_f1"}
     assert {name: result.metrics[name] for name in plain.metrics} == plain.metrics
-    assert TaskDelta.load(laboratory.store.delta_folder(scored)).config.metrics == plain.metrics
+    assert TaskDelta.load(runner.store.delta_folder(scored)).config.metrics == plain.metrics
 
 
-def test_a_task_may_be_the_data_folder_itself(laboratory: Laboratory, tmp_path: Path) -> None:
+def test_a_task_may_be_the_data_folder_itself(runner: TrialRunner, tmp_path: Path) -> None:
     write_task(tmp_path / "own")
-    options = {"data": type(laboratory.options.data)(tmp_path / "own")}
-    own = Laboratory(LaboratoryOptions(**vars(laboratory.options) | options))
+    options = {"data": type(runner.options.data)(tmp_path / "own")}
+    own = TrialRunner(TrialRunnerOptions(**vars(runner.options) | options))
     assert run_trials(own, [trial("anything")], Watcher()) == []

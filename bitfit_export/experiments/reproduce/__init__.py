@@ -14,7 +14,7 @@ from bitfit_export.experiments.reproduce.protocol import PAPER, Protocol, Round,
 from bitfit_export.experiments.reproduce.protocol_file import read_protocol
 from bitfit_export.experiments.reproduce.report import Report, write_report
 from bitfit_export.experiments.trial import Trial
-from bitfit_export.experiments.trial_runner import Laboratory
+from bitfit_export.experiments.trial_runner import TrialRunner
 
 __all__ = [
     "EXPERIMENTS",
@@ -54,18 +54,18 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 }
 
 
-def make_report(name: str, laboratory: Laboratory, model: str, series: Series, trials: list[Trial]) -> Report:
+def make_report(name: str, runner: TrialRunner, model: str, series: Series, trials: list[Trial]) -> Report:
     """The report of what has a result so far, with the settings of every trial beside it."""
-    found = {trial: laboratory.load(trial) for trial in trials}
+    found = {trial: runner.load(trial) for trial in trials}
     results = [result for result in found.values() if result is not None]
     missing = [trial for trial, result in found.items() if result is None]
-    failed = frozenset(trial.name for trial in missing if laboratory.store.failure(trial) is not None)
+    failed = frozenset(trial.name for trial in missing if runner.store.failure(trial) is not None)
     report = EXPERIMENTS[name].report(Context(model, series, trials, results, failed))
     record: dict[str, Any] = {
         "experiment": name,
         "title": EXPERIMENTS[name].title,
-        "model": laboratory.base.source.name,
-        "base_digest": laboratory.base.digest,
+        "model": runner.base.source.name,
+        "base_digest": runner.base.digest,
         "series": asdict(series),
         "settings": {trial.name: trial.as_json() for trial in trials},
         "missing_trials": [trial.name for trial in missing],

@@ -1,6 +1,6 @@
 """Texts to sequences that the model can run, and the model's outputs to answers: what each kind of task does with both.
 
-A text of a sentence or token task is one piece. The context of a span task is one for each window.
+A text of a sentence or token task is one chunk. The context of a span task is one for each window.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from bitfit_export.runtime.tasks.task_store import LoadedTask
 from bitfit_export.runtime.text.alignment import AlignedTokens
 from bitfit_export.runtime.text.tokenizer import Text, TextEncoder, TokenIds
 
-__all__ = ["Piece", "Result", "cut_pieces", "join_results", "numbered", "output_of", "read_piece"]
+__all__ = ["Chunk", "Result", "cut_chunks", "join_results", "numbered", "output_of", "read_chunk"]
 
-#: What is known of one text after one piece of it, and at the end: labels, answers, or the words with theirs.
+#: What is known of one text after one chunk of it, and at the end: labels, answers, or the words with theirs.
 Result: TypeAlias = list[Prediction] | list[Answer] | list[WordLabel]
 
 _SENTENCE = "sentence"
@@ -44,7 +44,7 @@ _FORMS: dict[type, str] = {str: "one text", tuple: "a pair of texts", list: "a l
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """A sequence to run, and the row of the text that it comes from."""
 
     row: int
@@ -56,14 +56,14 @@ def output_of(task: LoadedTask) -> str:
     return TOKEN_LOGITS if task.problem_type in ("token", "span") else LOGITS
 
 
-def cut_pieces(
+def cut_chunks(
     encoder: TextEncoder,
     texts: Sequence[Text],
     tasks: Sequence[LoadedTask],
     *,
     truncate: bool,
     max_length: int | None,
-) -> list[Piece]:
+) -> list[Chunk]:
     """Tokenise each text for its task.
 
     Args:
@@ -81,7 +81,7 @@ def cut_pieces(
             form = next(name for each, name in _FORMS.items() if isinstance(text, each))
             raise InputError(f"is {form}, expected {words} for the task {task.name}", row=row)
         rows[kind].append(row)
-    pieces: list[Piece] = []
+    chunks: list[Chunk] = []
     for kind, chosen in rows.items():
         if not chosen:
             continue
@@ -97,23 +97,23 @@ def cut_pieces(
         for row, windows in zip(chosen, found, strict=True):
             if not all(tokens.ids for tokens in windows):
                 raise InputError("has no token, expected at least one", row=row)
-            pieces += [Piece(row, tokens) for tokens in windows]
-    return pieces
+            chunks += [Chunk(row, tokens) for tokens in windows]
+    return chunks
 
 
-def read_piece(
+def read_chunk(
     task: LoadedTask,
-    piece: Piece,
+    chunk: Chunk,
     text: Text,
     values: NDArray[np.float32],
     *,
     answers: int,
     max_tokens: int,
 ) -> Result:
-    """What one piece says.
+    """What one chunk says.
 
     Args:
-        text: that the piece comes from.
+        text: that the chunk comes from.
         values: the task's output: [labels], or [tokens and padding, labels] for a token or span task.
         answers: how many answers to look for in a context.
         max_tokens: the longest of these.
@@ -122,23 +122,23 @@ def read_piece(
         InputError: logits that are no numbers, which no answer can be made of.
     """
     by_token = output_of(task) == TOKEN_LOGITS
-    logits = values[: len(piece.tokens.ids), : task.label_count] if by_token else values[: task.label_count]
+    logits = values[: len(chunk.tokens.ids), : task.label_count] if by_token else values[: task.label_count]
     if not np.isfinite(logits).all():
         raise InputError(
             f"has logits that are no finite numbers from the task {task.name}",
-            row=piece.row,
+            row=chunk.row,
             hint=f"its biases may be too large for the model; bitfit verify compares the task {task.name} with PyTorch",
         )
     if not by_token:
         return rank_labels(task, logits)
-    tokens = cast(AlignedTokens, piece.tokens)
+    tokens = cast(AlignedTokens, chunk.tokens)
     if task.problem_type == "token":
         return list(label_words(task, logits, tokens, cast("str | list[str]", text)))
     return find_answers(logits, tokens, text[1], max_tokens=max_tokens, count=answers)
 
 
 def join_results(task: LoadedTask, results: Sequence[Result]) -> Result:
-    """One result of those of a text's pieces: words in order, everything else best first."""
+    """One result of those of a text's chunks: words in order, everything else best first."""
     if task.problem_type == "span":
         return best_answers(answer for result in results for answer in cast("list[Answer]", result))
     (only,) = results

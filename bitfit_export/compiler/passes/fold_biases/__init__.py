@@ -17,7 +17,7 @@ from bitfit_export.compiler.graph.edit import bypass
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 from bitfit_export.compiler.passes.fold_biases.outcome import Absorbed, Cause, Scope
 from bitfit_export.compiler.passes.fold_biases.plan import FoldedBiases, FoldPlan, FoldStep, no_fold
-from bitfit_export.compiler.passes.fold_biases.propagate import OUTPUT, Entry, Journey, follow_bias
+from bitfit_export.compiler.passes.fold_biases.propagate import OUTPUT, Entry, ShiftTrace, trace_shift
 from bitfit_export.compiler.passes.fold_biases.shift import product_of
 
 __all__ = ["FoldBiases", "FoldPlan", "FoldStep", "FoldedBiases", "fold_biases", "no_fold"]
@@ -50,16 +50,16 @@ def fold_biases(graph: gs.Graph, sites: Sequence[BiasSite]) -> FoldPlan:
     reasons: dict[str, str] = {}
     output: str | None = None
     for name in _in_graph_order(graph, biases):
-        journey = follow_bias(biases[name], Scope(biases, outputs))
-        reason = _why_not(name, journey, biases, output)
+        trace = trace_shift(biases[name], Scope(biases, outputs))
+        reason = _why_not(name, trace, biases, output)
         if reason is not None:
-            if _worth_telling(journey):
+            if _worth_telling(trace):
                 reasons[name] = reason
             continue
-        steps += _steps(name, journey)
-        if any(end.target is None for end in journey.absorbed):
+        steps += _steps(name, trace)
+        if any(end.target is None for end in trace.absorbed):
             output = name
-        for entry in journey.entries:
+        for entry in trace.entries:
             _remove(graph, entry)
         del biases[name]
     graph.cleanup()
@@ -75,21 +75,21 @@ def _in_graph_order(graph: gs.Graph, biases: dict[str, gs.Constant]) -> list[str
     return sorted(biases, key=lambda name: min((position[id(node)] for node in biases[name].outputs), default=0))
 
 
-def _why_not(name: str, journey: Journey, biases: dict[str, gs.Constant], output: str | None) -> str | None:
+def _why_not(name: str, trace: ShiftTrace, biases: dict[str, gs.Constant], output: str | None) -> str | None:
     """Why a bias must stay, or None when every one of its ends takes it up."""
-    if journey.refused:
+    if trace.refused:
         causes = list(Cause)
-        return min(journey.refused, key=lambda refused: causes.index(refused.cause)).reason
-    if not journey.entries:
+        return min(trace.refused, key=lambda refused: causes.index(refused.cause)).reason
+    if not trace.entries:
         return "it is added nowhere"
-    to_output = [end for end in journey.absorbed if end.target is None]
+    to_output = [end for end in trace.absorbed if end.target is None]
     if len(to_output) > 1 or (to_output and output is not None):
         return f"more than one shift would reach {OUTPUT}"
-    targets = {end.target for end in journey.absorbed if end.target is not None}
+    targets = {end.target for end in trace.absorbed if end.target is not None}
     if name in targets:
         return "it would move into itself"
     for target in sorted(targets):
-        if not _all_uses_agree(biases[target], [end for end in journey.absorbed if end.target == target]):
+        if not _all_uses_agree(biases[target], [end for end in trace.absorbed if end.target == target]):
             return f"{target} would take it up, and is also added where other values come"
     return None
 
@@ -100,19 +100,19 @@ def _all_uses_agree(target: gs.Constant, ends: list[Absorbed]) -> bool:
     return all(each and each == received[0] for each in received)
 
 
-def _worth_telling(journey: Journey) -> bool:
+def _worth_telling(trace: ShiftTrace) -> bool:
     """Whether something stood in the way; a bias that does its work where it is has nothing to explain."""
-    causes = {refused.cause for refused in journey.refused}
-    if journey.vanished or any(entry.node.op == "LayerNormalization" for entry in journey.entries):
+    causes = {refused.cause for refused in trace.refused}
+    if trace.vanished or any(entry.node.op == "LayerNormalization" for entry in trace.entries):
         return True
-    return Cause.NONLINEAR not in causes and (bool(journey.absorbed) or Cause.PRODUCT not in causes)
+    return Cause.NONLINEAR not in causes and (bool(trace.absorbed) or Cause.PRODUCT not in causes)
 
 
-def _steps(name: str, journey: Journey) -> list[FoldStep]:
+def _steps(name: str, trace: ShiftTrace) -> list[FoldStep]:
     """One step for each target; its uses agree, so those of its first node count."""
     steps = []
-    for target in dict.fromkeys(end.target for end in journey.absorbed if end.target is not None):
-        ends = [end for end in journey.absorbed if end.target == target]
+    for target in dict.fromkeys(end.target for end in trace.absorbed if end.target is not None):
+        ends = [end for end in trace.absorbed if end.target == target]
         steps += [FoldStep(name, target, product_of(end.factors)) for end in ends if end.node is ends[0].node]
     return steps
 

@@ -14,7 +14,7 @@ from bitfit_export.compiler.passes.fold_biases import attention, linear
 from bitfit_export.compiler.passes.fold_biases.outcome import Absorbed, Flow, Outcome, Refused, Scope, Vanished
 from bitfit_export.compiler.passes.fold_biases.shift import Shift
 
-__all__ = ["OUTPUT", "Entry", "Journey", "follow_bias"]
+__all__ = ["OUTPUT", "Entry", "ShiftTrace", "trace_shift"]
 
 #: The graph's output that a head reads: what shifts it, the head takes up.
 OUTPUT = "last_hidden_state"
@@ -63,7 +63,7 @@ class Entry:
 
 
 @dataclass
-class Journey:
+class ShiftTrace:
     """Where a bias enters and all its ends."""
 
     entries: list[Entry] = field(default_factory=list)
@@ -72,32 +72,32 @@ class Journey:
     refused: list[Refused] = field(default_factory=list)
 
 
-def follow_bias(bias: gs.Constant, scope: Scope) -> Journey:
+def trace_shift(bias: gs.Constant, scope: Scope) -> ShiftTrace:
     """Every end of the shift that a bias causes, the near ones first."""
-    journey = Journey()
+    trace = ShiftTrace()
     if len(bias.shape) != 1:
-        journey.refused.append(Refused(f"it has shape {tuple(bias.shape)}, expected a vector"))
-        return journey
+        trace.refused.append(Refused(f"it has shape {tuple(bias.shape)}, expected a vector"))
+        return trace
     # A tensor, the shift of it, and whether it is still nothing but the bias.
     open_ends = deque([(bias, Shift.of_vector(bias.shape[0]), True)])
     steps = 0
     while open_ends:
         tensor, shift, alone = open_ends.popleft()
         if tensor.name in scope.outputs:
-            _record(journey, _at_output(tensor, shift))
+            _record(trace, _at_output(tensor, shift))
         for node, index in _readers(tensor):
             steps += 1
             if steps > _LONGEST_WALK:
-                journey.refused.append(Refused("it reaches too much of the graph"))
-                return journey
+                trace.refused.append(Refused("it reaches too much of the graph"))
+                return trace
             outcome = _pass(Flow(shift, node, index, scope), alone)
             if alone and node.op in _ENTRIES:
-                journey.entries.append(Entry(node, index))
+                trace.entries.append(Entry(node, index))
             if isinstance(outcome, Shift):
                 open_ends.append((node.outputs[0], outcome, alone and node.op in VIEWS))
             else:
-                _record(journey, outcome)
-    return journey
+                _record(trace, outcome)
+    return trace
 
 
 def _readers(tensor: gs.Tensor) -> list[tuple[gs.Node, int]]:
@@ -124,10 +124,10 @@ def _at_output(tensor: gs.Tensor, shift: Shift) -> Outcome:
     return Absorbed(None, None, ())
 
 
-def _record(journey: Journey, outcome: Outcome) -> None:
+def _record(trace: ShiftTrace, outcome: Outcome) -> None:
     if isinstance(outcome, Absorbed):
-        journey.absorbed.append(outcome)
+        trace.absorbed.append(outcome)
     elif isinstance(outcome, Vanished):
-        journey.vanished += 1
+        trace.vanished += 1
     elif isinstance(outcome, Refused):
-        journey.refused.append(outcome)
+        trace.refused.append(outcome)
