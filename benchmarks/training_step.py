@@ -118,7 +118,9 @@ class Step:
 
     def loss(self) -> torch.Tensor:
         """The forward pass."""
-        loss: torch.Tensor = self.model(self.ids, torch.ones_like(self.ids), labels=self.labels)["loss"]
+        loss: torch.Tensor = self.model(
+            input_ids=self.ids, attention_mask=torch.ones_like(self.ids), labels=self.labels
+        )["loss"]
         return loss
 
     def update(self) -> None:

@@ -22,7 +22,7 @@ def prepared(base: BaseModel, method: str) -> TrainableModel:
 
 def loss_of(model: TrainableModel) -> torch.Tensor:
     ids = torch.arange(1, 25).view(2, 12)
-    return model(ids, torch.ones_like(ids), labels=torch.tensor([0, 1]))["loss"]
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.tensor([0, 1]))["loss"]
 
 
 def kept_inputs(model: TrainableModel) -> set[str]:
