@@ -118,9 +118,8 @@ class Step:
 
     def loss(self) -> torch.Tensor:
         """The forward pass."""
-        loss: torch.Tensor = self.model(
-            input_ids=self.ids, attention_mask=torch.ones_like(self.ids), labels=self.labels
-        )["loss"]
+        mask = torch.ones_like(self.ids)
+        loss: torch.Tensor = self.model(input_ids=self.ids, attention_mask=mask, labels=self.labels)["loss"]
         return loss
 
     def update(self) -> None:

@@ -18,8 +18,9 @@ from bitfit_export.cli.text_tables import print_table
 from bitfit_export.delta import DELTA, PROBLEM_TYPES, TOKEN_PROBLEMS
 from bitfit_export.errors import UsageError
 from bitfit_export.files import check_output
-from bitfit_export.interop import Difference, compare_with_base, read_checkpoint, task_of_checkpoint
-from bitfit_export.interop.importing import CHOSEN_REGRESSION, chose_regression, render_import_card
+from bitfit_export.interop.difference import Difference, compare_with_base
+from bitfit_export.interop.importing import CHOSEN_REGRESSION, chose_regression, render_import_card, task_of_checkpoint
+from bitfit_export.interop.reading import read_checkpoint
 
 #: Of token and span tasks the class says it.
 _PROBLEM_TYPES = tuple(name for name in PROBLEM_TYPES if name not in TOKEN_PROBLEMS)

@@ -12,7 +12,7 @@ from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_m
 from bitfit_export.cli.streams import say
 from bitfit_export.delta import TaskDelta
 from bitfit_export.files import check_output
-from bitfit_export.interop import MERGED, merge_task
+from bitfit_export.interop.merging import MERGED, merge_task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -87,7 +87,7 @@ def _load(task: str, folder: Path, base: BaseModel | None, say: Callable[[str], 
             f"{folder} is a checkpoint or an adapter, expected a delta",
             hint=f"make it one: bitfit diff BASE {folder} --task {task} --output deltas/{task}",
         )
-    from bitfit_export.interop import import_task
+    from bitfit_export.interop.importing import import_task
 
     return import_task(base, folder, task, say=say)
 
@@ -98,7 +98,7 @@ def _is_task(folder: Path) -> bool:
         return True
     if not folder.is_dir():
         return False
-    from bitfit_export.interop import is_checkpoint
+    from bitfit_export.interop.reading import is_checkpoint
 
     return is_checkpoint(folder)
 

@@ -39,7 +39,7 @@ class TrainableModel(TaskModel):
             self.base.eval()
         return self
 
-    def forward(self, labels: torch.Tensor | None = None, **inputs: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    def forward(self, *, labels: torch.Tensor | None = None, **inputs: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Returns `logits` as `TaskModel` does, and with `labels` the `loss`."""
         device = self.classifier.weight.device.type
         cheap_dropout = SeededDropout() if self.training else contextlib.nullcontext()

@@ -64,8 +64,8 @@ def test_its_numbers_and_words_are_those_of_the_code() -> None:
     assert tuple(parts["program"]["properties"]["at_load"]["enum"]) == AT_LOAD
     for port, roles in (("input", INPUT_ROLES), ("output", OUTPUT_ROLES)):
         assert tuple(parts[port]["properties"]["role"]["enum"]) == roles
-        assert tuple(parts[port]["properties"]["dtype"]["enum"]) == DTYPES
-        assert parts[port]["properties"]["shape"]["maxItems"] == MAX_DIMENSIONS
+    assert tuple(parts["port"]["properties"]["dtype"]["enum"]) == DTYPES
+    assert parts["port"]["properties"]["shape"]["maxItems"] == MAX_DIMENSIONS
     assert parts["name"]["maxLength"] == MAX_NAME_BYTES
     assert layout["biases"]["items"]["properties"]["shape"]["maxItems"] == MAX_DIMENSIONS
     assert layout["head"]["maxItems"] == MAX_HEAD_TENSORS

@@ -13,8 +13,8 @@ import pytest
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import CARD_FILE, TaskDelta
 from bitfit_export.errors import DeltaError, UsageError
-from bitfit_export.interop import merge_task
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
+from bitfit_export.interop.merging import merge_task
 from tests.cli.conftest import Bitfit
 from tests.conftest import random_delta
 

@@ -58,7 +58,7 @@ def test_a_failed_trial_shows_in_the_exit_status(
     in_the_way.parent.mkdir(parents=True)
     in_the_way.touch()
     done = bitfit("sweep", *words, "--methods", "frozen,bitfit")
-    assert done.status == 1
+    assert done.status == 3
     assert "1 trials failed" in done.err
     assert f"{trial.name} can't be made: File exists" in done.err
     assert [row.split()[:2] for row in done.out.splitlines()[2:]] == [["mood", "frozen"], ["mood", "bitfit"]]

@@ -16,7 +16,9 @@ import torch
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BaseMismatchError, DeltaError, UsageError
-from bitfit_export.interop import compare_with_base, import_task, read_checkpoint, task_of_checkpoint
+from bitfit_export.interop.difference import compare_with_base
+from bitfit_export.interop.importing import import_task, task_of_checkpoint
+from bitfit_export.interop.reading import read_checkpoint
 from tests.interop.conftest import (
     assert_same_logits,
     base_of,

@@ -19,7 +19,8 @@ import transformers
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BaseMismatchError, DeltaError, OutputError
-from bitfit_export.interop import import_task, merge_task
+from bitfit_export.interop.importing import import_task
+from bitfit_export.interop.merging import merge_task
 from tests.conftest import random_delta
 from tests.interop.conftest import assert_same_logits, base_of, delta_logits, own_logits
 

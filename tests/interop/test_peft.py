@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.errors import BaseMismatchError, DeltaError
-from bitfit_export.interop import import_task
+from bitfit_export.interop.importing import import_task
 from tests.interop.conftest import assert_same_logits, base_of, delta_logits, new_classifier, own_logits
 
 # PEFT speaks of transformers' own deprecations and of how it guesses.

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from bitfit_export.base_model.loading import BaseModel, load_base_model
 from bitfit_export.base_model.tokenizers import read_tokenizer
 from bitfit_export.errors import DeltaError
-from bitfit_export.interop import import_task
+from bitfit_export.interop.importing import import_task
 from bitfit_export.interop.reading import Checkpoint
 from bitfit_export.interop.same_tokenizer import check_tokenizer, tokenizer_parts
 from tests.conftest import real_data

@@ -175,9 +175,9 @@ def test_a_task_model_in_training_draws_every_mask_so(
     )
     model = TrainableModel(copy.deepcopy(tiny_base.module), "pooler", 2, autocast=autocast).requires_grad_()
     ids = torch.arange(1, 25).view(2, 12)
-    model.eval()(ids)
+    model.eval()(input_ids=ids)
     assert drawn == []
-    loss = model.train()(ids, torch.ones_like(ids), labels=torch.tensor([0, 1]))["loss"]
+    loss = model.train()(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.tensor([0, 1]))["loss"]
     layers = tiny_base.module.config.num_hidden_layers
     heads = tiny_base.module.config.num_attention_heads
     assert drawn.count((2, heads, 12, 12)) == layers

@@ -63,7 +63,7 @@ def bias_count(base: BaseModel) -> int:
 
 def gradients(model: TrainableModel) -> None:
     ids = torch.arange(1, 13).view(2, 6)
-    model(ids, torch.ones_like(ids), labels=torch.tensor([0, 1]))["loss"].backward()
+    model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.tensor([0, 1]))["loss"].backward()
 
 
 def test_each_method_of_the_command_is_there() -> None:
