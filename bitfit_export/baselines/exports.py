@@ -153,18 +153,36 @@ def _own_quantizer(base: BaseModel, delta: TaskDelta, path: Path) -> None:
     _transformers(base, delta, path, fusions="cpu", quantizer=quantizer)
 
 
-def _torch(base: BaseModel, delta: TaskDelta, path: Path) -> None:
+def _logits_alone(base: BaseModel, delta: TaskDelta) -> Any:
+    """The task's model with inputs by position and one output, as torch's exporters want it."""
     import torch
 
     from bitfit_export.reference.task_model import merged_model
 
+    names = base.input_names
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = merged_model(base, delta)
+
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.model(**dict(zip(names, inputs, strict=True)))["logits"]
+            return logits
+
+    return Logits().eval()
+
+
+def _torch(base: BaseModel, delta: TaskDelta, path: Path) -> None:
+    import torch
+
     torch.onnx.export(
-        merged_model(base, delta),
-        kwargs=_torch_inputs(base),
-        f=str(path),
+        _logits_alone(base, delta),
+        tuple(_torch_inputs(base).values()),
+        str(path),
         input_names=list(base.input_names),
         output_names=["logits"],
-        dynamic_shapes=_dynamic_axes(base),
+        dynamic_shapes=(tuple(_dynamic_axes(base).values()),),
         dynamo=True,
         verbose=False,
     )
@@ -173,31 +191,16 @@ def _torch(base: BaseModel, delta: TaskDelta, path: Path) -> None:
 def _torchscript(base: BaseModel, delta: TaskDelta, path: Path) -> None:
     import torch
 
-    from bitfit_export.reference.task_model import merged_model
-
-    names = base.input_names
-
-    class Logits(torch.nn.Module):
-        """The task's model with inputs by position and one output, as a trace wants it."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = merged_model(base, delta)
-            # The attention that this exporter makes the faster graph of.
-            module: Any = self.model.base
-            module.set_attn_implementation("eager")
-
-        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.model(**dict(zip(names, inputs, strict=True)))["logits"]
-            return logits
-
+    model = _logits_alone(base, delta)
+    # The attention that this exporter makes the faster graph of.
+    model.model.base.set_attn_implementation("eager")
     torch.onnx.export(
-        Logits().eval(),
+        model,
         tuple(_torch_inputs(base).values()),
         str(path),
-        input_names=list(names),
+        input_names=list(base.input_names),
         output_names=["logits"],
-        dynamic_axes={name: {0: "batch", 1: "sequence"} for name in names},
+        dynamic_axes={name: {0: "batch", 1: "sequence"} for name in base.input_names},
         opset_version=_TORCHSCRIPT_OPSET,
         dynamo=False,
     )
