@@ -25,11 +25,11 @@ __all__ = [
     "add_model_arguments",
     "add_settings_arguments",
     "given_settings",
-    "laboratory_options",
     "names",
     "numbers",
     "seeds",
     "train_series",
+    "trial_runner_options",
     "words",
 ]
 
@@ -86,7 +86,7 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def laboratory_options(options: argparse.Namespace, output: Path) -> TrialRunnerOptions:
+def trial_runner_options(options: argparse.Namespace, output: Path) -> TrialRunnerOptions:
     data = DataOptions(
         folder=options.data,
         columns=words(options.columns),

@@ -18,11 +18,11 @@ from bitfit_export.cli.grid import (
     add_model_arguments,
     add_settings_arguments,
     given_settings,
-    laboratory_options,
     names,
     numbers,
     seeds,
     train_series,
+    trial_runner_options,
 )
 from bitfit_export.cli.status import TRIAL_FAILED
 from bitfit_export.cli.streams import say
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     series = _series(options, protocol.experiments[name])
     model = resolve_model(options.model).short_name
     output = options.output or Path("results") / "reproduce" / model
-    runner = TrialRunner(laboratory_options(options, output))
+    runner = TrialRunner(trial_runner_options(options, output))
     trials = protocol.trials(series, runner.base, _overrides(options, series))
     failures = []
     if not options.report:
@@ -113,9 +113,9 @@ class _Renewing(Report):
     ) -> None:
         super().__init__(epochs=options.engine == "local")
         self._experiment = options.experiment
-        self._laboratory, self._model, self._series, self._trials = runner, model, series, trials
+        self._runner, self._model, self._series, self._trials = runner, model, series, trials
 
     def finished(self, trial: Trial, result: TrialResult) -> None:
         super().finished(trial, result)
-        report = make_report(self._experiment, self._laboratory, self._model, self._series, self._trials)
-        write_report(self._laboratory.store.folder, self._experiment, report, plots=False)
+        report = make_report(self._experiment, self._runner, self._model, self._series, self._trials)
+        write_report(self._runner.store.folder, self._experiment, report, plots=False)

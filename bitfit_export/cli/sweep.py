@@ -20,11 +20,11 @@ from bitfit_export.cli.grid import (
     add_model_arguments,
     add_settings_arguments,
     given_settings,
-    laboratory_options,
     names,
     numbers,
     seeds,
     train_series,
+    trial_runner_options,
 )
 from bitfit_export.cli.status import TRIAL_FAILED
 from bitfit_export.cli.text_tables import print_table
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     trials = _trials(options)
     output = options.output or Path("sweeps") / resolve_model(options.model).short_name
-    runner = TrialRunner(laboratory_options(options, output))
+    runner = TrialRunner(trial_runner_options(options, output))
     failures = train_series(options, runner, trials, Report(epochs=options.engine == "local"))
     results = [result for result in map(runner.load, trials) if result is not None]
     summaries = summarise(trials, results)
