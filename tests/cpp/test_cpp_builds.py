@@ -10,6 +10,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,13 @@ from tests.cpp.conftest import (
     CLANG_TARGETS,
     CMAKE,
     CPP,
+    Driver,
     GetBundle,
     assert_same_lines,
     build,
     build_by_clang,
     cpp_run,
+    logits_of,
     run,
 )
 
@@ -149,6 +152,19 @@ class TestFreestanding:
         run(["c++", *objects, "-o", tmp_path / "board"])
         found = np.array(run([tmp_path / "board"]).stdout.split(), np.float32)
         np.testing.assert_array_equal(found, decode_row(data).biases)
+
+
+@pytest.mark.slow
+def test_a_build_without_tokenizers_runs_ids_and_refuses_texts(get_bundle: GetBundle, batch: dict[str, Any]) -> None:
+    bundle = get_bundle("table")
+    session = Driver(build("ids", "session_test") / "tests" / "session_test", bundle)
+    expected = BiasSession(bundle, threads=1).run("two_way", **batch)
+    np.testing.assert_allclose(logits_of(session("run", tasks=["two_way"], **batch)), expected, rtol=0, atol=1e-5)
+    refused = session("predict", tasks=["two_way"], texts=["A warm, funny film."])
+    assert refused["code"] == "bundle_error"
+    assert "is a tokenizer file, which this build cannot read, expected ids" in refused["message"]
+    assert refused["hint"] == "build the library with BITFIT_TOKENIZERS=ON"
+    session.close()
 
 
 @pytest.mark.slow

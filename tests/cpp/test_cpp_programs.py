@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitfit_export.bundle import decode_row, encode_row
+from bitfit_export.bundle import decode_row, encode_row, read_manifest
 from bitfit_export.runtime import BiasSession
 from tests.conftest import compile_shipped, real_data, real_rows
 from tests.cpp.conftest import GetBundle, assert_same_lines, cpp_run, run
@@ -198,7 +198,15 @@ def test_the_c_api(programs: Path, get_bundle: GetBundle) -> None:
     assert lines[3].startswith('3 the task "copy" is not loaded, expected one of answers, ')
     assert lines[4].startswith('3 the task "\\x1b[2J\\x0aerror: forged" is not loaded, expected one of answers, ')
     # NULL for each argument of bitfit_row_read, no bytes, bitfit_row_value, then sessions and calls.
-    assert lines[5] == "-1 -1 -1 1 an argument is NULL 1 1 1 4 4"
+    assert lines[5] == "-1 -1 -1 1 an argument is NULL 1 1 1 1 1 4 4"
+    manifest = read_manifest(bundle)
+    widest = max(len(task.labels) for task in manifest.tasks.values())
+    assert lines[6] == f"{manifest.max_positions} {2 * 8 * widest}"
+    codes = {"single_label": 1, "multi_label": 2, "regression": 3, "token": 4, "span": 5}
+    assert [line.split() for line in lines[7:]] == [
+        [name, str(codes[task.problem_type]), str(max(1, len(task.labels))), str(task.task_version), *task.labels]
+        for name, task in sorted(manifest.tasks.items())
+    ]
 
 
 def test_a_task_is_what_answered(programs: Path, get_bundle: GetBundle) -> None:

@@ -1,7 +1,7 @@
 /* Firmware: it has a row in flash and the digest of its frozen model compiled in, and gives the biases to an
  * accelerator. It needs no operating system, no heap and no other library; compile it with c_row.cpp. */
 
-#include <bitfit/bitfit.h>
+#include <bitfit/row.h>
 
 /* Placed by the linker script. */
 extern const uint8_t row_in_flash[];

@@ -18,6 +18,13 @@ struct bitfit_workspace {
 
 namespace {
 
+// A list with what its pointers point to.
+struct TaskList : bitfit_task_list {
+  std::vector<bitfit::TaskInfo> infos;
+  std::vector<std::vector<const char*>> labels;  // of each task
+  std::vector<bitfit_task> entries;
+};
+
 using bitfit::guard;
 using bitfit::Status;
 
@@ -105,6 +112,37 @@ bitfit_code bitfit_unload_task(bitfit_session* session, const char* name, bitfit
                   bitfit::check(session->session->unload_task(name));
                 }),
                 error);
+}
+
+bitfit_task_list* bitfit_list_tasks(const bitfit_session* session, bitfit_error* error) {
+  bitfit_task_list* made = nullptr;
+  const Status status = guard([&] {
+    require(session, "session");
+    auto list = std::make_unique<TaskList>();
+    bitfit::check(session->session->tasks(&list->infos));
+    list->labels.reserve(list->infos.size());
+    for (const bitfit::TaskInfo& info : list->infos) {
+      auto& labels = list->labels.emplace_back();
+      for (const std::string& label : info.labels) labels.push_back(label.c_str());
+      list->entries.push_back({info.name.c_str(), labels.empty() ? nullptr : labels.data(),
+                               static_cast<uint32_t>(info.problem_type), info.label_count, info.task_version});
+    }
+    list->tasks = list->entries.data();
+    list->count = list->entries.size();
+    made = list.release();
+  });
+  report(status, error);
+  return made;
+}
+
+void bitfit_task_list_free(bitfit_task_list* list) { delete static_cast<TaskList*>(list); }
+
+size_t bitfit_max_tokens(const bitfit_session* session) {
+  return session == nullptr ? 0 : session->session->max_tokens();
+}
+
+size_t bitfit_logits_capacity(const bitfit_session* session, size_t rows, size_t tokens) {
+  return session == nullptr ? 0 : session->session->logits_capacity(rows, tokens);
 }
 
 bitfit_workspace* bitfit_workspace_new(void) {

@@ -1,7 +1,7 @@
 // The C API's part for rows. It is freestanding, as the reader is.
 
 #include <bitfit/bias_row.h>
-#include <bitfit/bitfit.h>
+#include <bitfit/row.h>
 
 using bitfit::BiasRowView;
 using bitfit::RowStatus;

@@ -11,8 +11,8 @@
 namespace bitfit {
 namespace {
 
-// A sequence to run, and the text that it comes from.
-struct Piece {
+// A sequence to run: a text, or a window of one.
+struct Chunk {
   std::size_t row;
   Tokens tokens;
 };
@@ -44,14 +44,14 @@ class Cutter {
     if (limit_ == 0) limit_ = max_tokens;
   }
 
-  void cut(std::size_t row, const Text& text, const TaskInfo& task, std::vector<Piece>* pieces) const {
+  void cut(std::size_t row, const Text& text, const TaskInfo& task, std::vector<Chunk>* chunks) const {
     check_kind(text, task, row);
     Tokens tokens;
     at_row(row, tokenizer_.encode(text, &tokens));
     if (task.problem_type == ProblemType::span) {
       std::vector<Tokens> windows;
       at_row(row, cut_windows(tokens, limit_, window_overlap, &windows));
-      for (Tokens& window : windows) pieces->push_back({row, std::move(window)});
+      for (Tokens& window : windows) chunks->push_back({row, std::move(window)});
       return;
     }
     if (tokens.size() > limit_ && !truncate_) {
@@ -60,7 +60,7 @@ class Cutter {
     }
     check(truncate(&tokens, limit_));
     if (tokens.empty()) fail_row(row, "has no token, expected at least one");
-    pieces->push_back({row, std::move(tokens)});
+    chunks->push_back({row, std::move(tokens)});
   }
 
  private:
@@ -79,36 +79,36 @@ struct Padded {
   std::vector<std::int64_t> ids, mask, types;
   Batch batch;
 
-  void assign(const std::vector<const Piece*>& pieces, std::int64_t pad_token_id) {
+  void assign(const std::vector<const Chunk*>& chunks, std::int64_t pad_token_id) {
     std::size_t longest = 0;
-    for (const Piece* piece : pieces) longest = std::max(longest, piece->tokens.size());
-    const std::size_t count = pieces.size() * longest;
+    for (const Chunk* chunk : chunks) longest = std::max(longest, chunk->tokens.size());
+    const std::size_t count = chunks.size() * longest;
     ids.assign(count, pad_token_id);
     mask.assign(count, 0);
     types.assign(count, 0);
-    for (std::size_t row = 0; row < pieces.size(); ++row) {
-      for (std::size_t i = 0; i < pieces[row]->tokens.size(); ++i) {
-        const Token& token = pieces[row]->tokens[i];
+    for (std::size_t row = 0; row < chunks.size(); ++row) {
+      for (std::size_t i = 0; i < chunks[row]->tokens.size(); ++i) {
+        const Token& token = chunks[row]->tokens[i];
         ids[row * longest + i] = token.id;
         mask[row * longest + i] = 1;
         types[row * longest + i] = token.type_id;
       }
     }
-    batch = {ids.data(), mask.data(), types.data(), pieces.size(), longest};
+    batch = {ids.data(), mask.data(), types.data(), chunks.size(), longest};
   }
 };
 
-// Runs pieces and reads what comes out.
+// Runs chunks and reads what comes out.
 class Runner {
  public:
   Runner(const Session::Parts& session, const std::vector<Text>& texts, const Lease& lease,
          const PredictOptions& options)
       : session_(session), texts_(texts), lease_(lease), options_(options), results_(texts.size()) {}
 
-  std::vector<Result> run(const std::vector<Piece>& pieces) {
-    std::vector<const Piece*> order;
-    for (const Piece& piece : pieces) order.push_back(&piece);
-    const auto before = [this](const Piece* left, const Piece* right) {
+  std::vector<Result> run(const std::vector<Chunk>& chunks) {
+    std::vector<const Chunk*> order;
+    for (const Chunk& chunk : chunks) order.push_back(&chunk);
+    const auto before = [this](const Chunk* left, const Chunk* right) {
       const auto left_group = group_of(left), right_group = group_of(right);
       return left_group != right_group ? left_group < right_group : left->tokens.size() < right->tokens.size();
     };
@@ -126,24 +126,24 @@ class Runner {
   }
 
  private:
-  const std::shared_ptr<const LoadedTask>& task_of(const Piece* piece) const {
-    return lease_.tasks[lease_.tasks.size() == 1 ? 0 : piece->row];
+  const std::shared_ptr<const LoadedTask>& task_of(const Chunk* chunk) const {
+    return lease_.tasks[lease_.tasks.size() == 1 ? 0 : chunk->row];
   }
 
-  // Pieces of one group can be run together.
-  std::pair<bool, std::string_view> group_of(const Piece* piece) const {
-    const TaskInfo& info = task_of(piece)->info;
+  // Chunks of one group can be run together.
+  std::pair<bool, std::string_view> group_of(const Chunk* chunk) const {
+    const TaskInfo& info = task_of(chunk)->info;
     return {is_token_task(info), session_.store->mixes_tasks() ? std::string_view() : info.name};
   }
 
-  void run_batch(const std::vector<const Piece*>& pieces) {
-    padded_.assign(pieces, session_.manifest.pad_token_id);
+  void run_batch(const std::vector<const Chunk*>& chunks) {
+    padded_.assign(chunks, session_.manifest.pad_token_id);
     workspace_.lease.clear();
     workspace_.lease.table = lease_.table;
     std::size_t labels = 1;
-    for (const Piece* piece : pieces) {
-      workspace_.lease.tasks.push_back(task_of(piece));
-      labels = std::max<std::size_t>(labels, task_of(piece)->info.label_count);
+    for (const Chunk* chunk : chunks) {
+      workspace_.lease.tasks.push_back(task_of(chunk));
+      labels = std::max<std::size_t>(labels, task_of(chunk)->info.label_count);
     }
     if (lease_.tasks.size() == 1) workspace_.lease.tasks.resize(1);
     values_.resize(multiply({padded_.batch.rows, padded_.batch.tokens, labels}));
@@ -151,37 +151,39 @@ class Runner {
     try {
       session_.run(padded_.batch, &workspace_, &logits);
     } catch (Failure& failure) {
-      // A row of the batch is a piece of some text.
+      // A row of the batch is a chunk of some text.
       if (failure.status.row != Status::no_row) {
-        failure.status.row = static_cast<std::ptrdiff_t>(pieces[static_cast<std::size_t>(failure.status.row)]->row);
+        failure.status.row = static_cast<std::ptrdiff_t>(chunks[static_cast<std::size_t>(failure.status.row)]->row);
       }
       throw;
     }
     const std::size_t per_row = logits.size() / logits.rows;
-    for (std::size_t i = 0; i < pieces.size(); ++i) read(*pieces[i], logits.values + i * per_row, logits.labels);
+    for (std::size_t i = 0; i < chunks.size(); ++i) read(*chunks[i], logits.values + i * per_row, logits.labels);
   }
 
-  void read(const Piece& piece, const float* logits, std::size_t row_labels) {
-    const TaskInfo& info = task_of(&piece)->info;
-    const Text& text = texts_[piece.row];
-    Result& result = results_[piece.row];
-    check_finite(info, piece, logits, row_labels);
+  void read(const Chunk& chunk, const float* logits, std::size_t row_labels) {
+    const TaskInfo& info = task_of(&chunk)->info;
+    const Text& text = texts_[chunk.row];
+    Result& result = results_[chunk.row];
+    check_finite(info, chunk, logits, row_labels);
     if (info.problem_type == ProblemType::token) {
-      result = label_words(info, logits, row_labels, piece.tokens, text);
+      result = label_words(info, logits, row_labels, chunk.tokens, text);
     } else if (info.problem_type == ProblemType::span) {
-      Prediction answer = find_answer(logits, row_labels, piece.tokens, *text.second, options_.max_answer_tokens);
-      if (result.empty() || is_better(answer, result[0])) result = {std::move(answer)};
+      Result answers =
+          find_answers(logits, row_labels, chunk.tokens, *text.second, options_.max_answer_tokens, options_.top_k);
+      for (Prediction& answer : answers) add_answer(std::move(answer), options_.top_k, &result);
     } else {
-      result = {best_label(info, logits)};
+      result = rank_labels(info, logits);
+      result.resize(std::min(result.size(), options_.top_k));
     }
   }
 
-  static void check_finite(const TaskInfo& info, const Piece& piece, const float* logits, std::size_t row_labels) {
-    const std::size_t tokens = is_token_task(info) ? piece.tokens.size() : 1;
+  static void check_finite(const TaskInfo& info, const Chunk& chunk, const float* logits, std::size_t row_labels) {
+    const std::size_t tokens = is_token_task(info) ? chunk.tokens.size() : 1;
     for (std::size_t token = 0; token < tokens; ++token) {
       const float* const first = logits + token * row_labels;
       if (std::all_of(first, first + info.label_count, [](float value) { return std::isfinite(value); })) continue;
-      fail_row(piece.row, text_of("has logits that are no finite numbers from the task ", info.name),
+      fail_row(chunk.row, text_of("has logits that are no finite numbers from the task ", info.name),
                "its biases may be too large for the model");
     }
   }
@@ -203,8 +205,18 @@ void check_counts(const std::vector<Text>& texts, const std::vector<std::string>
     fail(StatusCode::input_error, text_of("there are ", tasks.size(), " tasks for ", texts.size(),
                                           " texts, expected one task, or one for each text"));
   }
-  if (options.batch_size == 0 || options.max_answer_tokens == 0) {
-    fail(StatusCode::usage_error, "batch_size or max_answer_tokens is 0, expected 1 or more");
+  if (options.batch_size == 0 || options.max_answer_tokens == 0 || options.top_k == 0) {
+    fail(StatusCode::usage_error, "batch_size, max_answer_tokens or top_k is 0, expected 1 or more");
+  }
+}
+
+void check_top_k(const Lease& lease, const PredictOptions& options) {
+  if (options.top_k == 1) return;
+  for (const auto& task : lease.tasks) {
+    if (task->info.problem_type == ProblemType::token) {
+      fail(StatusCode::usage_error,
+           text_of("top_k is ", options.top_k, ", expected 1 for the token task ", task->info.name));
+    }
   }
 }
 
@@ -219,16 +231,17 @@ Status Session::predict(const std::vector<Text>& texts, const std::vector<std::s
     Lease lease;
     const std::vector<std::string_view> names(tasks.begin(), tasks.end());
     parts_->store->hold(names.data(), names.size(), &lease);
+    check_top_k(lease, options);
     const Cutter cutter(*parts_->tokenizer, options, parts_->max_tokens());
-    std::vector<Piece> pieces;
+    std::vector<Chunk> chunks;
     for (std::size_t row = 0; row < texts.size(); ++row) {
-      cutter.cut(row, texts[row], lease.tasks[lease.tasks.size() == 1 ? 0 : row]->info, &pieces);
+      cutter.cut(row, texts[row], lease.tasks[lease.tasks.size() == 1 ? 0 : row]->info, &chunks);
     }
     std::vector<TaskInfo> infos;  // as the lease has them: a task may be replaced meanwhile
     for (const auto& task : lease.tasks) {
       if (answered != nullptr) infos.push_back(task->info);
     }
-    *out = Runner(*parts_, texts, lease, options).run(pieces);
+    *out = Runner(*parts_, texts, lease, options).run(chunks);
     if (answered != nullptr) *answered = std::move(infos);
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <tuple>
+#include <utility>
 
 namespace bitfit {
 namespace {
@@ -14,6 +15,9 @@ void softmax(std::vector<double>* values) {
   for (double& value : *values) sum += value = std::exp(value - largest);
   for (double& value : *values) value /= sum;
 }
+
+// 1 / (1 + exp(-x)) without overflow.
+double sigmoid(double value) { return 0.5 * (1.0 + std::tanh(0.5 * value)); }
 
 Prediction most_likely(const TaskInfo& task, std::vector<double>* values) {
   softmax(values);
@@ -47,13 +51,19 @@ std::vector<double> probabilities(const float* logits, std::size_t row_labels, s
 
 }  // namespace
 
-Prediction best_label(const TaskInfo& task, const float* logits) {
-  if (task.problem_type == ProblemType::regression) return {{}, logits[0], {}, 0, 0};
-  std::vector<double> values(logits, logits + task.label_count);
-  if (task.problem_type == ProblemType::single_label) return most_likely(task, &values);
-  const auto best = std::max_element(values.begin(), values.end());
-  const double score = 0.5 * (1.0 + std::tanh(0.5 * *best));  // 1 / (1 + exp(-x)) without overflow
-  return {task.labels[static_cast<std::size_t>(best - values.begin())], score, {}, 0, 0};
+Result rank_labels(const TaskInfo& task, const float* logits) {
+  if (task.problem_type == ProblemType::regression) return {{{}, logits[0], {}, 0, 0}};
+  std::vector<double> scores(logits, logits + task.label_count);
+  if (task.problem_type == ProblemType::single_label) {
+    softmax(&scores);
+  } else {
+    for (double& score : scores) score = sigmoid(score);
+  }
+  Result labels;
+  for (std::size_t i = 0; i < scores.size(); ++i) labels.push_back({task.labels[i], scores[i], {}, 0, 0});
+  std::stable_sort(labels.begin(), labels.end(),
+                   [](const Prediction& left, const Prediction& right) { return left.score > right.score; });
+  return labels;
 }
 
 Result label_words(const TaskInfo& task, const float* logits, std::size_t row_labels, const Tokens& tokens,
@@ -77,8 +87,8 @@ Result label_words(const TaskInfo& task, const float* logits, std::size_t row_la
   return words;
 }
 
-Prediction find_answer(const float* logits, std::size_t row_labels, const Tokens& window, const std::string& context,
-                       std::size_t max_tokens) {
+Result find_answers(const float* logits, std::size_t row_labels, const Tokens& window, const std::string& context,
+                    std::size_t max_tokens, std::size_t count) {
   std::vector<std::size_t> places;  // of the first special token, and of the context's tokens
   if (window.front().side == Token::none) places.push_back(0);
   const std::size_t offset = places.size();
@@ -87,22 +97,33 @@ Prediction find_answer(const float* logits, std::size_t row_labels, const Tokens
   }
   const std::vector<double> starts = probabilities(logits, row_labels, 0, places);
   const std::vector<double> ends = probabilities(logits, row_labels, 1, places);
-  double best = -1;  // stays in a window of spaces alone, so that any other window has a better answer
-  std::size_t best_first = offset, best_last = offset;
+  Result answers;
   for (std::size_t first = offset; first < places.size(); ++first) {
-    if (!window[places[first]].has_text()) continue;
+    const Token& start = window[places[first]];
+    if (!start.has_text()) continue;
     for (std::size_t last = first; last < std::min(places.size(), first + max_tokens); ++last) {
-      if (!window[places[last]].has_text()) continue;
-      const double score = starts[first] * ends[last];
-      if (score > best) best = score, best_first = first, best_last = last;
+      const Token& end = window[places[last]];
+      if (end.has_text()) add_answer({{}, starts[first] * ends[last], {}, start.start, end.end}, count, &answers);
     }
   }
-  const std::size_t start = window[places[best_first]].start, end = window[places[best_last]].end;
-  return {{}, best, part_of(context, start, end), start, end};
+  for (Prediction& answer : answers) answer.text = part_of(context, answer.start, answer.end);
+  return answers;
 }
 
-bool is_better(const Prediction& answer, const Prediction& than) noexcept {
-  return std::tuple(-answer.score, answer.start, answer.end) < std::tuple(-than.score, than.start, than.end);
+void add_answer(Prediction answer, std::size_t count, Result* answers) {
+  const auto is_better = [](const Prediction& left, const Prediction& right) {
+    return std::tuple(-left.score, left.start, left.end) < std::tuple(-right.score, right.start, right.end);
+  };
+  if (answers->size() == count && !is_better(answer, answers->back())) return;
+  const auto same = std::find_if(answers->begin(), answers->end(), [&](const Prediction& each) {
+    return each.start == answer.start && each.end == answer.end;
+  });
+  if (same != answers->end()) {
+    if (!is_better(answer, *same)) return;
+    answers->erase(same);
+  }
+  answers->insert(std::upper_bound(answers->begin(), answers->end(), answer, is_better), std::move(answer));
+  if (answers->size() > count) answers->pop_back();
 }
 
 }  // namespace bitfit

@@ -1,5 +1,5 @@
 /* The C API from C:  c_test BUNDLE TASK TEXT ROW  prints the answer of TASK to TEXT as "label score", then the logits
- * of a small batch, then what wrong calls say. ROW is the task's row file. */
+ * of a small batch, then what wrong calls say, then the loaded tasks. ROW is the task's row file. */
 
 #include <bitfit/bitfit.h>
 #include <stdio.h>
@@ -33,8 +33,28 @@ static void print_null_calls(bitfit_session* session) {
   printf("%d ", bitfit_row_value(NULL, 0) != bitfit_row_value(NULL, 0));
   printf("%d ", bitfit_open(NULL, 1, &error) == NULL && error.code == BITFIT_USAGE_ERROR);
   printf("%d ", bitfit_open_with("x", NULL, &error) == NULL && error.code == BITFIT_USAGE_ERROR);
+  printf("%d ", bitfit_list_tasks(NULL, &error) == NULL && error.code == BITFIT_USAGE_ERROR);
+  printf("%d ", bitfit_max_tokens(NULL) == 0 && bitfit_logits_capacity(NULL, 1, 1) == 0);
   printf("%d ", (int)bitfit_load_task(session, NULL, NULL, &error));
   printf("%d\n", (int)bitfit_run(session, NULL, 1, NULL, NULL, NULL, NULL));
+}
+
+/* The number of tokens and of values that a run of 2 texts needs, then a line for each task. */
+static int print_tasks(const bitfit_session* session) {
+  bitfit_error error;
+  bitfit_task_list* list = bitfit_list_tasks(session, &error);
+  size_t i, label;
+  if (list == NULL) return fail(&error);
+  printf("%u %u\n", (unsigned)bitfit_max_tokens(session), (unsigned)bitfit_logits_capacity(session, 2, 8));
+  for (i = 0; i < list->count; ++i) {
+    const bitfit_task* task = &list->tasks[i];
+    printf("%s %u %u %u", task->name, (unsigned)task->problem_type, (unsigned)task->label_count,
+           (unsigned)task->task_version);
+    for (label = 0; task->labels != NULL && label < task->label_count; ++label) printf(" %s", task->labels[label]);
+    printf("\n");
+  }
+  bitfit_task_list_free(list);
+  return 0;
 }
 
 int main(int count, char** words) {
@@ -77,6 +97,7 @@ int main(int count, char** words) {
   printf("%d %s\n", (int)bitfit_predict(session, "\033[2J\nerror: forged", "text", NULL, NULL, 0, NULL, &error),
          error.message);
   print_null_calls(session);
+  if (print_tasks(session)) return 1;
   bitfit_workspace_free(workspace);
   bitfit_close(session);
   return 0;

@@ -133,15 +133,16 @@ bitfit::Result answers_to(const json& one) {
     if (one.contains("text")) text.first = one["text"];
     return bitfit::label_words(task, flat(one["logits"]).data(), task.label_count, tokens_of(one["tokens"]), text);
   }
-  if (kind != "span") return {bitfit::best_label(task, one["logits"].get<std::vector<float>>().data())};
-  bitfit::Result best;
+  if (kind != "span") return bitfit::rank_labels(task, one["logits"].get<std::vector<float>>().data());
+  constexpr std::size_t all = 1000;
+  bitfit::Result answers;
   for (const json& window : one["windows"]) {
-    const bitfit::Prediction answer =
-        bitfit::find_answer(flat(window["logits"]).data(), task.label_count, tokens_of(window["tokens"]),
-                            one["context"], one["max_answer_tokens"].get<std::size_t>());
-    if (best.empty() || bitfit::is_better(answer, best[0])) best = {answer};
+    const bitfit::Result found =
+        bitfit::find_answers(flat(window["logits"]).data(), task.label_count, tokens_of(window["tokens"]),
+                             one["context"], one["max_answer_tokens"].get<std::size_t>(), all);
+    for (const bitfit::Prediction& answer : found) bitfit::add_answer(answer, all, &answers);
   }
-  return best;
+  return answers;
 }
 
 int answer(const std::string& path) {

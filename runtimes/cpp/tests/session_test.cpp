@@ -76,6 +76,7 @@ json predict(const Session& session, const json& command) {
   bitfit::PredictOptions options;
   options.truncate = command.value("truncate", false);
   options.max_length = command.value("max_length", std::size_t{0});
+  options.top_k = command.value("top_k", std::size_t{1});
   std::vector<bitfit::Result> results;
   const Status status = session.predict(texts, command["tasks"].get<std::vector<std::string>>(), options, &results);
   if (!status.ok()) return json_of(status);

@@ -10,16 +10,14 @@
  *
  * Strings are UTF-8 and end with a NUL. Functions that can fail return a bitfit_code, and fill in `error` where it is
  * not NULL: its strings are empty when all went well. Any number of threads may use one session; bitfit_close must be
- * the last call. A workspace belongs to one thread at a time.
- *
- * The part for rows needs no heap, no I/O and no other part of the library. */
+ * the last call. A workspace belongs to one thread at a time. Rows alone, without sessions, are in row.h. */
 
 #ifndef BITFIT_BITFIT_H
 #define BITFIT_BITFIT_H
 
-#include "row_format.h"
 #include <stddef.h>
 #include <stdint.h>
+#include "row.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -39,42 +37,6 @@ typedef struct bitfit_error {
   char message[512]; /* what was found and what was expected; cut where it is longer */
   char hint[256];    /* what to do about it; may be empty */
 } bitfit_error;
-
-/* Rows. */
-
-/* A row that was checked. It points into the caller's bytes, which must stay as they are while it is in use. */
-typedef struct bitfit_row {
-  uint32_t dtype;        /* of all values: a bitfit_dtype */
-  uint32_t problem_type; /* a bitfit_problem_type */
-  uint32_t labels;
-  uint32_t task_version;
-  uint32_t bias_count;
-  uint32_t head_count;
-  const char* task;
-  const uint8_t* payload; /* the biases, then the head tensors */
-  size_t payload_size;    /* in bytes */
-  struct {
-    uint32_t rank, dim[BITFIT_ROW_MAX_HEAD_RANK];
-    size_t offset, size; /* in values from the start of the payload */
-  } heads[BITFIT_ROW_MAX_HEAD_TENSORS];
-} bitfit_row;
-
-/* What bitfit_row_read returns where an argument is NULL. */
-#define BITFIT_ROW_NULL_ARGUMENT (-1)
-
-/* Check `size` bytes at `data`, and that the row is for the layout of this digest (32 bytes) with `bias_count` biases.
- * Returns BITFIT_ROW_OK, or the check that failed as a bitfit_row_fault, or BITFIT_ROW_NULL_ARGUMENT; `*row` is written
- * only when it is 0. `data` may be NULL when size is 0, and is then a truncated row. */
-int bitfit_row_read(const void* data, size_t size, const uint8_t* layout_digest, uint32_t bias_count, bitfit_row* row);
-
-/* A few words in English for such a number. They live as long as the program. */
-const char* bitfit_row_status_text(int status);
-
-/* Value i of the payload as a float; NaN where row is NULL. i must be below payload_size divided by the size of a
- * value. */
-float bitfit_row_value(const bitfit_row* row, size_t i);
-
-/* Sessions. */
 
 typedef struct bitfit_session bitfit_session;
 typedef struct bitfit_workspace bitfit_workspace;
@@ -98,6 +60,27 @@ bitfit_code bitfit_load_task_bytes(bitfit_session* session, const void* data, si
                                    bitfit_error* error);
 bitfit_code bitfit_unload_task(bitfit_session* session, const char* name, bitfit_error* error);
 
+/* The tasks that were loaded when it was made, by name. All of it is constant until bitfit_task_list_free. */
+typedef struct bitfit_task {
+  const char* name;
+  const char* const* labels; /* label_count of them in id order; NULL for a regression */
+  uint32_t problem_type;     /* a bitfit_problem_type */
+  uint32_t label_count;      /* the number of head outputs */
+  uint32_t task_version;
+} bitfit_task;
+
+typedef struct bitfit_task_list {
+  const bitfit_task* tasks;
+  size_t count;
+} bitfit_task_list;
+
+/* NULL where that fails. */
+bitfit_task_list* bitfit_list_tasks(const bitfit_session* session, bitfit_error* error);
+void bitfit_task_list_free(bitfit_task_list* list);
+
+/* The longest sequence that the model takes, in tokens; 0 where session is NULL. */
+size_t bitfit_max_tokens(const bitfit_session* session);
+
 /* What runs need besides the session; each thread has its own. NULL where memory is out. */
 bitfit_workspace* bitfit_workspace_new(void);
 void bitfit_workspace_free(bitfit_workspace* workspace);
@@ -120,6 +103,10 @@ typedef struct bitfit_logits {
   size_t tokens;
   size_t labels;
 } bitfit_logits;
+
+/* How many values a run of such a batch may need in `logits`, for the tasks that are loaded now; 0 where session is
+ * NULL. */
+size_t bitfit_logits_capacity(const bitfit_session* session, size_t rows, size_t tokens);
 
 /* Run a batch. task_count is 1, one task for all rows, or batch->rows, one for each. */
 bitfit_code bitfit_run(const bitfit_session* session, const char* const* tasks, size_t task_count,

@@ -88,6 +88,7 @@ struct PredictOptions {
   std::size_t max_length = 0;          // in tokens; 0: what the model takes
   std::size_t batch_size = 32;         // texts of similar length that are run at once
   std::size_t max_answer_tokens = 30;  // the longest answer of a span task
+  std::size_t top_k = 1;               // labels or answers for each text, best first; a token task takes 1 alone
 };
 
 // One label, word or answer. start and end count characters: of the text, of its words with a space between each two,
@@ -100,7 +101,8 @@ struct Prediction {
   std::size_t end = 0;
 };
 
-// Of one text: one prediction for a sentence or span task, for a token task one a word.
+// Of one text: for a sentence or span task `top_k` predictions, or as many as there are; for a token task one for each
+// word.
 using Result = std::vector<Prediction>;
 
 class Session {
