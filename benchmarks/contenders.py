@@ -1,4 +1,4 @@
-"""Who runs in `speed.py`: for each precision the stock models, our bundles, and other runtimes on both.
+"""Who runs in `speed.py`: for each precision the baseline models, our bundles, and other runtimes on both.
 
 A contender is a function that is given ids and gives a call to time, or None where it has nothing to do at a shape. One
 that can't be made is left out, and the lineup says why.
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from models import Workbench
 
-from bitfit_export.baselines.exports import export_stock
-from bitfit_export.baselines.timing import STOCK, open_stock
+from bitfit_export.baselines.exports import export_baselines
+from bitfit_export.baselines.timing import BASELINE, open_baseline
 from bitfit_export.bundle import read_manifest, read_row, row_file
 from bitfit_export.bundle.row_arrays import row_arrays
 from bitfit_export.errors import first_line
@@ -34,7 +34,7 @@ ONE_BY_ONE = "bundle: table, row by row"
 PACKED = "bundle: packed"
 #: Running rows one by one is for short texts, where a single one leaves the processor waiting.
 _ONE_BY_ONE_SEQUENCE = 16
-_OPENVINO_STOCK = "torch, older exporter"
+_OPENVINO_BASELINE = "torch, older exporter"
 
 Ids: TypeAlias = Mapping[str, np.ndarray]
 Contender: TypeAlias = Callable[[Ids], Callable[[], object] | None]
@@ -45,7 +45,7 @@ class Lineup:
     """The contenders of one precision.
 
     Attributes:
-        contenders: by the names that results have; those of stock models begin with `STOCK`.
+        contenders: by the names that results have; those of baseline models begin with `BASELINE`.
         refused: name -> why it does not run.
     """
 
@@ -77,12 +77,12 @@ class Lineup:
 def make_lineup(bench: Workbench, precision: str, threads: int) -> Lineup:
     """All contenders of a precision. In fp32 PyTorch runs, too, and OpenVINO in bfloat16 where the processor has it."""
     lineup = Lineup()
-    stock = export_stock(bench.base, bench.deltas[bench.task], bench.stock_folder, precision)
-    lineup.refused |= {f"{STOCK}{way}": reason for way, reason in stock.refused.items()}
-    for way, path in stock.paths.items():
-        lineup.add(f"{STOCK}{way}", functools.partial(_stock, path, threads))
+    baseline = export_baselines(bench.base, bench.deltas[bench.task], bench.baseline_folder, precision)
+    lineup.refused |= {f"{BASELINE}{way}": reason for way, reason in baseline.refused.items()}
+    for way, path in baseline.paths.items():
+        lineup.add(f"{BASELINE}{way}", functools.partial(_baseline, path, threads))
     _add_bundles(lineup, bench, precision, threads)
-    _add_openvino(lineup, bench, stock.paths, precision, threads)
+    _add_openvino(lineup, bench, baseline.paths, precision, threads)
     if precision == "fp32":
         lineup.add("PyTorch", functools.partial(_pytorch, bench, threads))
     return lineup
@@ -126,8 +126,8 @@ def _add_bundles(lineup: Lineup, bench: Workbench, precision: str, threads: int)
     lineup.add(PACKED, lambda: one_task("packed"))
 
 
-def _add_openvino(lineup: Lineup, bench: Workbench, stock: Mapping[str, Path], precision: str, threads: int) -> None:
-    """OpenVINO on the portable bundle and on a stock model, whose graph has standard operators alone."""
+def _add_openvino(lineup: Lineup, bench: Workbench, baseline: Mapping[str, Path], precision: str, threads: int) -> None:
+    """OpenVINO on the portable bundle and on a baseline model, whose graph has standard operators alone."""
     hints = {"f32": "OpenVINO"}
     if precision == "fp32":
         hints["bf16"] = "OpenVINO, bfloat16"
@@ -138,17 +138,17 @@ def _add_openvino(lineup: Lineup, bench: Workbench, stock: Mapping[str, Path], p
             return _openvino(folder / "model.onnx", row_feeds(folder, bench.task), hint, threads)
 
         lineup.add(f"{name}: portable bundle", portable)
-        if _OPENVINO_STOCK in stock:
-            make = functools.partial(_openvino, stock[_OPENVINO_STOCK], {}, hint, threads)
-            lineup.add(f"{name}: stock, {_OPENVINO_STOCK}", make)
+        if _OPENVINO_BASELINE in baseline:
+            make = functools.partial(_openvino, baseline[_OPENVINO_BASELINE], {}, hint, threads)
+            lineup.add(f"{name}: baseline, {_OPENVINO_BASELINE}", make)
 
 
 def _cycle(tasks: list[str], rows: int) -> list[str]:
     return list(itertools.islice(itertools.cycle(tasks), rows))
 
 
-def _stock(path: Path, threads: int) -> Contender:
-    session = open_stock(path, threads)
+def _baseline(path: Path, threads: int) -> Contender:
+    session = open_baseline(path, threads)
     return lambda ids: functools.partial(session.run, None, dict(ids))
 
 

@@ -1,9 +1,9 @@
-"""How long a model takes from its files to its first answer, and how much memory: bundles and the fastest stock model.
+"""How long a model takes from its files to its first answer, and how much memory: bundles and the fastest baseline.
 
     python benchmarks/load.py --model bert-base [--rounds 5]
 
 Each is opened in a process of its own, in turn, after a round that brings the files into memory and finds the fastest
-stock model. Figures are medians, ratios medians of the rounds' own. Two processes with the same model then say what
+baseline model. Figures are medians, ratios medians of the rounds' own. Two processes with the same model then say what
 they share. Writes results/benchmarks/load-<model>.json.
 """
 
@@ -18,13 +18,13 @@ from common import Results, make_parser, say
 from models import MODELS, Workbench, prepare
 from processes import Held, run_json
 
-from bitfit_export.baselines.exports import export_stock
+from bitfit_export.baselines.exports import export_baselines
 from bitfit_export.errors import BitfitError
 
 _SCRIPT = "open_once.py"
 _BUNDLE = "bundle"
 _PREPACKED = "bundle, prepacked"
-_STOCK = "stock"
+_BASELINE = "baseline"
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -48,13 +48,13 @@ def main(words: Sequence[str] | None = None) -> None:
 def measure(bench: Workbench, precision: str, rounds: int) -> dict[str, Any]:
     """Seconds and memory of each, in one precision."""
     bundles, refused = _bundles(bench, precision)
-    stock = export_stock(bench.base, bench.deltas[bench.task], bench.stock_folder, precision)
+    baseline = export_baselines(bench.base, bench.deltas[bench.task], bench.baseline_folder, precision)
     tokenizer = bench.bundle(layout="table", precision="fp32") / "tokenizer.json"
-    ways = {way: ["stock", str(path), str(tokenizer)] for way, path in stock.paths.items()}
+    ways = {way: ["baseline", str(path), str(tokenizer)] for way, path in baseline.paths.items()}
     first = {way: run_json(_SCRIPT, *words) for way, words in ways.items()}
     first = {way: run_json(_SCRIPT, *words)["seconds"] for way, words in ways.items()}
     fastest = min(first, key=lambda way: float(first[way]))
-    contenders = {_STOCK: ways[fastest]}
+    contenders = {_BASELINE: ways[fastest]}
     contenders |= {name: ["bundle", str(folder), bench.task] for name, folder in bundles.items()}
     for words in contenders.values():
         run_json(_SCRIPT, *words)
@@ -62,11 +62,13 @@ def measure(bench: Workbench, precision: str, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         for name, words in contenders.items():
             opened[name].append(run_json(_SCRIPT, *words))
-    sizes = {name: _size(folder) for name, folder in bundles.items()} | {_STOCK: _size(stock.paths[fastest].parent)}
-    described = {name: _describe(opened[name], opened[_STOCK], sizes[name]) for name in contenders}
+    sizes = {name: _size(folder) for name, folder in bundles.items()} | {
+        _BASELINE: _size(baseline.paths[fastest].parent)
+    }
+    described = {name: _describe(opened[name], opened[_BASELINE], sizes[name]) for name in contenders}
     for name, words in contenders.items():
         described[name] |= _share(words)
-    return {"fastest stock": fastest, "opened": described, "refused": {**refused, **stock.refused}}
+    return {"fastest baseline": fastest, "opened": described, "refused": {**refused, **baseline.refused}}
 
 
 def _bundles(bench: Workbench, precision: str) -> tuple[dict[str, Path], dict[str, str]]:
@@ -81,20 +83,20 @@ def _bundles(bench: Workbench, precision: str) -> tuple[dict[str, Path], dict[st
 
 
 def _describe(
-    opened: Sequence[Mapping[str, float]], stock: Sequence[Mapping[str, float]], size: int
+    opened: Sequence[Mapping[str, float]], baseline: Sequence[Mapping[str, float]], size: int
 ) -> dict[str, float]:
     def median(key: str) -> float:
         return statistics.median(each[key] for each in opened)
 
     def ratio(key: str) -> float:
-        return statistics.median(one[key] / two[key] for one, two in zip(opened, stock, strict=True))
+        return statistics.median(one[key] / two[key] for one, two in zip(opened, baseline, strict=True))
 
     growth = statistics.median(each["peak"] - each["before"] for each in opened)
     return {
         "seconds": median("seconds"),
-        "seconds / stock": ratio("seconds"),
+        "seconds / baseline": ratio("seconds"),
         "peak memory (MB)": median("peak") / 1e6,
-        "peak memory / stock": ratio("peak"),
+        "peak memory / baseline": ratio("peak"),
         "files (MB)": size / 1e6,
         "growth of memory / files": growth / size,
     }

@@ -49,11 +49,11 @@ _WEIGHT_TYPES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Workbench:
-    """A model, its tasks, and a folder in which stock models and bundles are kept.
+    """A model, its tasks, and a folder in which baseline models and bundles are kept.
 
     Attributes:
         location: what `--model` takes.
-        deltas: eight tasks. The first is the stock models'.
+        deltas: eight tasks. The first is the baseline models'.
         refused: bundles that the compiler would not make, so that they are not tried again.
     """
 
@@ -66,13 +66,13 @@ class Workbench:
 
     @property
     def task(self) -> str:
-        """The stock models' task."""
+        """The baseline models' task."""
         return next(iter(self.deltas))
 
     @property
-    def stock_folder(self) -> Path:
-        """Where stock models are kept."""
-        return self.folder / "stock"
+    def baseline_folder(self) -> Path:
+        """Where baseline models are kept."""
+        return self.folder / "baseline"
 
     def bundle(self, **options: Any) -> Path:
         """The folder of a bundle, compiled unless this code has compiled it before.

@@ -1,9 +1,9 @@
-"""Where the time goes: what each kind of operator takes of a run, in a bundle and in a stock model.
+"""Where the time goes: what each kind of operator takes of a run, in a bundle and in a baseline model.
 
-    python benchmarks/operators.py --model bert-base [--shape 1x128] [--precisions fp32,int8] [--stock WAY]
+    python benchmarks/operators.py --model bert-base [--shape 1x128] [--precisions fp32,int8] [--baseline WAY]
 
 By ONNX Runtime's own profiler, on one thread: it measures around each kernel, which adds a little to small ones. The
-way of the stock model is one of those that speed.py names. Writes results/benchmarks/operators-<model>-<shape>.json.
+way of the baseline model is one of those that speed.py names. Writes results/benchmarks/operators-<model>-<shape>.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from common import Results, make_parser, say
 from contenders import row_feeds
 from models import MODELS, Workbench, prepare
 
-from bitfit_export.baselines.exports import export_stock, random_ids
+from bitfit_export.baselines.exports import export_baselines, random_ids
 from bitfit_export.cli.bench import parse_shapes
 
 _WARM_UP = 2
@@ -32,28 +32,28 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", choices=MODELS, default="bert-base")
     parser.add_argument("--shape", default="1x128", help="BATCHxSEQUENCE (%(default)s)")
     parser.add_argument("--precisions", default="fp32,int8", help="(%(default)s)")
-    parser.add_argument("--stock", default="torch, older exporter", help="(%(default)s)")
+    parser.add_argument("--baseline", default="torch, older exporter", help="(%(default)s)")
     parser.add_argument("--runs", type=int, default=10)
     arguments = parser.parse_args(words)
-    settings = {"shape": arguments.shape, "runs": arguments.runs, "stock": arguments.stock}
+    settings = {"shape": arguments.shape, "runs": arguments.runs, "baseline": arguments.baseline}
     results = Results(arguments.results, f"operators-{arguments.model}-{arguments.shape}", settings)
     bench = prepare(arguments.model, arguments.scratch)
     for precision in arguments.precisions.split(","):
-        results.measured[precision] = measure(bench, precision, arguments.shape, arguments.stock, arguments.runs)
+        results.measured[precision] = measure(bench, precision, arguments.shape, arguments.baseline, arguments.runs)
         results.save()
         say(f"{bench.name} {precision}: {results.measured[precision]}")
     print(results.save())
 
 
 def measure(bench: Workbench, precision: str, shape: str, way: str, runs: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of a run by operator, of the stock model and of a packed bundle."""
+    """Milliseconds of a run by operator, of the baseline model and of a packed bundle."""
     ((batch, sequence),) = parse_shapes(shape)
     ids = random_ids(bench.base, batch, sequence)
-    stock = export_stock(bench.base, bench.deltas[bench.task], bench.stock_folder, precision).paths[way]
+    baseline = export_baselines(bench.base, bench.deltas[bench.task], bench.baseline_folder, precision).paths[way]
     bundle = bench.bundle(layout="packed", precision=precision)
     levels = ort.GraphOptimizationLevel
     return {
-        "stock": profile(stock, ids, levels.ORT_ENABLE_ALL, runs),
+        "baseline": profile(baseline, ids, levels.ORT_ENABLE_ALL, runs),
         # As the runtime loads it: the compiler has optimised it.
         "bundle": profile(
             bundle / "model.onnx", {**row_feeds(bundle, bench.task), **ids}, levels.ORT_DISABLE_ALL, runs

@@ -59,7 +59,7 @@ def update_page(page: Path, report: Report) -> None:
         drawn = draw_speed(report.measured, kind)
         if drawn is not None:
             write_bytes(page.with_suffix(f".{kind}"), drawn)
-            picture = f"![Time of bundles by that of the fastest stock model]({page.stem}.svg)\n\n"
+            picture = f"![Time of bundles by that of the fastest baseline]({page.stem}.svg)\n\n"
     write_bytes(page, f"{before}{BEGIN}\n\n{picture}{markdown(report)}\n{END}{after}".encode())
     say(f"wrote {page}")
 

@@ -1,10 +1,10 @@
-"""How fast bundles are: beside stock models of the same precision, and other runtimes, in turn in one process.
+"""How fast bundles are: beside baseline models of the same precision, and other runtimes, in turn in one process.
 
     python benchmarks/speed.py --model bert-base --threads 1 [--precisions fp32,int8] [--shapes 1x16,8x128]
 
 With one thread the clock is the process's CPU time, which other processes disturb less; with more it is wall-clock
 time, with a short rest before each call. Figures are medians over rounds; a ratio is the median of the rounds' own
-ratios, to the fastest stock model of the precision at that shape. Writes
+ratios, to the fastest baseline model of the precision at that shape. Writes
 results/benchmarks/speed-<model>-<threads>.json, shape by shape, and goes on where it stopped.
 """
 
@@ -21,7 +21,7 @@ from contenders import MIXED, ONE_BY_ONE, TABLE, Lineup, make_lineup
 from models import MODELS, TASKS, Workbench, prepare
 
 from bitfit_export.baselines.exports import random_ids
-from bitfit_export.baselines.timing import STOCK, Times, time_in_turn
+from bitfit_export.baselines.timing import BASELINE, Times, time_in_turn
 from bitfit_export.bundle.manifest import PRECISIONS
 from bitfit_export.cli.bench import parse_shapes
 from bitfit_export.errors import BitfitError
@@ -63,7 +63,7 @@ def measure(bench: Workbench, precision: str, shapes: Sequence[str], arguments: 
         ((batch, sequence),) = parse_shapes(shape)
         work = lineup.work(random_ids(bench.base, batch, sequence))
         results.measured.setdefault("refused", {})[precision] = lineup.refused
-        if any(name.startswith(STOCK) for name in work):
+        if any(name.startswith(BASELINE) for name in work):
             times = time_in_turn(
                 work,
                 rounds=arguments.rounds,
@@ -82,20 +82,22 @@ def measure(bench: Workbench, precision: str, shapes: Sequence[str], arguments: 
 
 
 def describe(times: Times) -> dict[str, Any]:
-    """Milliseconds, the ratio to the fastest stock model and its quartiles, for each contender; and the pairs."""
-    stock = times.fastest(name for name in times.seconds if name.startswith(STOCK))
+    """Milliseconds, the ratio to the fastest baseline model and its quartiles, for each contender; and the pairs."""
+    baseline = times.fastest(name for name in times.seconds if name.startswith(BASELINE))
     contenders = {}
     for name in times.seconds:
-        low, middle, high = statistics.quantiles(times.ratios(name, stock), n=4, method="inclusive")
+        low, middle, high = statistics.quantiles(times.ratios(name, baseline), n=4, method="inclusive")
         contenders[name] = {"ms": times.median(name) * 1e3, "ratio": middle, "quartiles": [low, high]}
     pairs = {name: times.ratio(*pair) for name, pair in PAIRS.items() if set(pair) <= set(times.seconds)}
-    return {"rounds": times.rounds, "fastest stock": stock, "contenders": contenders, "pairs": pairs}
+    return {"rounds": times.rounds, "fastest baseline": baseline, "contenders": contenders, "pairs": pairs}
 
 
 def shown(shape: dict[str, Any]) -> str:
     """The bundles' ratios in a line."""
-    ratios = [f"{name} {each['ratio']:.3f}" for name, each in shape["contenders"].items() if not name.startswith(STOCK)]
-    return f"of {shape['fastest stock']}: {'; '.join(ratios)}"
+    ratios = [
+        f"{name} {each['ratio']:.3f}" for name, each in shape["contenders"].items() if not name.startswith(BASELINE)
+    ]
+    return f"of {shape['fastest baseline']}: {'; '.join(ratios)}"
 
 
 def _done(results: Results, precision: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The figure of docs/performance.md: BERT-base on one thread, time by the fastest stock model's at each shape."""
+"""The figure of docs/performance.md: BERT-base on one thread, time by the fastest baseline's at each shape."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _draw_panel(axes: Axes, precision: str, shapes: Mapping[str, Any]) -> None:
         bars = {place: ratio for place, ratio in ratios.items() if ratio is not None}
         places = [place + offset for place in bars]
         axes.bar(places, list(bars.values()), _BAR_WIDTH, color=colour, label=name)
-    axes.axhline(1.0, color="black", linewidth=1, label=f"fastest stock model, {precision}")
+    axes.axhline(1.0, color="black", linewidth=1, label=f"fastest baseline, {precision}")
     axes.set_xticks(range(len(shapes)), list(shapes))
     axes.set_title(f"BERT-base, {precision}, one thread")
-    axes.set_ylabel("time / stock")
+    axes.set_ylabel("time / baseline")
     axes.legend(fontsize=7, loc="lower right")

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from contenders import MIXED, ONE_BY_ONE, PACKED, TABLE
 from targets import TARGETS, find, shapes_of
 
-from bitfit_export.baselines.timing import STOCK
+from bitfit_export.baselines.timing import BASELINE
 
 __all__ = ["Table", "detail_tables", "target_table"]
 
@@ -70,38 +70,38 @@ def _speed_tables(name: str, measured: Measured) -> Iterator[Table]:
         shapes = shapes_of(measured, precision)
         names = dict.fromkeys(name for shape in shapes.values() for name in shape["contenders"])
         ours = [each for each in (TABLE, MIXED, PACKED, ONE_BY_ONE) if each in names]
-        others = [each for each in names if each not in ours and not each.startswith(STOCK)]
+        others = [each for each in names if each not in ours and not each.startswith(BASELINE)]
         rows = []
         for shape, each in shapes.items():
-            stock = each["fastest stock"]
-            first = f"{each['contenders'][stock]['ms']:.2f} ms ({stock.removeprefix(STOCK)})"
+            baseline = each["fastest baseline"]
+            first = f"{each['contenders'][baseline]['ms']:.2f} ms ({baseline.removeprefix(BASELINE)})"
             cells = [find(each, ("contenders", contender, "ratio")) for contender in (*ours, *others)]
             rows.append([shape, first, *("" if cell is None else f"{cell:.3f}" for cell in cells)])
-        title = f"{model}, {precision}, {threads} thread{'s' if threads != '1' else ''}: time / fastest stock"
+        title = f"{model}, {precision}, {threads} thread{'s' if threads != '1' else ''}: time / fastest baseline"
         if shapes:
-            yield Table(title, ("batch x sequence", "fastest stock", *ours, *others), rows)
+            yield Table(title, ("batch x sequence", "fastest baseline", *ours, *others), rows)
 
 
 def _operator_tables(name: str, measured: Measured) -> Iterator[Table]:
     model, _, shape = name.rpartition("-")
     for precision, each in measured.items():
-        names = sorted({*each["stock"], *each["bundle"]}, key=lambda name: -_of_both(each, name))
+        names = sorted({*each["baseline"], *each["bundle"]}, key=lambda name: -_of_both(each, name))
         shown = [name for name in names if _of_both(each, name) >= _SHOWN_MS]
-        rows = [[name, *(_number(each[kind].get(name)) for kind in ("stock", "bundle"))] for name in shown]
-        rows.append(["**all**", *(_number(sum(each[kind].values())) for kind in ("stock", "bundle"))])
+        rows = [[name, *(_number(each[kind].get(name)) for kind in ("baseline", "bundle"))] for name in shown]
+        rows.append(["**all**", *(_number(sum(each[kind].values())) for kind in ("baseline", "bundle"))])
         title = f"{model}, {precision}, {shape}, 1 thread: milliseconds of a run by operator"
-        yield Table(title, ("", "stock", "bundle"), rows)
+        yield Table(title, ("", "baseline", "bundle"), rows)
 
 
 def _of_both(each: Measured, name: str) -> float:
-    return float(max(each["stock"].get(name, 0.0), each["bundle"].get(name, 0.0)))
+    return float(max(each["baseline"].get(name, 0.0), each["bundle"].get(name, 0.0)))
 
 
 def _load_tables(model: str, measured: Measured) -> Iterator[Table]:
     for precision, each in measured.items():
         keys = list(next(iter(each["opened"].values())))
         rows = [[name, *(f"{figures[key]:.3f}" for key in keys)] for name, figures in each["opened"].items()]
-        yield Table(f"{model}, {precision}: loading; stock by {each['fastest stock']}", ("", *keys), rows)
+        yield Table(f"{model}, {precision}: loading; baseline by {each['fastest baseline']}", ("", *keys), rows)
 
 
 def _cpp_tables(model: str, measured: Measured) -> Iterator[Table]:

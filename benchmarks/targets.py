@@ -123,7 +123,7 @@ def _speed_targets() -> list[Target]:
     for precision, contender, limit in bounds:
         layout = "table" if contender == TABLE else "packed"
         for shape in ("1x128", "8x128"):
-            name = f"{precision}, {layout}, {shape}: time / {precision} stock"
+            name = f"{precision}, {layout}, {shape}: time / {precision} baseline"
             found.append(Target(name, limit, _speed(precision, shape, contender)))
     for shape in ("8x16", "8x32", "8x128"):
         found.append(Target(f"8 tasks mixed, {shape}: time / one task", 1.02, _pair(shape, TASK_PAIR)))
@@ -135,10 +135,10 @@ def _load_targets() -> list[Target]:
     found = []
     for precision in ("fp32", "int8"):
         for name, limit in (("bundle", 0.45), ("bundle, prepacked", 0.25)):
-            place = _load(precision, name, "seconds / stock")
-            found.append(Target(f"{precision} {name}: load / stock load", limit, place))
-        place = _load(precision, "bundle", "peak memory / stock")
-        found.append(Target(f"{precision} bundle: peak memory / stock", 0.65, place))
+            place = _load(precision, name, "seconds / baseline")
+            found.append(Target(f"{precision} {name}: load / baseline load", limit, place))
+        place = _load(precision, "bundle", "peak memory / baseline")
+        found.append(Target(f"{precision} bundle: peak memory / baseline", 0.65, place))
     return found
 
 

@@ -4,7 +4,7 @@ and growth of memory over the loaded model.
     python benchmarks/training_step.py [--model bert-base] [--threads 2] [--rounds 3] [--bf16]
 
 Each method runs some steps in a process of its own, in turn. A step is what bitfit-train's is: forward, backward,
-clipped gradients, AdamW; "stock" is `Trainer` on the family's own class, with its default settings. Writes
+clipped gradients, AdamW; "baseline" is `Trainer` on the family's own class, with its default settings. Writes
 results/benchmarks/training_step.json.
 """
 
@@ -32,7 +32,7 @@ from bitfit_export.training.methods import create_method
 from bitfit_export.training.settings import TrainingSettings
 from bitfit_export.training.trainable import TrainableModel
 
-METHODS = ("bitfit", "full", "stock")
+METHODS = ("bitfit", "full", "baseline")
 #: What decides how long a step takes: options of the scripts that measure one.
 STEP_SETTINGS = ("threads", "batch", "sequence", "steps")
 _WARM_UP = 1
@@ -99,7 +99,7 @@ def measure_steps(arguments: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     base = prepare(arguments.model, arguments.scratch).base
-    run = _stock_steps if arguments.method == "stock" else _own_steps
+    run = _baseline_steps if arguments.method == "baseline" else _own_steps
     step = run(base, arguments)
     memory.reset_peak()
     before = memory.resident()
@@ -171,7 +171,7 @@ class _Clock(transformers.TrainerCallback):
         self.seconds.append(time.perf_counter() - self._started)
 
 
-def _stock_steps(base: BaseModel, arguments: argparse.Namespace) -> Callable[[], Iterator[float]]:
+def _baseline_steps(base: BaseModel, arguments: argparse.Namespace) -> Callable[[], Iterator[float]]:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(base.source.location, num_labels=2)
     count = _WARM_UP + arguments.steps
     ids = torch.randint(0, base.module.config.vocab_size, (count * arguments.batch, arguments.sequence))
@@ -182,7 +182,7 @@ def _stock_steps(base: BaseModel, arguments: argparse.Namespace) -> Callable[[],
     trainer = transformers.Trainer(
         model=model,
         args=transformers.TrainingArguments(
-            output_dir=str(arguments.scratch / "stock-training"),
+            output_dir=str(arguments.scratch / "baseline-training"),
             max_steps=count,
             per_device_train_batch_size=arguments.batch,
             save_strategy="no",

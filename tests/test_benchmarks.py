@@ -29,10 +29,15 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 def shape(**ratios: float) -> dict[str, Any]:
-    """What speed.py writes for a shape: these contenders, and a stock model of 10 ms."""
-    times = {"stock: torch": 1.0, **ratios}
+    """What speed.py writes for a shape: these contenders, and a baseline model of 10 ms."""
+    times = {"baseline: torch": 1.0, **ratios}
     contenders = {name: {"ms": 10 * ratio, "ratio": ratio, "quartiles": [ratio] * 2} for name, ratio in times.items()}
-    return {"rounds": 5, "fastest stock": "stock: torch", "contenders": contenders, "pairs": {"mixed / one task": 1.03}}
+    return {
+        "rounds": 5,
+        "fastest baseline": "baseline: torch",
+        "contenders": contenders,
+        "pairs": {"mixed / one task": 1.03},
+    }
 
 
 @pytest.fixture
@@ -134,10 +139,10 @@ def test_speed_measures_every_contender_shape_by_shape_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from bitfit_export.baselines import exports as stock
+    from bitfit_export.baselines import exports as baseline
 
     one_way = "torch, older exporter"  # the quickest
-    monkeypatch.setattr(stock, "STOCK_WAYS", {one_way: stock.STOCK_WAYS[one_way]})
+    monkeypatch.setattr(baseline, "BASELINE_WAYS", {one_way: baseline.BASELINE_WAYS[one_way]})
     words = ["--model", "tiny", "--rounds", "2", "--precisions", "fp32", "--results", str(tmp_path)]
     words += ["--scratch", str(tmp_path / "scratch")]
     speed = script("speed")
@@ -146,9 +151,9 @@ def test_speed_measures_every_contender_shape_by_shape_and_goes_on(
     content = json.loads(path.read_text())
     measured = content["measured"]["shapes"]["fp32"]
     contenders = measured["2x4"]["contenders"]
-    expected = {TABLE, MIXED, "bundle: table, row by row", "bundle: packed", "PyTorch", f"stock: {one_way}"}
+    expected = {TABLE, MIXED, "bundle: table, row by row", "bundle: packed", "PyTorch", f"baseline: {one_way}"}
     assert expected <= set(contenders), content["measured"]["refused"]
-    assert contenders[f"stock: {one_way}"]["ratio"] == 1.0
+    assert contenders[f"baseline: {one_way}"]["ratio"] == 1.0
     assert all(each["ms"] > 0 for each in contenders.values())
     assert set(measured["2x4"]["pairs"]) == {"mixed / one task", "mixed / row by row"}
     speed.main([*words, "--shapes", "2x4,1x4"])
@@ -170,10 +175,10 @@ def test_operators_says_what_each_operator_takes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from bitfit_export.baselines import exports as stock
+    from bitfit_export.baselines import exports as baseline
 
     one_way = "torch, older exporter"
-    monkeypatch.setattr(stock, "STOCK_WAYS", {one_way: stock.STOCK_WAYS[one_way]})
+    monkeypatch.setattr(baseline, "BASELINE_WAYS", {one_way: baseline.BASELINE_WAYS[one_way]})
     words = ["--model", "tiny", "--shape", "1x4", "--runs", "2", "--precisions", "fp32"]
     script("operators").main([*words, "--results", str(tmp_path), "--scratch", str(tmp_path / "scratch")])
     measured = json.loads(Path(capsys.readouterr().out.strip()).read_text())["measured"]["fp32"]

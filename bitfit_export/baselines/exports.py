@@ -1,4 +1,4 @@
-"""Stock models: one task's fine-tuned model, its biases constant, by the ways that a user has to export it.
+"""Baseline models: one task's fine-tuned model, its biases constant, by the ways that a user has to export it.
 
 A bundle is compared with the fastest of them. In lower precisions these are the same exports through the tools that
 ONNX Runtime and transformers bring. Needs the `[export]` extra.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["STOCK_WAYS", "StockModels", "export_stock", "random_ids"]
+__all__ = ["BASELINE_WAYS", "BaselineModels", "export_baselines", "random_ids"]
 
 _MODEL = "model.onnx"
 #: Of the older exporter: the last opset that it was made for.
@@ -36,7 +36,7 @@ _INT4_ACCURACY = 4
 
 
 @dataclass(frozen=True)
-class StockModels:
+class BaselineModels:
     """The exports that worked, and those that did not.
 
     Attributes:
@@ -61,7 +61,7 @@ def random_ids(base: BaseModel, batch: int, sequence: int) -> dict[str, np.ndarr
     return {name: feeds[name] for name in base.input_names}
 
 
-def export_stock(base: BaseModel, delta: TaskDelta, folder: Path, precision: str = "fp32") -> StockModels:
+def export_baselines(base: BaseModel, delta: TaskDelta, folder: Path, precision: str = "fp32") -> BaselineModels:
     """Export the task's model in every way; a model that is in `folder` already is kept.
 
     transformers' exporter takes the bare encoder alone. The head that its models lack makes them a little faster than
@@ -73,23 +73,23 @@ def export_stock(base: BaseModel, delta: TaskDelta, folder: Path, precision: str
     Raises:
         CompileError: no way works.
     """
-    exports = {way: functools.partial(export, base, delta) for way, export in STOCK_WAYS.items()}
+    exports = {way: functools.partial(export, base, delta) for way, export in BASELINE_WAYS.items()}
     found = _make_models(exports, folder, "fp32")
     if precision != "fp32":
         conversions = {way: functools.partial(_CONVERTERS[precision], path) for way, path in found.paths.items()}
         if precision == "int8":
             conversions["transformers, own quantizer"] = functools.partial(_own_quantizer, base, delta)
         lowered = _make_models(conversions, folder, precision)
-        found = StockModels(lowered.paths, {**found.refused, **lowered.refused})
+        found = BaselineModels(lowered.paths, {**found.refused, **lowered.refused})
     if not found.paths:
         reasons = "; ".join(f"{way}: {reason}" for way, reason in found.refused.items())
         raise CompileError(
-            f"{base.source.name} has no stock model in {precision}, expected a way that works: {reasons}"
+            f"{base.source.name} has no baseline model in {precision}, expected a way that works: {reasons}"
         )
     return found
 
 
-def _make_models(makers: Mapping[str, Callable[[Path], None]], folder: Path, precision: str) -> StockModels:
+def _make_models(makers: Mapping[str, Callable[[Path], None]], folder: Path, precision: str) -> BaselineModels:
     """Make a model in each way, whole or not at all."""
     paths: dict[str, Path] = {}
     refused: dict[str, str] = {}
@@ -103,7 +103,7 @@ def _make_models(makers: Mapping[str, Callable[[Path], None]], folder: Path, pre
             refused[way] = first_line(error)
         else:
             paths[way] = target / _MODEL
-    return StockModels(paths, refused)
+    return BaselineModels(paths, refused)
 
 
 def _slug(way: str) -> str:
@@ -221,7 +221,7 @@ def _optimized(base: BaseModel, delta: TaskDelta, path: Path) -> None:
 
 
 #: How a user exports a model, by the name that results have.
-STOCK_WAYS: Mapping[str, _Export] = {
+BASELINE_WAYS: Mapping[str, _Export] = {
     "transformers": _transformers,
     "transformers, fused": _transformers_fused,
     "torch": _torch,

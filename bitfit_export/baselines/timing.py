@@ -1,4 +1,4 @@
-"""Time a bundle beside the stock single-task model: the same fine-tuned model, its biases constant, exported as usual.
+"""Time a bundle beside single-task baselines: the same fine-tuned model, its biases constant, exported as usual.
 
 Everything is called in turn on the same ids, so a machine that slows down slows down all of it: trust the ratios.
 """
@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.baselines.exports import export_stock, random_ids
+from bitfit_export.baselines.exports import export_baselines, random_ids
 from bitfit_export.bundle import Manifest
 from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
 from bitfit_export.errors import InputError
 from bitfit_export.runtime import BiasSession
 
-__all__ = ["SHAPES", "ShapeTimes", "Times", "bench_bundle", "open_stock", "time_in_turn"]
+__all__ = ["SHAPES", "ShapeTimes", "Times", "bench_bundle", "open_baseline", "time_in_turn"]
 
 #: Batch and sequence.
 SHAPES = ((1, 16), (1, 128), (8, 16), (8, 128))
-STOCK = "stock: "
+BASELINE = "baseline: "
 ONE_TASK = "bundle, one task"
 MIXED = "bundle, mixed"
 #: However little time there is, a median of fewer rounds says nothing.
@@ -65,21 +65,23 @@ class Times:
 
 @dataclass(frozen=True)
 class ShapeTimes:
-    """The times at one shape. Stock models' names begin with `STOCK`."""
+    """The times at one shape. Baseline models' names begin with `BASELINE`."""
 
     batch: int
     sequence: int
     times: Times
 
     @property
-    def fastest_stock(self) -> str:
+    def fastest_baseline(self) -> str:
         """What the bundle is compared with."""
-        return self.times.fastest(name for name in self.times.seconds if name.startswith(STOCK))
+        return self.times.fastest(name for name in self.times.seconds if name.startswith(BASELINE))
 
     def describe(self) -> dict[str, dict[str, float]]:
-        """For each contender milliseconds (`ms`) and the ratio to the fastest stock model (`of stock`); medians."""
-        times, stock = self.times, self.fastest_stock
-        return {name: {"ms": times.median(name) * 1e3, "of stock": times.ratio(name, stock)} for name in times.seconds}
+        """For each contender milliseconds (`ms`) and the ratio to the fastest baseline (`of baseline`); medians."""
+        times, baseline = self.times, self.fastest_baseline
+        return {
+            name: {"ms": times.median(name) * 1e3, "of baseline": times.ratio(name, baseline)} for name in times.seconds
+        }
 
 
 def time_in_turn(
@@ -129,19 +131,19 @@ def bench_bundle(
     check_hashes: bool = False,
     on_refused: Callable[[str, str], object] | None = None,
 ) -> Iterator[ShapeTimes]:
-    """Time the bundle and stock exports of one of its tasks in the bundle's precision, shape by shape.
+    """Time the bundle and baseline exports of one of its tasks in the bundle's precision, shape by shape.
 
     A bundle that runs one task at a time has no mixed batches.
 
     Args:
-        task: the task that the stock models run, and the bundle in its single-task runs.
+        task: the task that the baseline models run, and the bundle in its single-task runs.
         delta: that task's.
         shapes: batch and sequence; by default the bundle's own if they are fixed, else `SHAPES`.
         check_hashes: as for `BiasSession`.
-        on_refused: called with the name and the reason of each stock export that does not work.
+        on_refused: called with the name and the reason of each baseline export that does not work.
 
     Raises:
-        CompileError: no stock export works.
+        CompileError: no baseline export works.
         InputError: a sequence that is longer than the bundle takes.
     """
     session = BiasSession(bundle, threads=threads, check_hashes=check_hashes)
@@ -151,15 +153,15 @@ def bench_bundle(
     if longest > manifest.max_positions:
         raise InputError(f"a sequence to time has {longest} tokens, expected at most {manifest.max_positions}")
     with tempfile.TemporaryDirectory() as folder:
-        exported = export_stock(base, delta, Path(folder), manifest.precision)
+        exported = export_baselines(base, delta, Path(folder), manifest.precision)
         for name, reason in exported.refused.items():
             if on_refused is not None:
                 on_refused(name, reason)
-        stock = {f"{STOCK}{name}": open_stock(path, threads) for name, path in exported.paths.items()}
+        baseline = {f"{BASELINE}{name}": open_baseline(path, threads) for name, path in exported.paths.items()}
         for batch, sequence in shapes:
             feeds = random_ids(base, batch, sequence)
             work: dict[str, Callable[[], object]] = {
-                name: functools.partial(each.run, None, feeds) for name, each in stock.items()
+                name: functools.partial(each.run, None, feeds) for name, each in baseline.items()
             }
             work[ONE_TASK] = functools.partial(session.run, task, **feeds)
             if manifest.layout_kind == "table":
@@ -174,7 +176,7 @@ def _mixable(manifest: Manifest, task: str) -> list[str]:
     return [name for name, tokens in reads_tokens.items() if tokens == reads_tokens[task]]
 
 
-def open_stock(path: Path, threads: int) -> Any:
+def open_baseline(path: Path, threads: int) -> Any:
     """An ONNX Runtime session at full optimisation, its default."""
     import onnxruntime as ort
 

@@ -39,7 +39,7 @@ COMMANDS = {
     "diff": "list what a fine-tuned checkpoint changed; make a delta of it",
     "push": "share a delta on the Hugging Face Hub",
     "merge": "merge a delta into its base model: a checkpoint for transformers",
-    "bench": "time a bundle beside the stock single-task model",
+    "bench": "time a bundle beside single-task baselines",
 }
 EXAMPLES = """\
 example: bitfit run bundles/minilm-l6 --task sst2 --text 'What a lovely day'

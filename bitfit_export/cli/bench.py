@@ -1,4 +1,4 @@
-"""Time a bundle beside stock single-task models of its precision, in one run: one task, and mixed batches.
+"""Time a bundle beside single-task baselines of its precision, in one run: one task, and mixed batches.
 
 example: bitfit bench bundles/minilm-l6 --threads 1
 """
@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="the base model, where it is not the one that the manifest names")
     parser.add_argument("--add-biases", action="store_true", help="as it was given to bitfit-export")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
-    parser.add_argument("--task", help="the stock model's task (the bundle's first); NAME=PATH names a delta's folder")
+    parser.add_argument(
+        "--task", help="the baseline model's task (the bundle's first); NAME=PATH names a delta's folder"
+    )
     usual = ",".join(f"{batch}x{sequence}" for batch, sequence in SHAPES)
     parser.add_argument("--shapes", help=f"BATCHxSEQUENCE ({usual}, or the bundle's own where they are fixed)")
     parser.add_argument("--rounds", type=int, default=30, help="runs of each, in turn (%(default)s)")
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if task not in manifest.tasks:
         raise UsageError(f"--task is {task!r}, expected one of the bundle's: {', '.join(manifest.tasks)}")
     base, deltas = tasks_of_bundle(manifest, options.model, wanted, options.deltas, add_biases=options.add_biases)
-    say(f"exporting {task} as stock models in {manifest.precision}")
+    say(f"exporting {task} as baselines in {manifest.precision}")
     times = list(
         bench_bundle(
             options.bundle,
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
             rounds=options.rounds,
             shapes=shapes,
             check_hashes=options.check_hashes,
-            on_refused=lambda name, reason: say(f"no stock model by {name}: {reason}"),
+            on_refused=lambda name, reason: say(f"no baseline model by {name}: {reason}"),
         )
     )
     print_times(times)
@@ -78,11 +80,11 @@ def parse_shapes(text: str) -> list[tuple[int, int]]:
 
 
 def print_times(times: list[ShapeTimes]) -> None:
-    """A line a shape: milliseconds, and in brackets the ratio to the fastest stock model."""
+    """A line a shape: milliseconds, and in brackets the ratio to the fastest baseline model."""
     columns = list(times[0].describe())
     rows = []
     for each in times:
         cells = each.describe()
-        shown = [f"{cells[name]['ms']:.2f} ms ({cells[name]['of stock']:.2f})" for name in columns]
+        shown = [f"{cells[name]['ms']:.2f} ms ({cells[name]['of baseline']:.2f})" for name in columns]
         rows.append([f"{each.batch} x {each.sequence}", *shown])
     print_table(("batch x sequence", *columns), rows)

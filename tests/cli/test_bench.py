@@ -1,4 +1,4 @@
-"""bitfit bench: the stock models compute the same task, and everything is timed in turn."""
+"""bitfit bench: the baseline models compute the same task, and everything is timed in turn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.baselines.exports import STOCK_WAYS, StockModels, export_stock, random_ids
+from bitfit_export.baselines.exports import BASELINE_WAYS, BaselineModels, export_baselines, random_ids
 from bitfit_export.baselines.timing import Times, time_in_turn
 from bitfit_export.compiler import CompileOptions
 from bitfit_export.delta import TaskDelta
@@ -25,17 +25,17 @@ FP32_WAYS = {"transformers", "transformers, fused", "torch", "torch, older expor
 
 
 @pytest.fixture(scope="module")
-def stock_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stock")
+def baseline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("baseline")
 
 
 @pytest.fixture(scope="module")
-def stock(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], stock_folder: Path) -> StockModels:
-    return export_stock(tiny_base, tiny_deltas["two_way"], stock_folder)
+def baseline(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], baseline_folder: Path) -> BaselineModels:
+    return export_baselines(tiny_base, tiny_deltas["two_way"], baseline_folder)
 
 
 @pytest.mark.slow
-def test_a_bundle_is_timed_beside_stock_models(
+def test_a_bundle_is_timed_beside_baseline_models(
     bitfit: Bitfit, tiny_bundle: Path, model_folder: str, deltas_folder: Path
 ) -> None:
     words = ["bench", tiny_bundle, "--model", model_folder, "--deltas", deltas_folder, "--task", "two_way"]
@@ -44,9 +44,9 @@ def test_a_bundle_is_timed_beside_stock_models(
     measured = json.loads(done.out)
     assert list(measured) == ["1x4", "3x8"]
     for shape in measured.values():
-        stock = [each for name, each in shape.items() if name.startswith("stock: ")]
-        assert len(stock) == len(FP32_WAYS)
-        assert sorted(each["of stock"] for each in stock)[0] <= 1.0
+        baseline = [each for name, each in shape.items() if name.startswith("baseline: ")]
+        assert len(baseline) == len(FP32_WAYS)
+        assert sorted(each["of baseline"] for each in baseline)[0] <= 1.0
         assert shape["bundle, mixed"]["ms"] > 0
     assert "1 x 4" in done.err
 
@@ -62,7 +62,7 @@ def test_a_packed_bundle_of_fixed_shape_is_timed_at_its_shape_and_not_mixed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one_way = "torch, older exporter"  # the quickest
-    monkeypatch.setattr("bitfit_export.baselines.exports.STOCK_WAYS", {one_way: STOCK_WAYS[one_way]})
+    monkeypatch.setattr("bitfit_export.baselines.exports.BASELINE_WAYS", {one_way: BASELINE_WAYS[one_way]})
     compile_bundle(tiny_base, tiny_deltas, tmp_path, CompileOptions(layout="packed", static_shape=(2, 8)))
     words = ["--model", model_folder, "--deltas", deltas_folder, "--rounds", 1, "--json"]
     done = bitfit("bench", tmp_path, *words)
@@ -74,30 +74,30 @@ def test_a_packed_bundle_of_fixed_shape_is_timed_at_its_shape_and_not_mixed(
 
 
 @pytest.mark.slow
-def test_the_stock_models_answer_as_pytorch_does(
-    stock: StockModels, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
+def test_the_baseline_models_answer_as_pytorch_does(
+    baseline: BaselineModels, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
 ) -> None:
-    assert (set(stock.paths), stock.refused) == (FP32_WAYS, {})
+    assert (set(baseline.paths), baseline.refused) == (FP32_WAYS, {})
     feeds = random_ids(tiny_base, 3, 9)
     expected = _pytorch(tiny_base, tiny_deltas["two_way"], feeds)
     for way in ("torch", "torch, older exporter", "Olive's passes"):  # the others have no head
-        (logits,) = ort.InferenceSession(stock.paths[way]).run(["logits"], feeds)
+        (logits,) = ort.InferenceSession(baseline.paths[way]).run(["logits"], feeds)
         np.testing.assert_allclose(logits, expected, atol=1e-5, err_msg=way)
 
 
 @pytest.mark.slow
-def test_int8_stock_models_have_int8_products_and_about_the_same_answers(
-    stock: StockModels, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], stock_folder: Path
+def test_int8_baseline_models_have_int8_products_and_about_the_same_answers(
+    baseline: BaselineModels, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], baseline_folder: Path
 ) -> None:
     import onnx
 
-    lowered = export_stock(tiny_base, tiny_deltas["two_way"], stock_folder, "int8")
+    lowered = export_baselines(tiny_base, tiny_deltas["two_way"], baseline_folder, "int8")
     assert set(lowered.paths) == {*FP32_WAYS, "transformers, own quantizer"}, lowered.refused
     for way, path in lowered.paths.items():
         graph = onnx.load(path).graph
         assert {"MatMulInteger", "DynamicQuantizeMatMul"} & {node.op_type for node in graph.node}, way
     if int8_products_saturate():
-        pytest.skip("this processor's int8 products saturate, and those of stock models lose much by it")
+        pytest.skip("this processor's int8 products saturate, and those of baseline models lose much by it")
     feeds = random_ids(tiny_base, 3, 9)
     (logits,) = ort.InferenceSession(lowered.paths["torch, older exporter"]).run(["logits"], feeds)
     difference = np.abs(logits - _pytorch(tiny_base, tiny_deltas["two_way"], feeds))
@@ -133,14 +133,14 @@ def test_a_way_that_fails_is_named_with_its_reason_and_leaves_nothing(
         raise ValueError("no such operator\nand more")
 
     ways = {"good": write, "bad": fail}
-    monkeypatch.setattr("bitfit_export.baselines.exports.STOCK_WAYS", ways)
-    found = export_stock(tiny_base, tiny_deltas["two_way"], tmp_path)
+    monkeypatch.setattr("bitfit_export.baselines.exports.BASELINE_WAYS", ways)
+    found = export_baselines(tiny_base, tiny_deltas["two_way"], tmp_path)
     assert found.refused == {"bad": "no such operator"}
     assert list(found.paths) == ["good"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good-fp32"]
     del ways["good"]
     with pytest.raises(CompileError, match="bad: no such operator"):
-        export_stock(tiny_base, tiny_deltas["two_way"], tmp_path)
+        export_baselines(tiny_base, tiny_deltas["two_way"], tmp_path)
 
 
 def test_a_model_that_is_there_is_not_exported_again(
@@ -152,14 +152,14 @@ def test_a_model_that_is_there_is_not_exported_again(
         calls.append(path)
         path.write_bytes(b"a model")
 
-    monkeypatch.setattr("bitfit_export.baselines.exports.STOCK_WAYS", {"good": write})
+    monkeypatch.setattr("bitfit_export.baselines.exports.BASELINE_WAYS", {"good": write})
     for _ in range(2):
-        export_stock(tiny_base, tiny_deltas["two_way"], tmp_path)
+        export_baselines(tiny_base, tiny_deltas["two_way"], tmp_path)
     assert len(calls) == 1
 
 
 def test_the_ways_are_those_that_the_tests_name() -> None:
-    assert set(STOCK_WAYS) == FP32_WAYS
+    assert set(BASELINE_WAYS) == FP32_WAYS
 
 
 @pytest.mark.parametrize(("shapes", "message"), [("1", "'1'"), ("0x4", "'0x4'"), ("1x4,x", "'x'")])
