@@ -35,7 +35,7 @@ COMMANDS = {
     "export": "compile a base model and its tasks into one bundle",
     "run": "answer texts with a bundle, JSON lines on stdout",
     "verify": "compare a bundle with PyTorch",
-    "inspect": "say what is in a bundle, a row or a delta",
+    "inspect": "show what is in a bundle, a row or a delta",
     "diff": "list what a fine-tuned checkpoint changed; make a delta of it",
     "push": "share a delta on the Hugging Face Hub",
     "merge": "merge a delta into its base model: a checkpoint for transformers",

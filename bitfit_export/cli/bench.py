@@ -26,9 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--task", help="the baseline model's task (the bundle's first); NAME=PATH names a delta's folder"
     )
     usual = ",".join(f"{batch}x{sequence}" for batch, sequence in SHAPES)
-    parser.add_argument("--shapes", help=f"BATCHxSEQUENCE ({usual}, or the bundle's own where they are fixed)")
-    parser.add_argument("--rounds", type=int, default=30, help="runs of each, in turn (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="(%(default)s)")
+    parser.add_argument(
+        "--shapes", help=f"BATCHxSEQUENCE, separated by commas ({usual}; the bundle's own where it is fixed)"
+    )
+    parser.add_argument("--rounds", type=int, default=30, help="the number of runs of each model (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (%(default)s)")
     parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 

@@ -33,9 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="DELTA", help="write the task's delta to this folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
     parser.add_argument("--task", help="the task's name (the output folder's)")
-    parser.add_argument("--labels", help="label names in id order, with commas (the checkpoint's)")
+    parser.add_argument("--labels", help="label names in id order, separated by commas (the checkpoint's)")
     parser.add_argument(
-        "--problem-type", choices=_PROBLEM_TYPES, help="of a sentence task (the checkpoint's, or by its outputs)"
+        "--problem-type",
+        choices=_PROBLEM_TYPES,
+        help="kind of a sentence task (the checkpoint's, or found from its outputs)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 

@@ -35,26 +35,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
     parser.add_argument(
         "--tasks",
-        help="names with commas; NAME=PATH names a folder: a delta, a checkpoint, a PEFT adapter; hub:ORG/NAME a delta "
-        "on the Hugging Face Hub",
+        help="names separated by commas; NAME=PATH names a folder: a delta, a checkpoint, a PEFT adapter; "
+        "hub:ORG/NAME a delta on the Hugging Face Hub",
     )
     parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument("--output", type=Path, help="the bundle's folder (bundles/MODEL)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
-    parser.add_argument("--layout", choices=LAYOUT_KINDS, default="table", help="how biases enter (%(default)s)")
-    parser.add_argument("--target", choices=tuple(TARGETS), default="ort", help="(%(default)s)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the weights (%(default)s)")
+    parser.add_argument(
+        "--layout", choices=LAYOUT_KINDS, default="table", help="how the graph takes biases (%(default)s)"
+    )
+    parser.add_argument("--target", choices=tuple(TARGETS), default="ort", help="what runs the model (%(default)s)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="precision of the weights (%(default)s)"
+    )
     parser.add_argument("--no-fold", action="store_true", help="keep every bias term in the row")
     parser.add_argument("--static-shape", metavar="B,S", help="fixed batch and sequence, with packed or named")
     parser.add_argument("--overridable", action="store_true", help="named inputs keep the base's biases as defaults")
-    parser.add_argument("--row-dtype", choices=ROW_DTYPES, default="fp32", help="of the row files (%(default)s)")
+    parser.add_argument(
+        "--row-dtype", choices=ROW_DTYPES, default="fp32", help="precision of the row files (%(default)s)"
+    )
     parser.add_argument(
         "--prepack", action="store_true", help="weights as this kind of processor wants them: larger, starts faster"
     )
     passes = parser.add_argument_group("passes")
-    passes.add_argument("--print-passes", action="store_true", help="list the passes for these options, and do no more")
+    passes.add_argument("--print-passes", action="store_true", help="list the passes for these options and exit")
     passes.add_argument("--dump-passes", type=Path, metavar="DIR", help="write the graph after each pass to DIR")
 
 

@@ -42,21 +42,30 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the base model: an alias, a Hub id, or a folder")
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
-    parser.add_argument("--output", type=Path, help="folder of results; a series that is there goes on")
+    parser.add_argument("--output", type=Path, help="folder for results; an unfinished run in it resumes")
     parser.add_argument("--data", type=Path, help="folder with TASK/train.* and TASK/dev.* (GLUE: from the Hub)")
     parser.add_argument("--data-revision", help="commit or tag of GLUE on the Hub (a fixed commit)")
-    parser.add_argument("--columns", help="text columns of a task of your own, with commas")
+    parser.add_argument("--columns", help="text columns of a task of your own, separated by commas")
     parser.add_argument("--label-column")
-    parser.add_argument("--labels", help="label names in id order, with commas")
+    parser.add_argument("--labels", help="label names in id order, separated by commas")
     parser.add_argument("--problem-type", choices=PROBLEM_TYPES)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("where it is trained")
-    engine.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="this process, or Ray Tune (%(default)s)")
-    engine.add_argument("--address", help="of a Ray cluster, which sees --output and --data at the same paths")
-    engine.add_argument("--cpus-per-trial", type=float, default=1, help="that Ray keeps for a trial (%(default)s)")
-    engine.add_argument("--gpus-per-trial", type=float, default=0, help="that Ray keeps for a trial (%(default)s)")
+    engine.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="where trials run: this process, or Ray Tune (%(default)s)",
+    )
+    engine.add_argument("--address", help="address of a Ray cluster, which sees --output and --data at the same paths")
+    engine.add_argument(
+        "--cpus-per-trial", type=float, default=1, help="CPUs that Ray reserves for a trial (%(default)s)"
+    )
+    engine.add_argument(
+        "--gpus-per-trial", type=float, default=0, help="GPUs that Ray reserves for a trial (%(default)s)"
+    )
     engine.add_argument("--threads", type=int, help="CPU threads of a trial")
 
 
@@ -108,12 +117,12 @@ def trial_runner_options(options: argparse.Namespace, output: Path) -> TrialRunn
 
 
 def words(text: str | None) -> tuple[str, ...] | None:
-    """Words with commas between them."""
+    """Words separated by commas."""
     return None if text is None else tuple(filter(None, (word.strip() for word in text.split(","))))
 
 
 def names(option: str, text: str) -> tuple[str, ...]:
-    """Words with commas between them; UsageError where there is none."""
+    """Words separated by commas; UsageError where there is none."""
     found = words(text)
     if not found:
         raise UsageError(f"{option} names nothing")
@@ -121,11 +130,11 @@ def names(option: str, text: str) -> tuple[str, ...]:
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
-    """Numbers with commas between them; else UsageError."""
+    """Numbers separated by commas; else UsageError."""
     try:
         found = tuple(kind(word) for word in words(text) or ())
     except ValueError as error:
-        raise UsageError(f"{option} is {text!r}, expected numbers with commas between them") from error
+        raise UsageError(f"{option} is {text!r}, expected numbers separated by commas") from error
     if not found:
         raise UsageError(f"{option} names no number")
     return found

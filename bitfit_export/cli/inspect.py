@@ -1,4 +1,4 @@
-"""Say what is in a bundle, a bias row or a task delta.
+"""Show what is in a bundle, a bias row or a task delta.
 
 example: bitfit inspect bundles/minilm-l6
          bitfit inspect bundles/minilm-l6/tasks/rte.bias --json
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="a bundle, a .bias file or a delta's folder")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="of a delta: how much each bias term changed, as .png or .svg"
+        "--plot", type=Path, metavar="FILE", help="plot how much each bias term of a delta changed, as .png or .svg"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the plot if it exists")
 

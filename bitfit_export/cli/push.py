@@ -16,7 +16,7 @@ from bitfit_export.interop.hub import PREFIX, push_delta
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("delta", type=Path, metavar="DELTA", help="a folder that bitfit-train wrote")
-    parser.add_argument("repository", metavar="ORG/NAME", help="made if it is not there")
+    parser.add_argument("repository", metavar="ORG/NAME", help="the repository, created if it does not exist")
     parser.add_argument("--private", action="store_true", help="make a private repository")
 
 

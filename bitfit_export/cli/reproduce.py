@@ -1,6 +1,6 @@
 """Train the papers' experiments on a model, and make their tables and figures of it.
 
-A trial's result is stored as soon as it ends, and the report is renewed; the same command given again goes on where it
+A trial's result is stored as soon as it ends, and the report is renewed; the same command resumes where it
 stopped. Experiments share trials: what one has trained, another one only reads. docs/reproduce.md says what each does.
 
 example: bitfit reproduce table3 --model minilm-l6 --data glue/ --settings examples/reproduce/minilm-l6.json
@@ -46,13 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     what = parser.add_argument_group("what is trained (the papers' protocol, or that of --settings)")
     what.add_argument("--settings", type=Path, metavar="FILE.json", help="a protocol, see docs/reproduce.md")
-    what.add_argument("--tasks", help="with commas")
-    what.add_argument("--methods", help="with commas: bitfit, full, ... or bias terms such as b_q+b_m2")
-    what.add_argument("--seeds", help="how many, from 0, or which, with commas")
-    what.add_argument("--learning-rates", help="with commas; the best one is reported")
-    what.add_argument("--train-rows", help="so many training rows; of figure2 several, with commas")
-    what.add_argument("--validation-rows", type=int, help="validate on so many rows")
-    what.add_argument("--report", action="store_true", help="train nothing: report what has been trained")
+    what.add_argument("--tasks", help="the tasks, separated by commas")
+    what.add_argument("--methods", help="bitfit, full, ... or bias terms such as b_q+b_m2, separated by commas")
+    what.add_argument(
+        "--seeds", help="the number of seeds, counted from 0, or the seeds themselves, separated by commas"
+    )
+    what.add_argument("--learning-rates", help="learning rates, separated by commas; the best one is reported")
+    what.add_argument("--train-rows", help="the number of training examples; for figure2 several, separated by commas")
+    what.add_argument("--validation-rows", type=int, help="the number of validation examples")
+    what.add_argument("--report", action="store_true", help="train nothing; report the results so far")
     add_settings_arguments(parser, "training, as bitfit-train has it (the protocol's)", defaults=False)
     add_engine_arguments(parser)
 

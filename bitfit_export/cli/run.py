@@ -1,7 +1,7 @@
 """Answer texts with a bundle: JSON lines in, JSON lines out.
 
 example: bitfit run bundles/minilm-l6 --task sst2 --text "What a lovely day"
-         bitfit run bundles/minilm-l6 --input rows.jsonl     with a row a line:
+         bitfit run bundles/minilm-l6 --input texts.jsonl    with a JSON object on each line:
 
     {"task": "rte", "text": "It rained all day.", "text_pair": "The day was wet."}     any sentence task
     {"task": "ner", "tokens": ["Ada", "lives", "in", "Paris"]}                         a token task; a text will do
@@ -37,13 +37,13 @@ _EXPECTED = "expected text (and text_pair), tokens, or question and context"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--task", help="the task of every row that names none itself")
-    parser.add_argument("--text", action="append", default=[], help="a text; twice with --pair for a text pair")
-    parser.add_argument("--pair", action="store_true", help="take the texts two by two, as pairs")
+    parser.add_argument("--task", help="the task of every line that names none")
+    parser.add_argument("--text", action="append", default=[], help="a text; give it twice with --pair for a text pair")
+    parser.add_argument("--pair", action="store_true", help="take the texts in twos, as pairs")
     parser.add_argument("--input", help="a JSONL file, or - for stdin")
     parser.add_argument("--row", action="append", default=[], type=Path, help="a bias row to load besides the bundle's")
     parser.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model takes")
-    parser.add_argument("--engine", help="what runs the bundle (the first that runs its target)")
+    parser.add_argument("--engine", help="what runs the model (the first engine that can)")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
 

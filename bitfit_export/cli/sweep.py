@@ -1,6 +1,6 @@
 """Train tasks x methods x learning rates x seeds, and say which learning rate is the best.
 
-A result is stored as soon as its trial ends; the same command given again goes on where it stopped.
+A result is stored as soon as its trial ends; the same command resumes where it stopped.
 
 example: bitfit sweep --model minilm-l6 --tasks rte,mrpc --data glue/ --learning-rates 4e-4,1e-3 --seeds 3
 """
@@ -38,14 +38,20 @@ from bitfit_export.training.settings import FULL_LEARNING_RATES, LEARNING_RATES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     sweep = parser.add_argument_group("what is varied")
-    sweep.add_argument("--tasks", required=True, help="GLUE tasks, or sub-folders of --data, with commas")
+    sweep.add_argument("--tasks", required=True, help="GLUE tasks, or sub-folders of --data, separated by commas")
     sweep.add_argument(
         "--methods", default="bitfit", help=f"{', '.join(METHODS)}, or bias terms such as b_q+b_m2 (bitfit)"
     )
-    sweep.add_argument("--learning-rates", help="with commas (those that the paper searches, for each method)")
-    sweep.add_argument("--seeds", default="1", help="how many, from 0, or which, with commas (1)")
-    sweep.add_argument("--train-rows", type=int, help="train on so many rows, always the same ones (all)")
-    sweep.add_argument("--validation-rows", type=int, help="validate on so many rows (all)")
+    sweep.add_argument(
+        "--learning-rates", help="learning rates, separated by commas (those that the paper searches, for each method)"
+    )
+    sweep.add_argument(
+        "--seeds",
+        default="1",
+        help="the number of seeds, counted from 0, or the seeds themselves, separated by commas (1)",
+    )
+    sweep.add_argument("--train-rows", type=int, help="the number of training examples, always the same ones (all)")
+    sweep.add_argument("--validation-rows", type=int, help="the number of validation examples (all)")
     add_settings_arguments(parser)
     add_engine_arguments(parser)
 

@@ -50,23 +50,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="the delta's folder (deltas/MODEL/TASK)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
     parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="then upload the delta to the Hugging Face Hub")
-    parser.add_argument("--restart", action="store_true", help="forget an interrupted run instead of going on with it")
+    parser.add_argument("--restart", action="store_true", help="start again instead of resuming an interrupted run")
     data = parser.add_argument_group("data (a GLUE task without --data comes from the Hugging Face Hub)")
     data.add_argument("--data", type=Path, help="folder with train.* and dev.* (JSONL, CSV, TSV, Parquet)")
     data.add_argument("--data-revision", help="commit or tag of the data on the Hub (a fixed commit)")
     data.add_argument("--train-file", type=Path)
     data.add_argument("--validation-file", type=Path)
-    data.add_argument("--columns", help="one text column, or two with a comma (sentence, or sentence1,sentence2)")
-    data.add_argument("--label-column")
-    data.add_argument("--labels", help="label names in id order, with commas")
-    data.add_argument("--problem-type", choices=PROBLEM_TYPES, help="(what the columns show)")
     data.add_argument(
-        "--train-rows", type=int, help="train on so many rows, chosen at random but always the same (all)"
+        "--columns", help="one text column, or two separated by a comma (sentence, or sentence1,sentence2)"
     )
-    data.add_argument("--validation-rows", type=int, help="judge by so many rows, chosen likewise (all)")
+    data.add_argument("--label-column")
+    data.add_argument("--labels", help="label names in id order, separated by commas")
+    data.add_argument("--problem-type", choices=PROBLEM_TYPES, help="kind of task (found from the columns)")
+    data.add_argument(
+        "--train-rows", type=int, help="the number of training examples, chosen at random but always the same (all)"
+    )
+    data.add_argument("--validation-rows", type=int, help="the number of validation examples, chosen likewise (all)")
     training = parser.add_argument_group("training")
     training.add_argument("--method", choices=METHODS, default=_DEFAULTS.method)
-    training.add_argument("--bias-terms", help="b_q,b_m2 or query,intermediate (all)")
+    training.add_argument("--bias-terms", help="the bias terms to train, such as b_q,b_m2 or query,intermediate (all)")
     training.add_argument(
         "--pooling",
         choices=HEAD_POOLINGS,
@@ -77,24 +79,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--activation",
         choices=HEAD_ACTIVATIONS,
         default=_DEFAULTS.activation,
-        help="of a dense layer in the head; none for a linear head (%(default)s)",
+        help="activation of a dense layer in the head; none for a linear head (%(default)s)",
     )
-    training.add_argument("--learning-rate", type=float, help="(the paper's for the task, model and method)")
-    training.add_argument("--epochs", type=int, default=_DEFAULTS.epochs, help="(%(default)s)")
-    training.add_argument("--batch-size", type=int, default=_DEFAULTS.batch_size, help="(%(default)s)")
-    training.add_argument("--schedule", choices=SCHEDULES, default=_DEFAULTS.schedule, help="(%(default)s)")
-    training.add_argument("--warmup", type=float, default=_DEFAULTS.warmup, help="share of the steps (%(default)s)")
-    training.add_argument("--seed", type=int, default=_DEFAULTS.seed, help="(%(default)s)")
-    training.add_argument("--max-length", type=int, default=_DEFAULTS.max_length, help="tokens (%(default)s)")
+    training.add_argument(
+        "--learning-rate", type=float, help="peak learning rate (the paper's for the task, model and method)"
+    )
+    training.add_argument("--epochs", type=int, default=_DEFAULTS.epochs, help="the number of epochs (%(default)s)")
+    training.add_argument(
+        "--batch-size", type=int, default=_DEFAULTS.batch_size, help="examples in a step (%(default)s)"
+    )
+    training.add_argument(
+        "--schedule", choices=SCHEDULES, default=_DEFAULTS.schedule, help="learning rate schedule (%(default)s)"
+    )
+    training.add_argument(
+        "--warmup", type=float, default=_DEFAULTS.warmup, help="warm-up, as a share of the steps (%(default)s)"
+    )
+    training.add_argument("--seed", type=int, default=_DEFAULTS.seed, help="random seed (%(default)s)")
+    training.add_argument(
+        "--max-length", type=int, default=_DEFAULTS.max_length, help="longest sequence, in tokens (%(default)s)"
+    )
     training.add_argument("--stride", type=int, help="tokens that windows of a long context share (a third of them)")
-    training.add_argument("--bf16", action="store_true", help="training steps in bfloat16")
-    training.add_argument("--patience", type=int, help="end after so many epochs without a better metric (never)")
-    training.add_argument("--adapter-size", type=int, default=_DEFAULTS.adapter_size, help="(%(default)s)")
+    training.add_argument("--bf16", action="store_true", help="run the training steps in bfloat16")
     training.add_argument(
-        "--sparsity", type=float, default=_DEFAULTS.sparsity, help="share that diff pruning changes (%(default)s)"
+        "--patience", type=int, help="stop after this number of epochs without a better metric (never)"
     )
     training.add_argument(
-        "--l0-penalty", type=float, default=_DEFAULTS.l0_penalty, help="of diff pruning's gates (%(default)s)"
+        "--adapter-size", type=int, default=_DEFAULTS.adapter_size, help="width of adapters (%(default)s)"
+    )
+    training.add_argument(
+        "--sparsity",
+        type=float,
+        default=_DEFAULTS.sparsity,
+        help="share of the weights that diff pruning changes (%(default)s)",
+    )
+    training.add_argument(
+        "--l0-penalty", type=float, default=_DEFAULTS.l0_penalty, help="penalty on diff pruning's gates (%(default)s)"
     )
     training.add_argument("--threads", type=int, help="CPU threads")
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add-biases", action="store_true", help="as it was given to bitfit-export")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument("--tasks", help="the tasks to compare; NAME=PATH names a delta's folder (all of the bundle's)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random ids (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the ids (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
