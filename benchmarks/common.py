@@ -1,6 +1,6 @@
 """What the benchmarks share: their options, and files of results that say where and with what they were measured.
 
-A script that is run again goes on where it stopped: what its file has already is not measured again, unless the
+A script that is run again resumes where it stopped: what its file has already is not measured again, unless the
 machine, a library, the compiler's or the runtime's code, or the script's settings are others.
 """
 

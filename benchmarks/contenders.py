@@ -1,7 +1,7 @@
 """Who runs in `speed.py`: for each precision the baseline models, our bundles, and other runtimes on both.
 
 A contender is a function that is given ids and gives a call to time, or None where it has nothing to do at a shape. One
-that can't be made is left out, and the lineup says why.
+that cannot be made is left out, and the lineup says why.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Lineup:
     refused: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, make: Callable[[], Contender]) -> None:
-        """Make a contender, or note why it can't be made."""
+        """Make a contender, or note why it cannot be made."""
         try:
             self.contenders[name] = make()
         except Exception as error:  # of any library: the others still run

@@ -1,8 +1,8 @@
 """The models that benchmarks measure, and bundles of them with eight tasks.
 
 `minilm-l6` is the packaged model with the five tasks that ship, three of them twice. `bert-base` and `bert-large` have
-seeded random weights and biases at full size, for their real weights can't be had without a network: time and memory do
-not depend on the values. `tiny` is a random model of two layers, to try a script.
+seeded random weights and biases at full size, as their real weights need a network: time and memory do not depend on
+the values. `tiny` is a random model of two layers, to try a script.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 With one thread the clock is the process's CPU time, which other processes disturb less; with more it is wall-clock
 time, with a short rest before each call. Figures are medians over rounds; a ratio is the median of the rounds' own
 ratios, to the fastest baseline model of the precision at that shape. Writes
-results/benchmarks/speed-<model>-<threads>.json, shape by shape, and goes on where it stopped.
+results/benchmarks/speed-<model>-<threads>.json, shape by shape, and resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Every error that a user can meet, as one tree.
 
     BitfitError
-    ├── UsageError              an option or an argument that can't be used
+    ├── UsageError              an option or an argument that cannot be used
     ├── MissingExtraError       a part of the package that is not installed
     ├── InputError              text, ids or rows that a task can't take
     ├── DataError               training or evaluation data
-    ├── BaseModelError          a base model that can't be had or can't be used
+    ├── BaseModelError          a base model that cannot be loaded or used
     │   └── BaseMismatchError   a file that was made for another base model
     ├── DeltaError              a task delta
-    ├── HubError                what the Hugging Face Hub refuses, lacks, or can't be reached for
-    ├── CompileError            a graph that can't be lifted
+    ├── HubError                what the Hugging Face Hub refuses, lacks, or cannot be reached for
+    ├── CompileError            a graph that cannot be lifted
     ├── BundleError             a bundle or its manifest
     │   └── RowError            a bias row; `fault` says which way it is wrong
-    ├── OutputError             an output that can't be written, or is there already
+    ├── OutputError             an output that cannot be written, or is there already
     │   └── BusyError           a folder in which another process is at work
     └── VerificationError       a bundle whose answers differ from PyTorch's
 
@@ -81,7 +81,7 @@ class BitfitError(Exception):
 
 
 class UsageError(BitfitError):
-    """An option or an argument that can't be used."""
+    """An option or an argument that cannot be used."""
 
 
 class MissingExtraError(BitfitError):
@@ -109,11 +109,11 @@ class InputError(BitfitError):
 
 
 class DataError(BitfitError):
-    """Training or evaluation data that can't be used."""
+    """Training or evaluation data that cannot be used."""
 
 
 class BaseModelError(BitfitError):
-    """A base model that can't be had or can't be used."""
+    """A base model that cannot be loaded or used."""
 
 
 class BaseMismatchError(BaseModelError):
@@ -121,19 +121,19 @@ class BaseMismatchError(BaseModelError):
 
 
 class DeltaError(BitfitError):
-    """A task delta that can't be read or used."""
+    """A task delta that cannot be read or used."""
 
 
 class HubError(BitfitError):
-    """What the Hugging Face Hub refuses, lacks, or can't be reached for."""
+    """What the Hugging Face Hub refuses, lacks, or cannot be reached for."""
 
 
 class CompileError(BitfitError):
-    """A graph whose biases can't be lifted."""
+    """A graph whose biases cannot be lifted."""
 
 
 class BundleError(BitfitError):
-    """A bundle or a manifest that can't be read or used."""
+    """A bundle or a manifest that cannot be read or used."""
 
 
 class RowFault(Enum):
@@ -160,7 +160,7 @@ class RowFault(Enum):
 
 
 class RowError(BundleError):
-    """A bias row that can't be used; nothing of it has been."""
+    """A bias row that cannot be used; nothing of it has been."""
 
     def __init__(self, fault: RowFault, detail: str, *, hint: str | None = None) -> None:
         super().__init__(f"{fault.value}: {detail}", hint=hint)
@@ -168,7 +168,7 @@ class RowError(BundleError):
 
 
 class OutputError(BitfitError):
-    """An output that can't be written, or is there already."""
+    """An output that cannot be written, or is there already."""
 
 
 class BusyError(OutputError):

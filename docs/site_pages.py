@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Points links at the pages of the site; a link to a file that is no page of it becomes its text."""
+    """Points links at the pages of the site; a link to a file that is not a page of it becomes its text."""
     uri = page.file.src_uri
     source = next((path for path, name in OUTSIDE.items() if name == uri), f"docs/{uri}")
 

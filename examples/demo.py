@@ -75,7 +75,7 @@ def run(program: str, *words: str, **options: Any) -> subprocess.CompletedProces
 
 
 def build_cpp() -> bool:
-    """Build the program of the C++ runtime. Where the machine lacks something for that, say what, and go on."""
+    """Build the program of the C++ runtime. Where the machine lacks something for that, say what, and continue."""
     environment = os.environ | {"PYTHON": sys.executable}
     done = run(*BUILD, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode not in (0, LACKS):

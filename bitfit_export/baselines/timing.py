@@ -98,7 +98,7 @@ def time_in_turn(
     Args:
         warm_up: rounds before, that do not count.
         clock: gives seconds.
-        limit: stop after so many seconds, but not before some rounds are done.
+        limit: stop after this number of seconds, but not before some rounds are done.
         pause: seconds to wait before each call, in which the threads of the last one come to rest.
     """
     order = np.random.default_rng(0)

@@ -38,7 +38,7 @@ def write_adapter(path: Path, row: BiasRow, layout: Layout, *, labels: int | Non
 
     Raises:
         BundleError: a task version that an adapter can't hold.
-        OutputError: the file can't be written; the old one is untouched.
+        OutputError: the file cannot be written; the old one is untouched.
     """
     import onnxruntime as ort
 

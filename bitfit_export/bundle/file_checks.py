@@ -131,7 +131,7 @@ def _check_locations(path: Path, model: bytes, manifest: Manifest) -> None:
     try:
         locations = external_locations(model)
     except ValueError as error:
-        raise BundleError(f"the model {path} can't be loaded: {error}", hint=COPY_AGAIN) from error
+        raise BundleError(f"the model {path} cannot be loaded: {error}", hint=COPY_AGAIN) from error
     unnamed = locations - manifest.files.keys()
     if unnamed:
         raise BundleError(
@@ -143,7 +143,7 @@ def _check_row_file(path: Path, sha256: str | None) -> None:
     if sha256 is not None:
         _check_row_digest(path, read_row_file(path), sha256)
     elif not path.is_file():
-        raise BundleError(f"the row {path} can't be read: it is not a regular file", hint=COPY_AGAIN)
+        raise BundleError(f"the row {path} cannot be read: it is not a regular file", hint=COPY_AGAIN)
 
 
 def _check_row_digest(path: Path, data: bytes, expected: str) -> None:
@@ -160,4 +160,4 @@ def _show(name: str, problem_type: str, labels: int, version: int) -> str:
 
 
 def _unreadable(path: Path, error: OSError) -> BundleError:
-    return BundleError(f"{path} can't be read: {error.strerror or error}", hint=COPY_AGAIN)
+    return BundleError(f"{path} cannot be read: {error.strerror or error}", hint=COPY_AGAIN)

@@ -298,7 +298,7 @@ def read_manifest(folder: Path) -> Manifest:
         data = read_file(path, limit=MAX_MANIFEST_SIZE)
     except OSError as error:
         raise BundleError(
-            f"{path} can't be read: {error.strerror or error}", hint="expected a folder that bitfit-export wrote"
+            f"{path} cannot be read: {error.strerror or error}", hint="expected a folder that bitfit-export wrote"
         ) from error
     return _from_record(parse_object(data, str(path)))
 
@@ -307,7 +307,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of the bundle at `folder` atomically. The same manifest gives the same bytes.
 
     Raises:
-        OutputError: the file can't be written; the old one is untouched.
+        OutputError: the file cannot be written; the old one is untouched.
     """
     write_bytes(folder / MANIFEST_FILE, canonical_json(manifest.to_json()))
 

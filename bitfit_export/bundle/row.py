@@ -103,7 +103,7 @@ def encode_row(row: BiasRow) -> bytes:
 
     Raises:
         RowError: the row breaks a rule of the format; `fault` is the one that a reader would give. A layout digest
-            that is no digest is WRONG_LAYOUT.
+            that is not a digest is WRONG_LAYOUT.
     """
     dtype = _check_row(row)
     if row.file_size > MAX_ROW_SIZE:
@@ -185,7 +185,7 @@ def read_row(path: Path, *, layout: Layout | None = None) -> BiasRow:
     """Read and check a row file.
 
     Raises:
-        BundleError: the file can't be read.
+        BundleError: the file cannot be read.
         RowError: as `decode_row`, with the path in the message.
     """
     return decode_file(read_row_file(path), path, layout=layout)
@@ -195,7 +195,7 @@ def read_row_file(path: Path) -> bytes:
     """Returns the bytes of a row file, of which none was checked.
 
     Raises:
-        BundleError: the file can't be read; RowError, if it is too large.
+        BundleError: the file cannot be read; RowError, if it is too large.
     """
     try:
         return read_file(path, limit=MAX_ROW_SIZE)
@@ -203,7 +203,7 @@ def read_row_file(path: Path) -> bytes:
         raise RowError(RowFault.TRAILING_BYTES, error.message) from error
     except OSError as error:
         raise BundleError(
-            f"the row {path} can't be read: {error.strerror or error}",
+            f"the row {path} cannot be read: {error.strerror or error}",
             hint="expected a .bias file that bitfit-export wrote",
         ) from error
 
@@ -226,7 +226,7 @@ def write_row(path: Path, row: BiasRow) -> None:
 
     Raises:
         RowError: as `encode_row`; nothing is written.
-        OutputError: the file can't be written; the old one is untouched.
+        OutputError: the file cannot be written; the old one is untouched.
     """
     write_bytes(path, encode_row(row))
 

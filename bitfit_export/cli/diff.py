@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         inputs = [resolve_model(options.base).location, options.checkpoint]
         check_output(options.output, inputs=inputs, replaces=DELTA if options.overwrite else None)
     if not options.checkpoint.is_dir():
-        raise UsageError(f"{options.checkpoint} is no folder", hint="name the folder of a checkpoint or an adapter")
+        raise UsageError(f"{options.checkpoint} is not a folder", hint="name the folder of a checkpoint or an adapter")
     base = load_base_model(options.base, revision=options.revision)
     checkpoint = read_checkpoint(base, options.checkpoint)
     difference = compare_with_base(base, checkpoint)
@@ -108,7 +108,7 @@ def _task_name(options: argparse.Namespace) -> str:
         return ""
     name = str(options.task or options.output.resolve().name)
     if not TASK_NAME.fullmatch(name):
-        raise UsageError(f"{name!r} can't be a task's name", hint="pass --task with letters, digits, '.', '_' and '-'")
+        raise UsageError(f"{name!r} cannot be a task's name", hint="pass --task with letters, digits, '.', '_' and '-'")
     return name
 
 

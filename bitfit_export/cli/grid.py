@@ -136,7 +136,7 @@ def numbers(option: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ..
     except ValueError as error:
         raise UsageError(f"{option} is {text!r}, expected numbers separated by commas") from error
     if not found:
-        raise UsageError(f"{option} names no number")
+        raise UsageError(f"{option} is empty, expected numbers separated by commas")
     return found
 
 

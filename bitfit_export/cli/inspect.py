@@ -48,7 +48,7 @@ def plot_delta(path: Path, plot: Path, *, overwrite: bool = False) -> None:
 
     Raises:
         UsageError: no delta, or another ending than .png and .svg.
-        OutputError: the file exists, is in the delta's folder, or can't be written.
+        OutputError: the file exists, is in the delta's folder, or cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     kind = plot.suffix.removeprefix(".").lower()
@@ -61,7 +61,7 @@ def plot_delta(path: Path, plot: Path, *, overwrite: bool = False) -> None:
         )
     if not (path / CONFIG_FILE).is_file():
         raise UsageError(
-            f"{path} is no delta, and only a delta can be plotted: it has no {CONFIG_FILE}",
+            f"{path} is not a delta, and only a delta can be plotted: it has no {CONFIG_FILE}",
             hint="pass the folder that bitfit-train wrote, for example deltas/minilm-l6/rte",
         )
     refuse_overlap(plot, [path])
@@ -82,7 +82,8 @@ def describe(path: Path) -> dict[str, Any]:
     if path.is_file():
         return _describe_row(path)
     raise UsageError(
-        f"{path} is no bundle, row or delta", hint=f"expected a folder with {MANIFEST_FILE} or {CONFIG_FILE}, or a file"
+        f"{path} is not a bundle, row or delta",
+        hint=f"expected a folder with {MANIFEST_FILE} or {CONFIG_FILE}, or a file",
     )
 
 

@@ -130,7 +130,7 @@ def _from_file(name: str, task: str | None) -> Iterator[Iterator[Question]]:
     try:
         stream = Path(name).open("rb")  # noqa: SIM115 - closed below; an error in the block must not be caught here
     except OSError as error:
-        raise InputError(f"{name} can't be read: {error.strerror}") from error
+        raise InputError(f"{name} cannot be read: {error.strerror}") from error
     with stream:
         yield read_lines(name, stream, task)
 

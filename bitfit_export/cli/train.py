@@ -120,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if not TASK_NAME.fullmatch(options.task):
-        raise UsageError(f"{options.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
+        raise UsageError(f"{options.task!r} cannot be a task's name", hint="use letters, digits, '.', '_' and '-'")
     if options.threads is not None:
         check_threads(options.threads, "--threads")
     settings = _settings(options)

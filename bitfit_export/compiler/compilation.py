@@ -45,7 +45,7 @@ class Fact(Enum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a pass does not go on: the compilation ends with this reason.
+    """Why a pass cannot continue: the compilation ends with this reason.
 
     Attributes:
         reason: what was found and what was expected, lower case, without a full stop.

@@ -152,7 +152,7 @@ class TaskDelta:
             overwrite: replace a delta that is there; a folder that holds anything else is never replaced.
 
         Raises:
-            OutputError: the folder exists, or can't be written.
+            OutputError: the folder exists, or cannot be written.
             BusyError: another process is writing it.
         """
         save_file = _safetensors().save
@@ -174,10 +174,10 @@ class TaskDelta:
         try:
             tensors = _safetensors().load((folder / TENSOR_FILE).read_bytes())
         except OSError as error:
-            raise DeltaError(f"{folder / TENSOR_FILE} can't be read: {error.strerror}") from error
+            raise DeltaError(f"{folder / TENSOR_FILE} cannot be read: {error.strerror}") from error
         except Exception as error:  # safetensors raises its own error type, or KeyError for an unknown dtype
             raise DeltaError(
-                f"{folder / TENSOR_FILE} is no whole safetensors file: {first_line(error)}", hint=_AGAIN
+                f"{folder / TENSOR_FILE} is not a valid safetensors file: {first_line(error)}", hint=_AGAIN
             ) from error
         head = {name.removeprefix(_HEAD_PREFIX): v for name, v in tensors.items() if name.startswith(_HEAD_PREFIX)}
         biases = {name: value for name, value in tensors.items() if not name.startswith(_HEAD_PREFIX)}
@@ -209,7 +209,7 @@ def _read_config(path: Path) -> DeltaConfig:
         raw = parse_json(read_file(path, limit=_MAX_CONFIG_SIZE))
     except OSError as error:
         raise DeltaError(
-            f"{path} can't be read: {error.strerror or error}",
+            f"{path} cannot be read: {error.strerror or error}",
             hint="expected the folder of a delta that bitfit-train wrote",
         ) from error
     except BundleError as error:
@@ -291,7 +291,7 @@ def _check_tensors(delta: TaskDelta) -> None:
     strange = [name for name in delta.biases if not is_bias_term(name)]
     if strange:
         raise DeltaError(
-            f"{task}: {shown(strange[0])} is no bias term; only biases and the head can be inputs of a frozen model",
+            f"{task}: {shown(strange[0])} is not a bias term; only biases and the head can be inputs of a frozen model",
             hint="train with --method bitfit",
         )
     if set(delta.biases) != set(delta.config.bias_terms):

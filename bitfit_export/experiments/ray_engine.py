@@ -2,7 +2,7 @@
 
 A trial is Ray Tune's trial, in a process of its own. It does what the local engine does with one, and leaves its result
 in the same store; so every machine of a cluster must see the output folder and the data at the same paths, as Ray
-Tune's own storage asks for too. A series that was killed goes on by what is in the store, on either engine.
+Tune's own storage asks for too. A series that was killed resumes from what is in the store, on either engine.
 """
 
 from __future__ import annotations
@@ -182,6 +182,6 @@ def _connect(ray: Any, options: RayOptions) -> None:
         ray.init(address=options.address or "local", log_to_driver=False, logging_level="error", **own)
     except Exception as error:
         raise UsageError(
-            f"Ray can't be reached at {options.address or 'this machine'}: {first_line(error)}",
+            f"Ray cannot be reached at {options.address or 'this machine'}: {first_line(error)}",
             hint="ray start --head starts a cluster, and says its address; without --address one is started here",
         ) from error

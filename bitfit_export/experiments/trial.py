@@ -27,7 +27,7 @@ def method_label(method: str, bias_terms: tuple[str, ...] = ()) -> str:
 
 
 def parse_method(word: str) -> tuple[str, tuple[str, ...]]:
-    """The method and the bias terms that `method_label` calls so; any word that is no method names bias terms."""
+    """The method and the bias terms that `method_label` calls so; any word that is not a method names bias terms."""
     return (word, ()) if word in METHODS else ("bitfit", tuple(word.split("+")))
 
 
@@ -36,9 +36,9 @@ class Trial:
     """One training of one task.
 
     Attributes:
-        train_rows: train on so many rows, always the same ones; None for all.
+        train_rows: the number of training examples, always the same ones; None for all.
         train_share: train on this share of the rows instead, more than 0 and at most 1.
-        validation_rows: validate on so many rows; None for all.
+        validation_rows: the number of validation examples; None for all.
         scored_train_rows: how many of the rows that it was trained on the result is scored on too, under
             `train_<metric>`: what a generalisation gap is computed from.
     """
@@ -54,7 +54,7 @@ class Trial:
         if self.settings.learning_rate is None:
             raise UsageError(f"a trial of {self.task} without a learning rate, expected one")
         if not TASK_NAME.fullmatch(self.task):
-            raise UsageError(f"{self.task!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-'")
+            raise UsageError(f"{self.task!r} cannot be a task's name", hint="use letters, digits, '.', '_' and '-'")
         if self.train_share is not None:
             if self.train_rows is not None:
                 raise UsageError("a number of training rows and a share of them, expected one of the two")

@@ -1,6 +1,6 @@
 """The engine that trains trials in this process, one after another, and what every engine keeps to.
 
-A trial that has a result is not trained again, so a series that was killed goes on where it stopped, also inside a
+A trial that has a result is not trained again, so a series that was killed resumes where it stopped, also inside a
 trial. A trial that fails is reported, and the others are trained all the same; given again, the series tries it anew.
 """
 
@@ -65,7 +65,7 @@ def check_trials(runner: TrialRunner, trials: Sequence[Trial]) -> None:
     """Read every task's data and bias terms before anything is trained, so that what is wrong with them shows at once.
 
     Raises:
-        BitfitError: a task's data can't be had or can't be used, or the base model has no such bias terms.
+        BitfitError: a task's data cannot be loaded or used, or the base model has no such bias terms.
     """
     for terms in {trial.settings.bias_terms for trial in trials}:
         select_bias_terms(runner.base.biases, terms)

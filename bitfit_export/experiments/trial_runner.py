@@ -117,10 +117,10 @@ class TrialRunner:
         )
 
     def run(self, trial: Trial, callbacks: Sequence[TrainerCallback] = ()) -> TrialResult:
-        """Train a trial, or go on with one that was killed, and store what it gave.
+        """Train a trial, or resume one that was killed, and store its result.
 
         Raises:
-            BitfitError: data, settings or output that can't be used, or another process that is at this trial.
+            BitfitError: data, settings or output that cannot be used, or another process that is at this trial.
         """
         if self.options.threads is not None:
             import torch

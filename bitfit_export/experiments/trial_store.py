@@ -97,4 +97,4 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} can't be made: {error.strerror}", hint="choose another --output") from error
+        raise OutputError(f"{folder} cannot be made: {error.strerror}", hint="choose another --output") from error

@@ -35,7 +35,7 @@ def locked(path: Path, busy: str, *, patience: float = 0) -> Iterator[None]:
 
     Raises:
         BusyError: another process or thread holds the lock.
-        OSError: the file can't be made.
+        OSError: the file cannot be made.
     """
     deadline = time.monotonic() + patience
     while (descriptor := _try_lock(path)) is None:

@@ -75,7 +75,7 @@ def refuse_existing(target: Path, *, replaces: OutputKind | None = None) -> None
     try:
         reason = _why_kept(target, replaces)
     except OSError as error:
-        reason = f"can't be read ({error.strerror or error})"
+        reason = f"cannot be read ({error.strerror or error})"
     if reason is not None:
         raise OutputError(
             f"the output {target} {reason}, so it is not replaced", hint="choose another --output, or remove the folder"

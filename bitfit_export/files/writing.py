@@ -80,7 +80,7 @@ def new_folder(target: Path, *, replaces: OutputKind | None = None) -> Iterator[
             the new one is; a system that can't exchange two names in one step has neither for a moment.
 
     Raises:
-        OutputError: `target` exists and may not be replaced, or can't be written; it is left as it was.
+        OutputError: `target` exists and may not be replaced, or cannot be written; it is left as it was.
         BusyError: another process is writing `target`.
     """
     target = _named(target)

@@ -39,8 +39,8 @@ def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str,
         folder: what `--deltas` named: it holds `<task>/` or `<model>/<task>/`.
 
     Raises:
-        UsageError: no task, a name twice, a name that can't be one, or a task whose delta is nowhere.
-        HubError: a delta that can't be had from the Hub.
+        UsageError: no task, a name twice, a name that cannot be one, or a task whose delta is nowhere.
+        HubError: a delta that cannot be loaded from the Hub.
         DeltaError: a repository on the Hub that holds no whole delta.
     """
     found: dict[str, Path] = {}
@@ -48,7 +48,7 @@ def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str,
         name, equals, path = _from_hub(word) if f"={PREFIX}" in f"={word}" else word.partition("=")
         if not TASK_NAME.fullmatch(name):
             raise UsageError(
-                f"{name!r} can't be a task's name", hint="use letters, digits, '.', '_' and '-', at most 63 of them"
+                f"{name!r} cannot be a task's name", hint="use letters, digits, '.', '_' and '-', at most 63 of them"
             )
         if name in found:
             raise UsageError(f"the task {name} is named twice in --tasks {tasks}")
@@ -73,7 +73,7 @@ def load_deltas(
         say: is given a line about each choice that a checkpoint or an adapter left open.
 
     Raises:
-        DeltaError: a folder that is no whole delta, or in which more than bias terms and a head changed.
+        DeltaError: a folder that is not a complete delta, or in which more than bias terms and a head changed.
         UsageError: a checkpoint or an adapter, and no base model.
     """
     return {name: _load(name, folder, base, say) for name, folder in folders.items()}

@@ -42,7 +42,7 @@ def check_push(repository: str) -> None:
 
     Raises:
         UsageError: `repository` is not of the form `org/name`.
-        HubError: the Hub can't be reached, or there is no token that it takes.
+        HubError: the Hub cannot be reached, or there is no token that it takes.
     """
     _check_name(repository)
     with _one_line(repository):
@@ -56,8 +56,8 @@ def push_delta(folder: Path, repository: str, *, private: bool = False) -> str:
 
     Raises:
         UsageError: `repository` is not of the form `org/name`.
-        DeltaError: the folder is no whole delta; nothing is uploaded.
-        HubError: the Hub refuses it, or can't be reached.
+        DeltaError: the folder is not a complete delta; nothing is uploaded.
+        HubError: the Hub refuses it, or cannot be reached.
     """
     _check_name(repository)
     TaskDelta.load(folder)
@@ -89,7 +89,7 @@ def pull_delta(address: str) -> Path:
 
     Raises:
         UsageError: `address` is not of that form.
-        HubError: there is no such repository or revision, or the Hub can't be reached and the cache does not have it.
+        HubError: there is no such repository or revision, or the Hub cannot be reached and the cache does not have it.
         DeltaError: the repository holds no whole delta.
     """
     repository, _, revision = address.partition("@")
@@ -106,7 +106,7 @@ def pull_delta(address: str) -> Path:
 
 def _check_name(repository: str) -> None:
     if not _REPOSITORY.fullmatch(repository) or not _is_valid(repository):
-        raise UsageError(f"{repository!r} can't be a repository on the Hub, expected the form org/name")
+        raise UsageError(f"{repository!r} cannot be a repository on the Hub, expected the form org/name")
 
 
 def _is_valid(repository: str) -> bool:
@@ -157,6 +157,6 @@ def _hub_error(repository: str, error: Exception) -> HubError:
     if status is not None:
         return HubError(f"the Hub answered {status} about {repository}: {first_line(error)}")
     return HubError(
-        f"the Hugging Face Hub can't be reached for {repository}: {first_line(error)}",
+        f"the Hugging Face Hub cannot be reached for {repository}: {first_line(error)}",
         hint="check the network; a folder with the delta will do in place of hub:org/name",
     )

@@ -44,7 +44,7 @@ def merge_task(base: BaseModel, delta: TaskDelta, folder: Path, *, overwrite: bo
     Raises:
         BaseMismatchError: a delta of another base model.
         DeltaError: a head that transformers' class for this task does not have.
-        OutputError: the folder exists, or can't be written, or is the base model's.
+        OutputError: the folder exists, or cannot be written, or is the base model's.
         BusyError: another process is writing it.
     """
     refuse_overlap(folder, [base.source.location])

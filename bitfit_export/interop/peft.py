@@ -66,9 +66,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DeltaError(f"{path} can't be read: {error.strerror}") from error
+        raise DeltaError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise DeltaError(f"{path} is no whole JSON file: {error}", hint="copy the adapter again") from error
+        raise DeltaError(f"{path} is not valid JSON: {error}", hint="copy the adapter again") from error
     if not isinstance(config, dict) or "peft_type" not in config:
         raise DeltaError(f"{path} has no peft_type, expected the configuration of a PEFT adapter")
     return config
@@ -94,10 +94,10 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         stored = load(path.read_bytes())
     except OSError as error:
         raise DeltaError(
-            f"{path} can't be read: {error.strerror}", hint="expected an adapter that PEFT saved as safetensors"
+            f"{path} cannot be read: {error.strerror}", hint="expected an adapter that PEFT saved as safetensors"
         ) from error
     except Exception as error:  # safetensors raises its own error type, or KeyError for an unknown dtype
-        raise DeltaError(f"{path} is no whole safetensors file: {error}", hint="copy the adapter again") from error
+        raise DeltaError(f"{path} is not a valid safetensors file: {error}", hint="copy the adapter again") from error
     tensors = {}
     wrapper = wrapper_in(stored)
     if wrapper is not None:

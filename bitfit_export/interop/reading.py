@@ -76,11 +76,11 @@ def _read_config(base: BaseModel, folder: Path) -> dict[str, Any]:
         model_type, architecture = str(config["model_type"]), str(config["architectures"][0])
     except OSError as error:
         raise DeltaError(
-            f"{path} can't be read: {error.strerror}", hint="expected a checkpoint's folder, or a PEFT adapter's"
+            f"{path} cannot be read: {error.strerror}", hint="expected a checkpoint's folder, or a PEFT adapter's"
         ) from error
     except (IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DeltaError(
-            f"{path} is no whole configuration with model_type and architectures",
+            f"{path} is not a complete configuration with model_type and architectures",
             hint="save the fine-tuned model again with save_pretrained",
         ) from error
     expected = base.module.config.model_type
@@ -119,7 +119,7 @@ def _from_pretrained(folder: Path, settings: dict[str, Any]) -> tuple[PreTrained
         )
     except Exception as error:  # whatever transformers and safetensors raise for a damaged file
         raise DeltaError(
-            f"the checkpoint in {folder} can't be loaded: {first_line(error)}", hint="copy it or save it again"
+            f"the checkpoint in {folder} cannot be loaded: {first_line(error)}", hint="copy it or save it again"
         ) from error
     _check_names(folder, architecture, info["missing_keys"], info["unexpected_keys"])
     return model.float().eval().requires_grad_(False), dtype

@@ -38,7 +38,7 @@ class FrozenModel:
         max_positions: the longest sequence, in tokens.
 
     Raises:
-        BundleError: the model can't be loaded, or is not the one that the manifest describes; its weights changed
+        BundleError: the model cannot be loaded, or is not the one that the manifest describes; its weights changed
             after they were checked.
     """
 

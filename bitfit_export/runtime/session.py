@@ -148,8 +148,8 @@ class BiasSession:
             The task's name.
 
         Raises:
-            BundleError: the file can't be read; RowError, if it is damaged or was made for another model.
-            InputError: a path, a name or labels that can't be used, a row that is older than the loaded one, or one of
+            BundleError: the file cannot be read; RowError, if it is damaged or was made for another model.
+            InputError: a path, a name or labels that cannot be used, a row that is older than the loaded one, or one of
                 a task that the model has no output for. Whatever is refused leaves the session as it was.
         """
         row = read_row(as_path(path, "the row"), layout=self._manifest.layout)

@@ -76,7 +76,7 @@ def train_task(
 ) -> TrainingResult:
     """Train one task on a frozen base model.
 
-    Checkpoints go to `work_folder`; where a run with the same settings was interrupted there, it goes on.
+    Checkpoints go to `work_folder`; where a run with the same settings was interrupted there, it resumes.
     """
     settings = with_learning_rate(settings, data.spec.name, base)
     try:

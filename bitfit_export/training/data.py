@@ -76,12 +76,12 @@ def load_task_data(
     which they are trained.
 
     Args:
-        train_rows: train on so many of the training rows, chosen at random but always the same ones.
-        validation_rows: validate on so many of the validation rows, chosen likewise; further sets stay whole.
+        train_rows: the number of training examples, chosen at random but always the same ones.
+        validation_rows: the number of validation examples, chosen likewise; further sets stay whole.
         revision: of the hub's data set; by default `HUB_REVISION`.
 
     Raises:
-        DataError: data that can't be used.
+        DataError: data that cannot be used.
         UsageError: arguments that contradict each other or the task.
         MissingExtraError: `datasets` (hub) or `pyarrow` (Parquet) is missing.
     """

@@ -102,7 +102,7 @@ def read_hub(task: str, revision: str | None = None) -> Splits:
         revision: a commit, tag or branch of the data set; None for `HUB_REVISION`.
 
     Raises:
-        DataError: it can't be had, or lacks a split.
+        DataError: it cannot be loaded, or lacks a split.
         MissingExtraError: `datasets` is not installed.
     """
     datasets = _require("datasets")
@@ -113,7 +113,7 @@ def read_hub(task: str, revision: str | None = None) -> Splits:
     except Exception as error:  # offline, refused and half-downloaded raise errors of four unrelated libraries
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
-            f"{HUB_DATASET} {task} can't be had from the hub: {reason}",
+            f"{HUB_DATASET} {task} cannot be loaded from the hub: {reason}",
             hint=f"pass --data DIR with train.* and dev.* of {task}",
         ) from error
     sets = _VALIDATION_SETS.get(task, ("",))
@@ -182,7 +182,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                         hint="convert the file to UTF-8",
                     ) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} can't be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
@@ -244,7 +244,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
         # ParquetFile, not read_table: that one makes columns of folder names such as `label=1`.
         rows = parquet.ParquetFile(path).read().to_pylist()
     except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors derive from these
-        raise DataError(f"{path} can't be read as Parquet: {error}") from error
+        raise DataError(f"{path} cannot be read as Parquet: {error}") from error
     return iter(enumerate(rows, start=1))
 
 

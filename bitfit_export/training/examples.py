@@ -226,7 +226,7 @@ def _label_finder(table: Table, spec: TaskSpec) -> Callable[[int, object], int]:
         if label_name(value) == "-1":
             hint = "-1 marks a row without a label, as in GLUE's test split: use the validation split"
         elif isinstance(value, float):
-            hint = "write label ids as whole numbers; --problem-type regression where they are no ids"
+            hint = "write label ids as whole numbers; --problem-type regression where they are not ids"
         elif spec.name not in GLUE_TASKS:
             hint = "--labels names all of them, those too that no training row has"
         raise DataError(f"{table.at(number)}: the label {value!r} is none of {spec.name}'s labels: {known}", hint=hint)

@@ -34,7 +34,7 @@ def choose_head(base: BaseModel, problem_type: str, settings: TrainingSettings) 
             )
         return TOKENS, None
     if pooling == TOKENS:
-        raise UsageError(f"--pooling {TOKENS} for a {problem_type} task, expected one vector a text")
+        raise UsageError(f"--pooling {TOKENS} for a {problem_type} task, expected one vector per text")
     usual_pooling, usual_activation = default_head(base.module)
     if pooling == AUTO:
         pooling = base.own_pooling.pooling or usual_pooling

@@ -25,7 +25,7 @@ def rows_a_process(batch_size: int) -> int:
     """How many rows of a batch this process has, so that all of them together have the batch that was asked for.
 
     Raises:
-        UsageError: the batch can't be shared out evenly.
+        UsageError: the batch cannot be shared out evenly.
     """
     count = _process_count()
     if batch_size % count:

@@ -26,7 +26,7 @@ __all__ = [
 #: The learning rates among which the BitFit paper searches, for bias terms and for whole models (appendix A.2).
 LEARNING_RATES = (1e-4, 4e-4, 7e-4, 1e-3)
 FULL_LEARNING_RATES = (1e-5, 2e-5, 3e-5, 5e-5)
-#: After so many epochs all of the paper's trainings had converged.
+#: After this number of epochs all of the paper's trainings had converged.
 MAX_EPOCHS = 20
 #: What is trained besides the head; `bitfit_export.training.methods` has each of them.
 METHODS = ("bitfit", "frozen", "full", "rand-uniform", "rand-row-col", "adapters", "diff-pruning")
@@ -54,10 +54,10 @@ class TrainingSettings:
         activation: of the head's dense layer, one of `HEAD_ACTIVATIONS`.
         learning_rate: of AdamW, without weight decay; None for that of `default_learning_rate`.
         warmup: share of all steps in which the learning rate rises from 0.
-        max_length: texts are truncated to so many tokens.
+        max_length: the number of tokens to which texts are truncated.
         stride: tokens that neighbouring windows of a span task's context share; None for a third of `max_length`.
         bf16: training steps in bfloat16 where that is safe; biases, optimiser and evaluation stay float32.
-        patience: end after so many epochs without a better metric; None for all epochs, as the paper trains.
+        patience: end after this number of epochs without a better metric; None for all epochs, as the paper trains.
         adapter_size: the width of an adapter's bottleneck.
         sparsity: the share of the base's parameters that diff pruning changes.
         l0_penalty: the weight that diff pruning's loss gives to each gate that is expected to be open.

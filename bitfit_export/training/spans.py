@@ -22,7 +22,7 @@ __all__ = ["BEST_STARTS", "MAX_ANSWER_TOKENS", "EncodedSpans", "Span", "Window",
 MAX_ANSWER_TOKENS = 30
 #: How many of the best starts, and of the best ends, are looked at together.
 BEST_STARTS = 20
-#: A question is cut at so many tokens, as in BERT's own script.
+#: The number of tokens at which a question is cut, as in BERT's own script.
 _MAX_QUESTION_TOKENS = 64
 #: Questions that are tokenised at once: what the tokenizer gives is large until it is read.
 _CHUNK = 512

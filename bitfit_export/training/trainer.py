@@ -71,7 +71,7 @@ def train_model(
     work_folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainedModel:
-    """Train a task; go on from the last whole checkpoint in `work_folder` if there is one.
+    """Train a task; resume from the last complete checkpoint in `work_folder` if there is one.
 
     The settings must have a learning rate. The result has the parameters of the epoch with the best validation metric
     (the first, where several are equal). The same seed gives the same result on the same machine, interrupted or not.
@@ -188,7 +188,7 @@ def _arguments(
 
 
 class _Epochs(TrainerCallback):
-    """What happens at the ends of an epoch. It keeps nothing in mind, so a run that goes on does the same."""
+    """What happens at the ends of an epoch. It keeps nothing in mind, so a run that resumes does the same."""
 
     def __init__(self, method: Method, patience: int | None, metric: str) -> None:
         self._method = method
@@ -269,7 +269,7 @@ class _DeltaTrainer(Trainer):
             # torch reports a full disk as a RuntimeError.
             raise OutputError(
                 f"the checkpoint {checkpoint_folder(work_folder, step)} could not be written: {first_line(error)}",
-                hint="free some space and give the same command again; it goes on after the last whole checkpoint",
+                hint="free some space and give the same command again; it resumes after the last complete checkpoint",
             ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -297,7 +297,7 @@ def _best_epoch(history: list[dict[str, float]], metric: str, first: int) -> int
 
 
 def _is_enough(history: list[dict[str, float]], metric: str, method: Method, patience: int | None) -> bool:
-    """Whether so many epochs have gone by without a better metric."""
+    """Whether this number of epochs has gone by without a better metric."""
     first = method.first_choice
     if patience is None or len(history) < first:
         return False

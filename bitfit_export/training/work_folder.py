@@ -54,8 +54,8 @@ def claimed_work_folder(
         restart: forget an interrupted run instead of going on with it.
 
     Raises:
-        OutputError: the folder can't be made, or it holds an interrupted run with other settings, another base model or
-            other data.
+        OutputError: the folder cannot be made, or it holds an interrupted run with other settings, another base model
+            or other data.
         BusyError: another process is at work in it.
     """
     if not is_first_process():
@@ -65,7 +65,7 @@ def claimed_work_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} can't be made: {error.strerror}", hint="choose another --output") from error
+        raise OutputError(f"{folder} cannot be made: {error.strerror}", hint="choose another --output") from error
     with locked(folder / "lock", f"another bitfit-train is at work in {folder}"):
         identity = _identity(base, data, settings)
         _claim(folder, identity, class_pooling(base, data.spec.problem_type), restart=restart)
@@ -125,7 +125,7 @@ def _shown(value: Any) -> str:
 
 
 def checkpoint_folder(work_folder: Path, step: int | None) -> Path:
-    """Where transformers' Trainer writes the checkpoint after so many steps."""
+    """Where transformers' Trainer writes the checkpoint after this number of steps."""
     return work_folder / f"checkpoint-{step}"
 
 

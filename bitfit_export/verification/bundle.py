@@ -255,7 +255,7 @@ def _random_batch(base: BaseModel, rows: int, longest: int, generator: np.random
 
 
 def _fit(static_shape: tuple[int, int] | None, batches: Sequence[_Batch]) -> list[_Batch]:
-    """The batches cut to what a model of fixed shape takes: so many rows at once, so many tokens."""
+    """The batches cut to what a model of fixed shape takes, in rows and in tokens."""
     if static_shape is None:
         return list(batches)
     most, longest = static_shape

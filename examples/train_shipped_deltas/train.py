@@ -3,7 +3,7 @@
     python examples/train_shipped_deltas/train.py --data DIR [--model mpnet-base --model-folder DIR] [--runs 1,2]
 
 Every run of `runs/<model>.json` is trained once: its result goes to `results/<model>/` as JSON when it ends, and a run
-that has a result is skipped, so an interrupted series goes on where it stopped. The delta of each bitfit run is
+that has a result is skipped, so an interrupted series resumes where it stopped. The delta of each bitfit run is
 kept under `runs/`. No time is recorded, for a run that was interrupted has none. `publish.py` then ships the best run
 of each task.
 """

@@ -300,7 +300,7 @@ def test_a_truncated_checkpoint_is_one_clear_error(tiny_base: BaseModel, tmp_pat
     tiny_base.tokenizer.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(BaseModelError, match="can't be loaded") as caught:
+    with pytest.raises(BaseModelError, match="cannot be loaded") as caught:
         load_base_model(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 2
 
@@ -453,7 +453,7 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None
     script = "from bitfit_export.base_model.loading import load_base_model; load_base_model('bert-base')"
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert "BaseModelError: the base model google-bert/bert-base-cased can't be had from the Hugging" in done.stderr
+    assert "BaseModelError: the base model google-bert/bert-base-cased cannot be loaded from the Hugging" in done.stderr
     assert "hint: check the name and the network" in done.stderr
 
 

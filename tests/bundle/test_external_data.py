@@ -73,7 +73,7 @@ def test_bytes_that_are_no_model(bundle: Path) -> None:
     for data in (b"\xff" * 20, b"\x3a\x7f", b"\x0b", b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"location"):
         (bundle / "model.onnx").write_bytes(data)
         files = MANIFEST.files | {"model.onnx": record_file(bundle / "model.onnx")}
-        with pytest.raises(BundleError, match=r"model\.onnx can't be loaded: it is"):
+        with pytest.raises(BundleError, match=r"model\.onnx cannot be loaded: it is"):
             check_files(bundle, replace(MANIFEST, tasks={}, files=files), hash_files=False)
 
 

@@ -41,7 +41,7 @@ class TestBothWays:
     )
     def test_no_file(self, bundle: Path, name: str, hash_files: bool, damage: Callable[[Path], object]) -> None:
         damage(bundle / name)
-        with pytest.raises(BundleError, match=f"{name} can't be read"):
+        with pytest.raises(BundleError, match=f"{name} cannot be read"):
             check_files(bundle, MANIFEST, hash_files=hash_files)
 
     @pytest.mark.parametrize("name", FILES)
@@ -94,7 +94,9 @@ class TestChangedMeanwhile:
     def test_weights(self, bundle: Path, change: Callable[[Path], object]) -> None:
         files = check_files(bundle, MANIFEST, hash_files=False)
         change(bundle / "model.onnx.data")
-        with pytest.raises(BundleError, match=r"model\.onnx\.data (changed while the bundle was opened|can't be read)"):
+        with pytest.raises(
+            BundleError, match=r"model\.onnx\.data (changed while the bundle was opened|cannot be read)"
+        ):
             files.refuse_changed()
 
     def test_model_and_tokenizer_are_what_was_read(self, bundle: Path) -> None:

@@ -207,7 +207,7 @@ class TestRefusedJson:
             read_manifest(bundle)
 
     def test_a_folder_without_a_manifest(self, tmp_path: Path) -> None:
-        with pytest.raises(BundleError, match="can't be read") as caught:
+        with pytest.raises(BundleError, match="cannot be read") as caught:
             read_manifest(tmp_path)
         assert caught.value.hint
 

@@ -118,7 +118,7 @@ def test_a_file_that_is_truncated_meanwhile(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 300, "no/such/file", ""])
 def test_paths_that_are_none(path: str) -> None:
-    with pytest.raises(BundleError, match="can't be read"):
+    with pytest.raises(BundleError, match="cannot be read"):
         read_row(Path(path))
 
 

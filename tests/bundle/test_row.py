@@ -431,7 +431,7 @@ class TestFiles:
         assert encode_fault(row) is RowFault.TRAILING_BYTES
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(BundleError, match="can't be read") as caught:
+        with pytest.raises(BundleError, match="cannot be read") as caught:
             read_row(tmp_path / "none.bias")
         assert caught.value.hint
 

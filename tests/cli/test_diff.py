@@ -171,12 +171,12 @@ def test_base_model_and_checkpoint_are_never_the_output(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "nowhere is no folder"),
-        (["."], "config.json can't be read"),
+        (["nowhere"], "nowhere is not a folder"),
+        (["."], "config.json cannot be read"),
         (["CHECKPOINT", "--task", "x"], "--task, --labels and --problem-type are for a delta"),
         (["CHECKPOINT", "--labels", "x"], "--task, --labels and --problem-type are for a delta"),
         (["CHECKPOINT", "--problem-type", "regression"], "--task, --labels and --problem-type are for a delta"),
-        (["CHECKPOINT", "--output", "a b"], "can't be a task's name"),
+        (["CHECKPOINT", "--output", "a b"], "cannot be a task's name"),
         (["CHECKPOINT", "--output", "out", "--labels", "a,b"], "--labels has 2 names, expected 3"),
         (["CHECKPOINT", "--output", "out", "--problem-type", "regression"], "a regression with 3 outputs"),
     ],

@@ -108,7 +108,7 @@ def test_a_second_export_to_one_output_is_refused(
         ("unheard", "no delta for the task unheard on tiny-bert"),
         ("two_way,two_way", "named twice"),
         ("", "names no task"),
-        ("two way", "can't be a task's name"),
+        ("two way", "cannot be a task's name"),
         ("x=/nowhere", "/nowhere holds no delta"),
     ],
 )
@@ -222,7 +222,9 @@ def test_an_unreachable_hub_is_one_line_and_a_hint(deltas_folder: Path, tmp_path
     done = subprocess.run([*EXPORT, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     _, error, hint = done.stderr.splitlines()
-    assert error.startswith("error: the base model google-bert/bert-base-cased can't be had from the Hugging Face Hub ")
+    assert error.startswith(
+        "error: the base model google-bert/bert-base-cased cannot be loaded from the Hugging Face Hub "
+    )
     assert "couldn't find" in error, "what transformers says"
     assert hint == "hint: check the name and the network, or pass --model a local folder with the checkpoint"
 

@@ -92,7 +92,7 @@ def test_what_is_no_delta_is_refused(bitfit: Bitfit, model_folder: str, workplac
     (workplace / "empty").mkdir()
     done = bitfit("merge", model_folder, "empty", "--output", "merged")
     assert done.status == 2
-    assert "bitfit_config.json can't be read" in done.err
+    assert "bitfit_config.json cannot be read" in done.err
     assert os.listdir(workplace) == ["empty"]
 
 

@@ -60,7 +60,7 @@ def test_a_failed_trial_shows_in_the_exit_status(
     done = bitfit("sweep", *words, "--methods", "frozen,bitfit")
     assert done.status == 3
     assert "1 trials failed" in done.err
-    assert f"{trial.name} can't be made: File exists" in done.err
+    assert f"{trial.name} cannot be made: File exists" in done.err
     assert [row.split()[:2] for row in done.out.splitlines()[2:]] == [["mood", "frozen"], ["mood", "bitfit"]]
 
 
@@ -70,7 +70,7 @@ def test_a_failed_trial_shows_in_the_exit_status(
         (["--learning-rates", "fast"], "--learning-rates is 'fast'"),
         (["--learning-rates", "3"], "--learning-rate is 3.0"),
         (["--seeds", "0"], "--seeds is 0"),
-        (["--tasks", "a task"], "can't be a task's name"),
+        (["--tasks", "a task"], "cannot be a task's name"),
         (["--tasks", "smell"], "expected one file train.*, or a folder smell"),
         (["--tasks", ","], "--tasks names nothing"),
         (["--methods", "bitfit,b_z"], "--bias-terms b_z selects none"),

@@ -175,7 +175,7 @@ def test_a_bad_input_file_is_one_clear_error(
 
 def test_a_file_that_is_not_there_is_one_clear_error(bitfit: Bitfit, tiny_bundle: Path) -> None:
     done = bitfit("run", tiny_bundle, "--task", "two_way", "--input", "/nowhere")
-    assert done.err == "error: /nowhere can't be read: No such file or directory\n"
+    assert done.err == "error: /nowhere cannot be read: No such file or directory\n"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_inspect_refuses_what_is_damaged_or_something_else(bitfit: Bitfit, tiny_
     assert "truncated payload" in bitfit("inspect", half).err
     done = bitfit("inspect", tmp_path)
     assert done.status == 2
-    assert "is no bundle, row or delta" in done.err
+    assert "is not a bundle, row or delta" in done.err
 
 
 class TestJsonLines:

@@ -1,4 +1,4 @@
-"""bitfit-train: a delta that compiles, from one's own data; a killed run goes on; bad data ends before training."""
+"""bitfit-train: a delta that compiles, from one's own data; a killed run resumes; bad data ends before training."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_an_existing_delta_is_refused_before_training(
         (["--bias-terms", "b_z"], "--bias-terms b_z selects none"),
         (["--max-length", "500"], "takes at most 64 tokens"),
         (["--columns", "words"], "words"),
-        (["--task", "a task"], "can't be a task's name"),
+        (["--task", "a task"], "cannot be a task's name"),
         (["--train-rows", "0"], "--train-rows is 0"),
         (["--pooling", "tokens"], "--pooling tokens for a single_label task"),
         (["--data-revision", "v2"], "the data's revision is v2, but the data is in files"),

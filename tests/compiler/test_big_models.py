@@ -1,4 +1,4 @@
-"""BERT-base at full size, with seeded random weights and random biases: the real ones can't be had offline."""
+"""BERT-base at full size, with seeded random weights and random biases: the real ones cannot be loaded offline."""
 
 from __future__ import annotations
 

@@ -116,4 +116,4 @@ def test_matrices_that_layers_share_are_stored_once(precision: str, make_delta: 
     # What layers add is nodes, and that is less than the smaller of the two kinds of matrices would be once more.
     assert sizes[1] - sizes[0] < 5 * matrices / 2
     reasons = set(compiled.not_quantized.values())
-    assert reasons == (set() if precision == "int8" else {"16 rows are no multiple of the block, 32"})
+    assert reasons == (set() if precision == "int8" else {"16 rows are not a multiple of the block, 32"})

@@ -234,7 +234,7 @@ class TestKindsOfFiles:
         with made(kind, path):
             status = open_bundle()
         assert status["code"] == "bundle_error"
-        assert status["message"].startswith(f"{path} can't be read: ")
+        assert status["message"].startswith(f"{path} cannot be read: ")
 
     @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
     def test_other_rows(self, programs: Path, get_bundle: GetBundle, tmp_path: Path, kind: str) -> None:
@@ -242,7 +242,7 @@ class TestKindsOfFiles:
         with made(kind, tmp_path / "row"):
             refused = driver("load", path=str(tmp_path / "row"))
         driver.close()
-        assert refused["message"] == f"{tmp_path / 'row'} can't be read: it is not a regular file"
+        assert refused["message"] == f"{tmp_path / 'row'} cannot be read: it is not a regular file"
 
 
 @contextlib.contextmanager
@@ -372,7 +372,7 @@ class TestRowsThatAreNotLoaded:
         assert open_bundle("task=two_way")["code"] == "ok"
         if how == "missing":
             path.unlink()
-            assert open_bundle("task=two_way")["message"].startswith(f"{path} can't be read: ")
+            assert open_bundle("task=two_way")["message"].startswith(f"{path} cannot be read: ")
         else:
             shutil.copy(copy / "tasks" / "two_way.bias", path)
             assert open_bundle("task=two_way")["code"] == "ok"

@@ -137,7 +137,7 @@ class TestBitfitRun:
         arguments = [bundle, "--row", tmp_path / "huge.bias", "--task", "huge", "--text", "fine"]
         for done in (python_run(*arguments), cpp_run(programs, *arguments)):
             assert (done.returncode, done.stdout) == (2, "")
-            assert "text 1 has logits that are no finite numbers from the task huge" in done.stderr
+            assert "text 1 has logits that are not finite numbers from the task huge" in done.stderr
 
     def test_a_row_that_is_named(self, programs: Path, get_bundle: GetBundle) -> None:
         lines = '{"text": "fine"}\n{"text": "' + "x " * 80 + '"}\n'
@@ -242,7 +242,7 @@ class TestOutput:
         command = ["sh", "-c", f'"$@" {redirection}', "sh", programs / program, *first, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert done.stderr.startswith(f"error: the output can't be written: {reason}")
+        assert done.stderr.startswith(f"error: the output cannot be written: {reason}")
 
     def test_a_long_file_ends_at_the_first_batch(self, programs: Path, get_bundle: GetBundle) -> None:
         """It does not go on answering for nobody: the input has no end."""
@@ -251,7 +251,7 @@ class TestOutput:
         done = subprocess.run(
             ["sh", "-c", command, "sh", *arguments], capture_output=True, text=True, check=False, timeout=60
         )
-        assert (done.returncode, done.stderr) == (2, "error: the output can't be written: No space left on device\n")
+        assert (done.returncode, done.stderr) == (2, "error: the output cannot be written: No space left on device\n")
 
 
 class TestMessages:

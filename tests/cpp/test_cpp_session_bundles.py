@@ -116,4 +116,4 @@ def test_drive_needs_a_bundle(programs: Path, tmp_path: Path) -> None:
         [programs / "tests" / "session_test", "drive", tmp_path], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert json.loads(done.stdout)["message"].endswith("manifest.json can't be read: No such file or directory")
+    assert json.loads(done.stdout)["message"].endswith("manifest.json cannot be read: No such file or directory")

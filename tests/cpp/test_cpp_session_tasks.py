@@ -124,8 +124,8 @@ class TestTasks:
         ("arguments", "message"),
         [
             ({"name": "a/b"}, 'the task name is "a/b"'),
-            ({"labels": ["x"]}, "the labels of two_way can't be used, expected 2 different names"),
-            ({"labels": ["x", "x"]}, "the labels of two_way can't be used, expected 2 different names"),
+            ({"labels": ["x"]}, "the labels of two_way cannot be used, expected 2 different names"),
+            ({"labels": ["x", "x"]}, "the labels of two_way cannot be used, expected 2 different names"),
         ],
     )
     def test_names_and_labels(
@@ -139,7 +139,7 @@ class TestTasks:
     def test_a_file_that_is_not_there(self, open_session: OpenBundle) -> None:
         refused = open_session("table")("load", path="/nowhere/x.bias")
         assert refused["code"] == "bundle_error"
-        assert refused["message"] == "/nowhere/x.bias can't be read: No such file or directory"
+        assert refused["message"] == "/nowhere/x.bias cannot be read: No such file or directory"
 
     @pytest.mark.parametrize("kind", ["named", "overridable"])
     def test_adapters(self, open_session: OpenBundle, batch: dict[str, Any], kind: str) -> None:

@@ -169,7 +169,7 @@ def test_a_configuration_that_never_ends_is_not_read(saved: Path) -> None:
         stream.truncate(2**40)
     with pytest.raises(DeltaError, match="expected at most 16777216"):
         TaskDelta.load(saved)
-    with pytest.raises(DeltaError, match="can't be read"):
+    with pytest.raises(DeltaError, match="cannot be read"):
         TaskDelta.load(Path("a\0b"))
 
 
@@ -183,7 +183,7 @@ NAME = "encoder.layer.0.output.dense.bias"
         ({NAME: np.full(32, np.inf, np.float32)}, "NaN or an infinity"),
         ({NAME: np.zeros(32, np.float64)}, "float64, expected float32"),
         ({NAME: None}, f"disagree about {NAME}"),
-        ({"encoder.layer.0.output.dense.weight": np.zeros((2, 2), np.float32)}, "is no bias term"),
+        ({"encoder.layer.0.output.dense.weight": np.zeros((2, 2), np.float32)}, "is not a bias term"),
         ({"head.classifier.bias": None}, r"expected \[.classifier.bias., .classifier.weight.\]"),
     ],
 )
@@ -206,5 +206,5 @@ def test_a_truncated_or_missing_file_is_refused(saved: Path, name: str) -> None:
     with pytest.raises(DeltaError, match=r"no whole|not valid JSON"):
         TaskDelta.load(saved)
     (saved / name).unlink()
-    with pytest.raises(DeltaError, match="can't be read"):
+    with pytest.raises(DeltaError, match="cannot be read"):
         TaskDelta.load(saved)

@@ -172,7 +172,7 @@ def test_what_may_be_left_to_the_trainer_may_be_null(tmp_path: Path, tiny_base: 
 
 
 def test_a_protocol_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="can't be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         read_protocol(tmp_path / "protocol.json")
 
 

@@ -98,7 +98,7 @@ def delta_logits(base: BaseModel, delta: Any) -> np.ndarray:
 
 
 def assert_same_logits(found: np.ndarray, expected: np.ndarray, base: BaseModel, *, tokens: bool = False) -> None:
-    """The same logits, of each token that is no padding where there is one logit a token."""
+    """The same logits, of each token that is no padding where there is one logit per token."""
     if tokens:
         keep = inputs_of(base)["attention_mask"].numpy().astype(bool)
         found, expected = found[keep], expected[keep]

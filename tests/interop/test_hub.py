@@ -156,7 +156,7 @@ def test_a_repository_or_revision_that_is_not_there(folder_hub: FolderHub, delta
         (_answer(errors.HfHubHTTPError, 500), "the Hub answered 500 about org/name: a long"),
         (_answer(errors.GatedRepoError, 403), "asks for its terms to be accepted"),
         (errors.LocalTokenNotFoundError("a long\nstory"), "wants a token, and there is none on this machine"),
-        (httpx2.ConnectTimeout("timed out"), "can't be reached for org/name: timed out"),
+        (httpx2.ConnectTimeout("timed out"), "cannot be reached for org/name: timed out"),
     ],
 )
 def test_what_the_client_raises_is_said_in_one_line(
@@ -181,9 +181,9 @@ def test_the_real_client_without_a_network_and_without_a_token(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.utils._auth.get_token", lambda: None)
     cases: Sequence[tuple[Callable[[], object], str]] = (
-        (lambda: hub.pull_delta("org/name"), "can't be reached for org/name"),
-        (lambda: hub.push_delta(delta_folder, "org/name"), "can't be reached for org/name"),
-        (lambda: hub.check_push("org/name"), "wants a token|can't be reached"),
+        (lambda: hub.pull_delta("org/name"), "cannot be reached for org/name"),
+        (lambda: hub.push_delta(delta_folder, "org/name"), "cannot be reached for org/name"),
+        (lambda: hub.check_push("org/name"), "wants a token|cannot be reached"),
     )
     for ask, message in cases:
         with pytest.raises(HubError, match=message):

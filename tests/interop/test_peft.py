@@ -264,7 +264,7 @@ def test_a_truncated_or_missing_file_is_refused(tmp_path: Path, name: str) -> No
     with pytest.raises(DeltaError, match="no whole"):
         import_task(base, tmp_path, "mine")
     (tmp_path / name).unlink()
-    with pytest.raises(DeltaError, match="can't be read"):
+    with pytest.raises(DeltaError, match="cannot be read"):
         import_task(base, tmp_path, "mine")
 
 

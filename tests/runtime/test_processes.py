@@ -200,7 +200,7 @@ def test_a_bundle_that_has_changed_is_not_taken_for_the_pickled_one(copied: Path
     with pytest.raises(BundleError, match="has changed since the session was pickled"):
         pickle.loads(data)
     shutil.rmtree(copied)
-    with pytest.raises(BundleError, match="can't be read"):
+    with pytest.raises(BundleError, match="cannot be read"):
         pickle.loads(data)
 
 

@@ -23,7 +23,7 @@ from tests.runtime.conftest import TASKS, TOLERANCE, change_manifest, change_pro
 def test_missing_files_are_named(copied: Path) -> None:
     for name in ("model.onnx.data", "tokenizer.json", "tasks/score.bias", "model.onnx", "manifest.json"):
         (copied / name).rename(copied / "aside")
-        with pytest.raises(BundleError, match=f"{name} can't be read"):
+        with pytest.raises(BundleError, match=f"{name} cannot be read"):
             BiasSession(copied)
         (copied / "aside").rename(copied / name)
 
@@ -40,7 +40,7 @@ def test_a_model_that_is_no_model_is_refused_in_one_line(copied: Path, capfd: py
     path = copied / "model.onnx"
     path.write_bytes(b"\xff" * path.stat().st_size)
     record_again(copied, "model.onnx")
-    with pytest.raises(BundleError, match=r"the model .*model.onnx can't be loaded: ") as caught:
+    with pytest.raises(BundleError, match=r"the model .*model.onnx cannot be loaded: ") as caught:
         BiasSession(copied)
     assert "\n" not in caught.value.message
     assert capfd.readouterr() == ("", "")
@@ -160,7 +160,7 @@ def test_a_model_in_another_format_is_not_guessed(copied: Path) -> None:
     path = copied / "model.onnx"
     path.write_bytes(b"\x18\0\0\0ORTM" + path.read_bytes())
     record_again(copied, "model.onnx")
-    with pytest.raises(BundleError, match=r"model\.onnx can't be loaded"):
+    with pytest.raises(BundleError, match=r"model\.onnx cannot be loaded"):
         BiasSession(copied, threads=1)
 
 
@@ -171,9 +171,9 @@ def test_paths_that_are_none(shared: BiasSession, value: Any) -> None:
     with pytest.raises(InputError, match=r"the row is .*, expected a path"):
         shared.load_task(value)
     for path in ("a\0b", "x" * 300):
-        with pytest.raises(BundleError, match="can't be read"):
+        with pytest.raises(BundleError, match="cannot be read"):
             BiasSession(path)
-        with pytest.raises(BundleError, match="can't be read"):
+        with pytest.raises(BundleError, match="cannot be read"):
             shared.load_task(path)
 
 

@@ -103,7 +103,7 @@ def test_logits_that_are_no_numbers_are_no_answer(
 ) -> None:
     row = read_row(tiny_bundle / "tasks" / "two_way.bias", layout=layout)
     session.load_task(save_row(task="huge", biases=np.full_like(row.biases, 3e38)))
-    with pytest.raises(InputError, match="row 1 has logits that are no finite numbers from the task huge"):
+    with pytest.raises(InputError, match="row 1 has logits that are not finite numbers from the task huge"):
         session.predict(["fine", "fine"], ["two_way", "huge"])
 
 

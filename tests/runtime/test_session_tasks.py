@@ -161,7 +161,7 @@ def test_a_refused_row_leaves_everything_as_it_was(
         with pytest.raises(RowError, match=r"two_way\.bias") as caught:
             session.load_task(path)
         assert caught.value.fault is fault
-    with pytest.raises(BundleError, match="can't be read"):
+    with pytest.raises(BundleError, match="cannot be read"):
         session.load_task(tmp_path / "absent.bias")
     assert set(session.tasks) == set(TASKS)
     assert session.labels("two_way") == ("negative", "positive")

@@ -1,4 +1,4 @@
-"""Token tasks: one label a word, as a Hugging Face token-classification pipeline gives it."""
+"""Token tasks: one label per word, as a Hugging Face token-classification pipeline gives it."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_a_task_is_learnt_and_the_best_epoch_is_kept(tiny_base: BaseModel, tmp_p
     assert config.pooling == ("mean" if problem_type == "multi_label" else "tokens")
     assert tuple(config.metrics) == data.spec.metrics
     first = data.spec.metrics[0]
-    # Without learning anything: 0.8 for all labels on every row, about 0.4 for one label a word or any word.
+    # Without learning anything: 0.8 for all labels on every row, about 0.4 for one label per word or any word.
     assert config.metrics[first] > 0.85
     # What was found after the epoch and what the merged delta gives are two ways to one number.
     assert result.history[result.best_epoch - 1][first] == pytest.approx(config.metrics[first], abs=1e-6)

@@ -52,7 +52,7 @@ def trace_base_model(base: BaseModel) -> onnx.ModelProto:
     except CompileError:
         raise
     except Exception as error:
-        raise CompileError(f"{base.source.name} can't be traced: {_reason(error)}", hint=_HINT) from error
+        raise CompileError(f"{base.source.name} cannot be traced: {_reason(error)}", hint=_HINT) from error
     _name_dimensions(model.graph, base.modality)
     _check_outputs(base, model.graph)
     _name_biases(base, model.graph)

@@ -70,7 +70,7 @@ def _lost_biases(graph: onnx.GraphProto, layout: Layout, kind: str, used: set[st
     """Parts of a row that nothing reads."""
     if kind == "named":
         inputs = {value.name for value in graph.input}
-        return [f"the bias {entry.name} is no input" for entry in layout.biases if entry.name not in inputs]
+        return [f"the bias {entry.name} is not an input" for entry in layout.biases if entry.name not in inputs]
     splits = [node for node in graph.node if node.name == BIAS_SPLIT]
     if len(splits) != 1 or len(splits[0].output) != len(layout.biases):
         return [f"the row is not split into the {len(layout.biases)} bias terms of the layout"]

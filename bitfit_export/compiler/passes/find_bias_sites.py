@@ -1,4 +1,4 @@
-"""Find the sites: the node inputs through which bias values enter the graph, or the reason why one can't be lifted.
+"""Find the sites: the node inputs through which bias values enter the graph, or the reason why one cannot be lifted.
 
 A bias that is lifted by row has one more dimension than a constant one: the batch, since each row of a batch may be
 another task. So such a site is safe where the node adds the bias to a tensor whose first dimension is the batch and

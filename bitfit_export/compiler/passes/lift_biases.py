@@ -78,7 +78,7 @@ def _split_table(graph: gs.Graph, layout: Layout, inputs: Mapping[str, gs.Variab
 def _split(
     graph: gs.Graph, layout: Layout, row: gs.Variable, *, leading: Sequence[int | str]
 ) -> dict[str, gs.Variable]:
-    """The row, cut along its last axis into one slice a bias term."""
+    """The row, cut along its last axis into one slice per bias term."""
     sizes = int64s("bias_sizes", [entry.size for entry in layout.biases])
     # A new Variable for each slice: the constant of the same name keeps its own until nothing uses it.
     slices = {

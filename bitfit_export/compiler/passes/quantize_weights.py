@@ -110,7 +110,7 @@ def quantize_weights(
         if not np.isfinite(matrix).all():
             raise CompileError(f"the weight of {nodes[0].name} has a value that is not finite")
         if precision == "int4" and len(matrix) % INT4_BLOCK:
-            reason = f"{len(matrix)} rows are no multiple of the block, {INT4_BLOCK}"
+            reason = f"{len(matrix)} rows are not a multiple of the block, {INT4_BLOCK}"
             kept |= {node.name: reason for node in nodes}
             continue
         read = next((statistics[node.name] for node in nodes if node.name in statistics), None)

@@ -59,7 +59,7 @@ def read_protocol(path: Path) -> Protocol:
     try:
         root = json.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     try:

@@ -78,7 +78,7 @@ class _OnnxRuntime(Engine):
             return _Program(ort.InferenceSession(files.model, options, providers=["CPUExecutionProvider"]))
         except Exception as error:
             raise BundleError(
-                f"the model {files.path} can't be loaded: {first_line(error)}",
+                f"the model {files.path} cannot be loaded: {first_line(error)}",
                 hint="copy the bundle again, or export it again",
             ) from error
 

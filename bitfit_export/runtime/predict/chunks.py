@@ -119,13 +119,13 @@ def read_chunk(
         max_tokens: the longest of these.
 
     Raises:
-        InputError: logits that are no numbers, which no answer can be made of.
+        InputError: logits that are not numbers, which no answer can be made of.
     """
     by_token = output_of(task) == TOKEN_LOGITS
     logits = values[: len(chunk.tokens.ids), : task.label_count] if by_token else values[: task.label_count]
     if not np.isfinite(logits).all():
         raise InputError(
-            f"has logits that are no finite numbers from the task {task.name}",
+            f"has logits that are not finite numbers from the task {task.name}",
             row=chunk.row,
             hint=f"its biases may be too large for the model; bitfit verify compares the task {task.name} with PyTorch",
         )

@@ -49,7 +49,7 @@ class TextEncoder:
         where: names the file in messages.
 
     Raises:
-        BundleError: the tokenizer can't be used.
+        BundleError: the tokenizer cannot be used.
     """
 
     def __init__(self, data: bytes, *, max_positions: int, pad_token_id: int, where: str = TOKENIZER_FILE) -> None:
@@ -262,7 +262,7 @@ def read_tokenizer(data: bytes, where: str) -> Any:
         where: names the file in messages.
 
     Raises:
-        BundleError: the file can't be used.
+        BundleError: the file cannot be used.
     """
     text = check_tokenizer(data, where)
     try:
@@ -272,7 +272,7 @@ def read_tokenizer(data: bytes, where: str) -> Any:
         raise
     except BaseException as error:
         raise BundleError(
-            f"the tokenizer {where} can't be read: {first_line(error)}",
+            f"the tokenizer {where} cannot be read: {first_line(error)}",
             hint="copy the bundle again, or export it again",
         ) from error
     tokenizer.no_truncation()
@@ -309,4 +309,4 @@ def _encoding_error(texts: Sequence[Text], error: BaseException) -> InputError:
             "".join(text).encode("utf-8")
         except UnicodeEncodeError:
             return InputError("has half a surrogate pair, expected a string that UTF-8 can write", row=row)
-    return InputError(f"the texts can't be tokenised: {first_line(error)}")
+    return InputError(f"the texts cannot be tokenised: {first_line(error)}")

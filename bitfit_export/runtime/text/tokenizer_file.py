@@ -65,7 +65,7 @@ def check_tokenizer(data: bytes, where: str) -> str:
         _check_file(_object(file, "the file"))
     except _MalformedError as error:
         raise BundleError(
-            f"the tokenizer {where} can't be used: {error}",
+            f"the tokenizer {where} cannot be used: {error}",
             hint="export the bundle again with a tokenizer that the transformers library loads",
         ) from error
     return text

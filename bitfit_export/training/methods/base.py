@@ -47,7 +47,7 @@ class Method(ABC):
         return None
 
     def begin_epoch(self, epoch: int) -> None:  # noqa: B027 - most methods do nothing then
-        """Called at the start of each epoch, from 1; of a run that goes on only for the epochs that are left."""
+        """Called at the start of each epoch, from 1; of a run that resumes only for the epochs that are left."""
 
     @property
     def first_choice(self) -> int:

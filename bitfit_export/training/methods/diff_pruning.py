@@ -75,7 +75,7 @@ def _gates(log_alpha: torch.Tensor, *, draw: bool) -> torch.Tensor:
 
 
 class DiffPruning(Method):
-    """See the module's text. Epochs before the entries are chosen can't be the result."""
+    """See the module's text. Epochs before the entries are chosen cannot be the result."""
 
     dense = True
 
@@ -105,11 +105,11 @@ class DiffPruning(Method):
         if epoch == self.first_choice and self.settings.epochs > 1:
             self._choose()
         for part in self._parts.values():
-            # Of a run that goes on after the choice, the checkpoint has it.
+            # Of a run that resumes after the choice, the checkpoint has it.
             part.settled = epoch >= self.first_choice and self.settings.epochs > 1
 
     def finish(self, model: TaskModel) -> int:
-        # Again, for a run that goes on after its last epoch, or has one epoch only: a choice once made is made again.
+        # Again, for a run that resumes after its last epoch, or has one epoch only: a choice once made is made again.
         kept = self._choose()
         for name in self._parts:
             bake(model.base, name)

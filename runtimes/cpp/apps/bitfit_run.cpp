@@ -172,7 +172,7 @@ void answer_file(const bitfit::Session& session, const Options& options) {
   std::ifstream file;
   if (options.input != "-") {
     file.open(options.input, std::ios::binary);
-    if (!file) refuse(options.input + " can't be read");
+    if (!file) refuse(options.input + " cannot be read");
   }
   Questions source(options.input == "-" ? std::cin : file, options.input, options.task);
   std::vector<Question> questions;

@@ -32,7 +32,7 @@ inline void flush_output() {
   errno = 0;
   if (std::cout.flush()) return;
   const int reason = errno;
-  refuse(std::string("the output can't be written: ") + (reason != 0 ? std::strerror(reason) : "it was refused"));
+  refuse(std::string("the output cannot be written: ") + (reason != 0 ? std::strerror(reason) : "it was refused"));
 }
 
 // Run a program. Returns its exit status: 0, or 2 when stderr says what is wrong. 1 is for verifications that fail.

@@ -104,7 +104,7 @@ bool Questions::next_line(std::string* line) {
       byte = stream_.rdbuf()->sbumpc();
     }
   } catch (const std::ios_base::failure&) {
-    refuse(name_ + " can't be read");
+    refuse(name_ + " cannot be read");
   }
   if (line->compare(0, mark_size, byte_order_mark.substr(0, mark_size)) == 0) line->erase(0, mark_size);
   if (line->size() <= bitfit::max_line_size) return true;

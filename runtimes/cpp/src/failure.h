@@ -39,7 +39,7 @@ std::string text_of(const Parts&... parts) {
   fail(StatusCode::bundle_error, message, copy_again);
 }
 
-// About one row of a batch or one of several texts. The message goes on after "row 3".
+// About one row of a batch or one of several texts. The message continues after "row 3".
 [[noreturn]] inline void fail_row(std::size_t row, const std::string& message, const std::string& hint = {}) {
   Status status{StatusCode::input_error, shown(message, longest_message), shown(hint, longest_message)};
   status.row = static_cast<std::ptrdiff_t>(row);

@@ -197,7 +197,7 @@ Ort::Session open_session(const Ort::Env& env, const std::string& folder, const 
     return Ort::Session(env, bytes.data(), bytes.size(), options);
   } catch (const Ort::Exception& error) {
     fail(StatusCode::bundle_error,
-         text_of("the model ", folder, '/', manifest.infer().file, " can't be loaded: ", first_line(error.what())),
+         text_of("the model ", folder, '/', manifest.infer().file, " cannot be loaded: ", first_line(error.what())),
          copy_again);
   }
 }
@@ -214,7 +214,7 @@ Model::Model(const std::string& folder, const Bytes& bytes, const Manifest& mani
   try {
     fixed_labels_ = InterfaceCheck(folder + "/" + manifest.infer().file, session_, manifest).run();
   } catch (const Ort::Exception& error) {
-    fail(StatusCode::bundle_error, text_of("the model can't be examined: ", first_line(error.what())), copy_again);
+    fail(StatusCode::bundle_error, text_of("the model cannot be examined: ", first_line(error.what())), copy_again);
   }
 }
 

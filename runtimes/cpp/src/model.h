@@ -42,7 +42,7 @@ Ort::Value tensor_over(const Value* values, std::size_t count, const std::int64_
 class Model {
  public:
   // `bytes` are those of model.onnx in `folder`; its weights lie beside it. Fails with a bundle_error where the model
-  // can't be loaded or is not the one that the manifest describes.
+  // cannot be loaded or is not the one that the manifest describes.
   Model(const std::string& folder, const Bytes& bytes, const Manifest& manifest, int threads);
 
   // The number of labels that the head inputs have, where it is fixed; else 0.

@@ -183,7 +183,7 @@ class Runner {
     for (std::size_t token = 0; token < tokens; ++token) {
       const float* const first = logits + token * row_labels;
       if (std::all_of(first, first + info.label_count, [](float value) { return std::isfinite(value); })) continue;
-      fail_row(chunk.row, text_of("has logits that are no finite numbers from the task ", info.name),
+      fail_row(chunk.row, text_of("has logits that are not finite numbers from the task ", info.name),
                "its biases may be too large for the model");
     }
   }

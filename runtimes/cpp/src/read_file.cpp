@@ -21,7 +21,7 @@ namespace bitfit {
 namespace {
 
 [[noreturn]] void refuse(const std::string& path, const char* reason) {
-  fail(StatusCode::bundle_error, text_of(path, " can't be read: ", reason));
+  fail(StatusCode::bundle_error, text_of(path, " cannot be read: ", reason));
 }
 
 }  // namespace

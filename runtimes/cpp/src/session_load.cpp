@@ -168,7 +168,7 @@ TaskInfo Session::Parts::describe_task(const BiasRowView& row, std::string_view 
   task.labels = labels.empty() ? default_labels(task) : labels;
   const std::size_t count = task.problem_type == ProblemType::regression ? 0 : task.label_count;
   if (task.labels.size() != count || !guard([&] { check_names(task.labels, "a label"); }).ok()) {
-    fail(StatusCode::input_error, text_of("the labels of ", task.name, " can't be used, expected ", count,
+    fail(StatusCode::input_error, text_of("the labels of ", task.name, " cannot be used, expected ", count,
                                           " different names without control characters"));
   }
   return task;

@@ -53,7 +53,7 @@ struct Session::Parts {
  public:
   Model model;
   std::unique_ptr<TaskStore> store;
-  std::unique_ptr<Tokenizer> tokenizer;  // null where it can't be read, for the reason in the status
+  std::unique_ptr<Tokenizer> tokenizer;  // null where it cannot be read, for the reason in the status
   Status tokenizer_status;
 
  private:

@@ -1,6 +1,6 @@
 // Counts what a run allocates outside of ONNX Runtime: after the first run of a shape, nothing.
 //
-//     allocation_test BUNDLE TASK...       batches of one task, and of a task a row where there are several
+//     allocation_test BUNDLE TASK...       batches of one task, and of one task per row where there are several
 //
 // Every operator new of the program comes here. ONNX Runtime is reached by a table of functions, of which this program
 // gives out a copy: within one of these that a run calls, allocations are ONNX Runtime's own.

@@ -70,7 +70,7 @@ const char* status_name(RowStatus status) {
 
 std::FILE* open_or_die(const char* path) {
   std::FILE* const file = std::fopen(path, "rb");
-  if (file == nullptr) die("can't be opened", path);
+  if (file == nullptr) die("cannot be opened", path);
   return file;
 }
 
@@ -79,7 +79,7 @@ std::size_t file_size(const char* path) {
   const bool at_end = std::fseek(file, 0, SEEK_END) == 0;
   const long size = at_end ? std::ftell(file) : -1;
   std::fclose(file);
-  if (size < 0) die("can't be measured", path);
+  if (size < 0) die("cannot be measured", path);
   return static_cast<std::size_t>(size);
 }
 
@@ -87,7 +87,7 @@ void load(const char* path, Bytes* bytes) {
   std::FILE* const file = open_or_die(path);
   const std::size_t count = std::fread(bytes->data, 1, bytes->size, file);
   std::fclose(file);
-  if (count != bytes->size) die("can't be read", path);
+  if (count != bytes->size) die("cannot be read", path);
 }
 
 // Read a row, and see to it that the view is written if and only if the row is good, and that the problem agrees.

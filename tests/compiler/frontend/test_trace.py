@@ -92,7 +92,7 @@ def test_what_makes_no_sequence_of_vectors_is_refused() -> None:
 def test_what_the_exporter_cannot_trace_is_refused_with_its_reason() -> None:
     # Nystromformer takes texts of one length, unless it has as many landmarks as its segments have tokens.
     base = tiny_base("nystromformer", **FAMILIES["bert"], num_landmarks=4, segment_means_seq_len=64)
-    with pytest.raises(CompileError, match=r"tiny-nystromformer can't be traced: shape '\[-1, 4, 4, 16, 8\]' is inv"):
+    with pytest.raises(CompileError, match=r"tiny-nystromformer cannot be traced: shape '\[-1, 4, 4, 16, 8\]' is inv"):
         trace_base_model(base)
 
 

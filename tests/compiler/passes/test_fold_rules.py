@@ -174,7 +174,7 @@ def test_masks_scales_and_guards_do_not_stand_in_the_way(edits: dict[str, str]) 
         (
             {"scores": "xt = Transpose<perm = [0, 2, 1]>(x)\nr0 = MatMul(k1, xt)\nr = Unsqueeze(r0, axis_1)\n"
              "scores = Add(scaled, r)"},
-            "MatMul multiplies it by xt, which is no weight",
+            "MatMul multiplies it by xt, which is not a weight",
         ),
         ({"k2": "kr = Mul(k1, factor)\nk2 = Reshape(kr, heads)"}, "Mul scales it by factor, which is not one number"),
         ({"k2": "kr = Mul(k1, scale)\nk2 = Reshape(kr, heads)"}, "Mul scales it by scale, which is not one number"),
@@ -225,7 +225,7 @@ def test_a_key_bias_stays_when_the_keys_are_an_output() -> None:
         ({"v2": "vs = Mul(v1, factor)\nv2 = Reshape(vs, heads)"}, "Mul scales it by factor, which is not one number"),
         (
             {"v2": "vs = Mul(v1, two)\nv2 = Reshape(vs, heads)"},
-            "MatMul multiplies it by a weight when it is no plain vector any more",
+            "MatMul multiplies it by a weight when it is no longer a plain vector",
         ),
         (
             {"v2": "pad = Less(factor, zero)\nvs = Where(pad, zero, v1)\nv2 = Reshape(vs, heads)"},
@@ -238,7 +238,7 @@ def test_a_key_bias_stays_when_the_keys_are_an_output() -> None:
         ),
         (
             {"c1": "c1 = Transpose<perm = [0, 2, 3, 1]>(context)"},
-            "MatMul multiplies it by a weight when it is no plain vector any more",
+            "MatMul multiplies it by a weight when it is no longer a plain vector",
         ),
     ],
     ids=["no softmax", "axis", "scaled", "zeroed", "columns", "factor", "number", "padded", "no guard", "mixed heads"],

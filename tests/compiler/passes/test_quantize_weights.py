@@ -164,7 +164,7 @@ def test_int4_leaves_a_matrix_that_its_blocks_do_not_divide_and_says_so() -> Non
     graph = linear_graph(random_matrix(K + 8))
     report = quantize_weights(graph, "int4")
     assert report.matrices == 0
-    assert report.kept == {"multiply_0": f"{K + 8} rows are no multiple of the block, {INT4_BLOCK}"}
+    assert report.kept == {"multiply_0": f"{K + 8} rows are not a multiple of the block, {INT4_BLOCK}"}
     assert "DequantizeLinear" not in operators(graph)
 
 

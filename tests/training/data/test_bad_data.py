@@ -135,11 +135,11 @@ def test_header_without_rows(tmp_path: Path) -> None:
         (".jsonl", b'{"sentence": "a", "label": 0}\n{"sentence": "\xe9"}\n', "line 2 is not UTF-8 at byte 15"),
         (".csv", b"sentence,label\n\xff\xfe,0\n", "line 2 is not UTF-8 at byte 1"),
         (".tsv", "sentence\tlabel\n".encode("utf-16"), "line 1 is not UTF-8"),
-        (".jsonl.gz", gzip.compress(as_jsonl(TRAIN), mtime=0)[:-12], "can't be read"),
-        (".jsonl.gz", as_jsonl(TRAIN), "can't be read: Not a gzipped file"),
-        (".jsonl.gz", gzip.compress(as_jsonl(TRAIN), mtime=0)[:12] + b"\xff" * 40, "can't be read"),
-        (".parquet", b"PAR1 and no more", "can't be read as Parquet"),
-        (".parquet", b"", "can't be read as Parquet"),
+        (".jsonl.gz", gzip.compress(as_jsonl(TRAIN), mtime=0)[:-12], "cannot be read"),
+        (".jsonl.gz", as_jsonl(TRAIN), "cannot be read: Not a gzipped file"),
+        (".jsonl.gz", gzip.compress(as_jsonl(TRAIN), mtime=0)[:12] + b"\xff" * 40, "cannot be read"),
+        (".parquet", b"PAR1 and no more", "cannot be read as Parquet"),
+        (".parquet", b"", "cannot be read as Parquet"),
     ],
 )
 def test_bad_files(tmp_path: Path, suffix: str, content: str | bytes, message: str) -> None:

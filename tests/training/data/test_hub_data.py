@@ -158,7 +158,7 @@ def test_hub_that_is_out_of_reach(monkeypatch, error: Exception) -> None:
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(DataError, match="nyu-mll/glue rte can't be had from the hub") as caught:
+    with pytest.raises(DataError, match="nyu-mll/glue rte cannot be loaded from the hub") as caught:
         load_task_data("rte")
     assert caught.value.message.endswith((": no way", ": no cache", ": RuntimeError"))
     assert "--data DIR" in (caught.value.hint or "")
@@ -169,7 +169,7 @@ def test_offline_as_the_hub_s_own_switch_makes_it(tmp_path: Path) -> None:
     code = "from bitfit_export.training.data import load_task_data; load_task_data('rte')"
     env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
-    assert "DataError: nyu-mll/glue rte can't be had from the hub: " in done.stderr
+    assert "DataError: nyu-mll/glue rte cannot be loaded from the hub: " in done.stderr
     assert "\nhint: pass --data DIR" in done.stderr
     assert done.returncode == 1
 

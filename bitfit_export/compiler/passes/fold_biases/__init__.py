@@ -2,7 +2,7 @@
 
 Requires: a traced, unoptimised graph, before heads and lift.
 Ensures: with the values of `FoldPlan.apply`, the graph computes what it did, up to rounding; `last_hidden_state` lacks
-`output_shift`. A bias term that can't be proven to fold stays, with the reason.
+`output_shift`. A bias term that cannot be proven to fold stays, with the reason.
 Does not: know any parameter's name or any family of models. It follows each bias through the graph; see docs/fold.md.
 """
 

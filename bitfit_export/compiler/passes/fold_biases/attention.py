@@ -35,7 +35,7 @@ def through_matmul(flow: Flow) -> Outcome:
     factor = Factor(weight.constant, transposed=not weight.transposed)
     rows, columns = factor.shape
     if not flow.shift.is_vector(columns):
-        return flow.refuse("multiplies it by a weight when it is no plain vector any more")
+        return flow.refuse("multiplies it by a weight when it is no longer a plain vector")
     return flow.shift.times(factor, rows)
 
 

@@ -43,7 +43,7 @@ def through_identity(flow: Flow) -> Outcome:
 
 
 def through_cast(flow: Flow) -> Outcome:
-    """A cast of float32 to float32, as the exporter writes some; any other is no exact algebra."""
+    """A cast of float32 to float32, as the exporter writes some; any other is not exact algebra."""
     to_float32 = flow.node.op == "CastLike" or flow.node.attrs["to"] == _FLOAT32
     return flow.shift if to_float32 else flow.refuse("makes another type of it")
 
@@ -56,7 +56,7 @@ def through_transpose(flow: Flow) -> Outcome:
 def through_reshape(flow: Flow) -> Outcome:
     sizes = reshape_sizes(flow.node)
     shift = None if sizes is None or flow.index else flow.shift.reshaped(sizes)
-    return shift or flow.refuse(f"arranges it as {sizes}, which can't be followed")
+    return shift or flow.refuse(f"arranges it as {sizes}, which cannot be followed")
 
 
 def through_unsqueeze(flow: Flow) -> Outcome:
@@ -95,7 +95,7 @@ def through_slice(flow: Flow) -> Outcome:
     starts, ends = integers_in(flow.node.inputs[1]), integers_in(flow.node.inputs[2])
     steps = integers_in(flow.node.inputs[4]) if len(flow.node.inputs) > 4 else [1]
     if flow.index or axes is None or starts is None or ends is None or set(steps or [None]) != {1}:
-        return flow.refuse("cuts it in a way that can't be followed")
+        return flow.refuse("cuts it in a way that cannot be followed")
     shift = flow.shift
     for axis, start, end in zip(axes, starts, ends, strict=True):
         if start == 0 and isinstance(end, int) and end > _OPEN_END:
@@ -166,7 +166,7 @@ def through_gemm(flow: Flow) -> Outcome:
     factor = Factor(weight, transposed=not attrs.get("transB", 0))
     rows, columns = factor.shape
     if not flow.shift.is_vector(columns):
-        return flow.refuse("multiplies it by a weight when it is no plain vector any more")
+        return flow.refuse("multiplies it by a weight when it is no longer a plain vector")
     shift = flow.shift.times(factor, rows)
     bias = flow.scope.bias(flow.node.inputs[2]) if len(flow.node.inputs) > 2 else None
     return shift if bias is None else Absorbed(bias.name, flow.node, shift.factors)

@@ -91,7 +91,7 @@ class Flow:
         return Refused(f"{self.label} {why}")
 
     def product(self, other: str) -> Refused:
-        return Refused(f"{self.label} multiplies it by {other}, which is no weight", Cause.PRODUCT)
+        return Refused(f"{self.label} multiplies it by {other}, which is not a weight", Cause.PRODUCT)
 
     def nonlinear(self, why: str) -> Refused:
         return Refused(f"{self.label} {why}", Cause.NONLINEAR)

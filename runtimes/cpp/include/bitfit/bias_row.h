@@ -93,8 +93,8 @@ struct BiasRowView {
 
   // All values as an array of floats, without a copy: the biases at 0, head tensor t at heads[t].offset.
   //
-  // It is null where the bytes are no such array: the row is float16, the processor is big-endian, or the payload is
-  // not aligned for a float. The payload is aligned when the row's first byte is, since 448 is a multiple of 64.
+  // It is null where the bytes are not such an array: the row is float16, the processor is big-endian, or the payload
+  // is not aligned for a float. The payload is aligned when the row's first byte is, since 448 is a multiple of 64.
   const float* floats() const noexcept;
 };
 
@@ -140,7 +140,7 @@ constexpr std::uint64_t load_u64(const std::uint8_t* bytes) noexcept {
   return load_u32(bytes) | (static_cast<std::uint64_t>(load_u32(bytes + 4)) << 32);
 }
 
-// Bytes that are no number, such as a digest's. Big-endian, so that in hexadecimal they look as they do in a dump.
+// Bytes that are not a number, such as a digest's. Big-endian, so that in hexadecimal they look as they do in a dump.
 constexpr std::uint64_t load_u64_big(const std::uint8_t* bytes) noexcept {
   std::uint64_t value = 0;
   for (int i = 0; i < 8; ++i) value = (value << 8) | bytes[i];

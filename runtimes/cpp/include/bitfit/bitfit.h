@@ -25,10 +25,10 @@ extern "C" {
 
 typedef enum bitfit_code {
   BITFIT_OK = 0,
-  BITFIT_BUNDLE_ERROR = 1, /* a bundle or a file of it that can't be used */
+  BITFIT_BUNDLE_ERROR = 1, /* a bundle or a file of it that cannot be used */
   BITFIT_ROW_ERROR = 2,    /* a bias row that is refused */
-  BITFIT_INPUT_ERROR = 3,  /* ids, texts or names that can't be run or loaded */
-  BITFIT_USAGE_ERROR = 4,  /* an option or an argument that can't be */
+  BITFIT_INPUT_ERROR = 3,  /* ids, texts or names that cannot be run or loaded */
+  BITFIT_USAGE_ERROR = 4,  /* an option or an argument that cannot be */
   BITFIT_FAILURE = 5       /* anything else */
 } bitfit_code;
 

@@ -126,8 +126,8 @@ class Session {
   // `name` is by default the row's own. `labels` are by default those of the loaded task that it replaces, or of the
   // bundle's task of that name, where type and number are the same; else LABEL_0, LABEL_1, ...
   //
-  // A row_error or bundle_error: the file can't be read, is damaged or was made for another model. An input_error: a
-  // name or labels that can't be, a row that is older than the loaded one, or one that the model has no output for.
+  // A row_error or bundle_error: the file cannot be read, is damaged or was made for another model. An input_error: a
+  // name or labels that cannot be, a row that is older than the loaded one, or one that the model has no output for.
   Status load_task(const std::string& path, std::string_view name = {},
                    const std::vector<std::string>& labels = {}) noexcept;
 

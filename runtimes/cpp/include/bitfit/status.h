@@ -16,7 +16,7 @@ enum class StatusCode : std::uint8_t {
   bundle_error = 1,  // a bundle, or a file of it, that is missing, damaged or made for another one
   row_error = 2,     // a bias row that is refused; Status::row_status says why
   input_error = 3,   // what the caller wants to run or to load: ids, texts, a task's name
-  usage_error = 4,   // an option that can't be
+  usage_error = 4,   // an option that cannot be
   failure = 5,       // anything else, such as memory that is not there
 };
 
