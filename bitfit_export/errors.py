@@ -125,7 +125,7 @@ class DeltaError(BitfitError):
 
 
 class HubError(BitfitError):
-    """What the Hugging Face Hub refuses, lacks, or cannot be reached for."""
+    """The Hugging Face Hub refuses a request, lacks what was asked for, or cannot be reached."""
 
 
 class CompileError(BitfitError):

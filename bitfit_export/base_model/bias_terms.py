@@ -1,4 +1,4 @@
-"""What a bias term is, and the paper's names for them.
+"""The definition of a bias term, and the paper's names for them.
 
 A bias term is a parameter whose last name component is `bias` (DeBERTa v1's `q_bias` and `v_bias` count too).
 `relative_attention_bias.weight` is an embedding table, not a bias term.
@@ -79,7 +79,7 @@ _NOT_AFTER = {"output.dense.bias": "attention", "output.LayerNorm.bias": "attent
 
 
 def is_bias_term(name: str) -> bool:
-    """Whether the parameter of this state-dict name is a bias term."""
+    """Returns whether the parameter of this state-dict name is a bias term."""
     return name.rsplit(".", 1)[-1] in _RAW_BIAS_NAMES
 
 

@@ -71,7 +71,7 @@ _SAFETENSORS_DTYPES = {
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a base model comes from.
+    """The source of a base model.
 
     Attributes:
         short_name: the name of its folder under `deltas/`, e.g. `minilm-l6`.
@@ -121,12 +121,12 @@ class BaseModel:
 
     @property
     def modality(self) -> str:
-        """What the model reads: `text`, `image` or `audio`."""
+        """The model's modality: `text`, `image` or `audio`."""
         return MODALITIES[self.module.main_input_name]
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """What the model is fed: for text, those of ids, mask and token types that its tokenizer gives."""
+        """The names of the model's inputs: for text, those of ids, mask and token types that its tokenizer gives."""
         if self.tokenizer is None:
             return (self.module.main_input_name,)
         return tuple(name for name in TEXT_INPUTS if name in self.tokenizer.model_input_names)
@@ -144,7 +144,7 @@ class BaseModel:
 
 
 def _position_limit(module: PreTrainedModel) -> int | None:
-    """How many tokens the model's position embeddings serve, or None where it has no such limit."""
+    """Returns the number of tokens that the model's position embeddings serve, or None where it has no such limit."""
     for name, part in module.named_modules():
         padding = getattr(part, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:

@@ -36,7 +36,7 @@ _FLAG = "pooling_mode_"
 
 @dataclass(frozen=True)
 class OwnPooling:
-    """What a model says of its pooling.
+    """A model's own pooling.
 
     Attributes:
         pooling: one of `POOLINGS`; None where the model has none of its own, or one that is not supported.

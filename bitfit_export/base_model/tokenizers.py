@@ -22,12 +22,12 @@ _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.j
 
 
 def has_vocabulary(folder: Path) -> bool:
-    """Whether `folder` has a tokenizer, as far as names of files tell."""
+    """Returns whether `folder` has a tokenizer, as far as names of files tell."""
     return any(path for form in _VOCABULARIES for path in folder.glob(form))
 
 
 def has_tokenizer_files(folder: Path) -> bool:
-    """Whether `folder` has any file of a tokenizer, which need not be complete."""
+    """Returns whether `folder` has any file of a tokenizer, which need not be complete."""
     return has_vocabulary(folder) or any((folder / name).exists() for name in _SETTINGS)
 
 

@@ -1,4 +1,4 @@
-"""What the safetensors files of a checkpoint hold, from their headers alone: names, dtypes and shapes."""
+"""The tensors in a checkpoint's safetensors files, from their headers alone: names, dtypes and shapes."""
 
 from __future__ import annotations
 

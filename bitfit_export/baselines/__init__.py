@@ -1,1 +1,1 @@
-"""What a user has without this project: one ordinary export for each task, and how its time compares."""
+"""The baselines: one ordinary export per task, as a user has it without this project, and its time."""

@@ -37,7 +37,7 @@ _LEAST_ROUNDS = 5
 
 @dataclass(frozen=True)
 class Times:
-    """What each contender took in each round, in seconds."""
+    """The seconds that each contender took in each round."""
 
     seconds: Mapping[str, Sequence[float]]
 
@@ -73,7 +73,7 @@ class ShapeTimes:
 
     @property
     def fastest_baseline(self) -> str:
-        """What the bundle is compared with."""
+        """The name of the fastest baseline, which the bundle is compared with."""
         return self.times.fastest(name for name in self.times.seconds if name.startswith(BASELINE))
 
     def describe(self) -> dict[str, dict[str, float]]:

@@ -24,7 +24,7 @@ _INT32_MAX = 2**31 - 1
 
 
 def adapter_file(task: str) -> str:
-    """Where a task's adapter lies in its bundle."""
+    """Returns the path of a task's adapter in its bundle."""
     return f"tasks/{task}.onnx_adapter"
 
 

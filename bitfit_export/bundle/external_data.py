@@ -1,4 +1,4 @@
-"""Which files a model's weights lie in, out of the bytes of `model.onnx`, without the package onnx.
+"""The files that hold a model's weights, read from the bytes of `model.onnx`, without the package onnx.
 
 Only what leads to a tensor is looked at: ONNX's protobuf messages with graphs, nodes, attributes and tensors in them.
 """

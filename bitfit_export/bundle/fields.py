@@ -46,7 +46,7 @@ class Record:
         self._where = where
 
     def has(self, key: str) -> bool:
-        """Whether an optional key is there."""
+        """Returns whether an optional key is there."""
         return key in self._members
 
     def text(self, key: str) -> str:
@@ -138,7 +138,7 @@ def check_digest(value: str, what: str) -> None:
 
 
 def is_name(value: object) -> bool:
-    """Whether it is a string of 1 to `MAX_NAME_BYTES` bytes of UTF-8 without control characters."""
+    """Returns whether it is a string of 1 to `MAX_NAME_BYTES` bytes of UTF-8 without control characters."""
     return isinstance(value, str) and bool(_NAME.fullmatch(value)) and len(value.encode("utf-8")) <= MAX_NAME_BYTES
 
 
@@ -152,7 +152,7 @@ def check_text(value: str, what: str) -> None:
 
 
 def _type_name(value: object) -> str:
-    """What a value is, in JSON's words; short values are shown."""
+    """Returns a description of a value in JSON's words; short values are shown."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

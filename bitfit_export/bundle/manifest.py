@@ -54,7 +54,7 @@ _INT64_MAX = 2**63 - 1
 
 
 def row_file(task: str) -> str:
-    """Where a task's row lies in its bundle."""
+    """Returns the path of a task's row in its bundle."""
     return f"tasks/{task}.bias"
 
 
@@ -244,7 +244,7 @@ class Manifest:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the model reads text: then the bundle has a tokenizer."""
+        """Returns whether the model reads text: then the bundle has a tokenizer."""
         return self.modality == "text"
 
     @property

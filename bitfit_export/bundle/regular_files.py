@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which file stood at a path, and when it was last changed."""
+    """The identity of a file at a path, and the time of its last change."""
 
     device: int
     inode: int
@@ -45,7 +45,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Checksums:
-    """What is known of a file's bytes: size, CRC-32C, and SHA-256 where it was asked for."""
+    """The facts about a file's bytes: size, CRC-32C, and SHA-256 where it was asked for."""
 
     size: int
     crc32c: int

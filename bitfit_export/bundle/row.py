@@ -396,7 +396,7 @@ def _check_layout(row: BiasRow, layout: Layout) -> None:
 
 
 def _is_absent(entry: HeadEntry, tensor: FloatArray) -> bool:
-    """Whether the task lacks the tensor. One with labels is never absent: a row with many labels is a large file."""
+    """Returns whether the task lacks the tensor. One with labels is never absent: many labels make a large row."""
     return LABELS not in entry.shape and tensor.shape == (0, *entry.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""What one row feeds to a graph that runs one task at a time: an array for each bias and head input."""
+"""The inputs that one row has for a graph that runs one task at a time: one array per bias and head input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands that train many trials share: options, and progress on stderr."""
+"""The common part of the commands that train many trials: options, and progress on stderr."""
 
 from __future__ import annotations
 

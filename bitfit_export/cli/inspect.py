@@ -69,7 +69,7 @@ def plot_delta(path: Path, plot: Path, *, overwrite: bool = False) -> None:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What is at `path`, checked completely, as plain values.
+    """Returns what is at `path`, checked completely, as plain values.
 
     Raises:
         UsageError: neither a bundle, nor a row, nor a delta.

@@ -1,4 +1,4 @@
-"""What a command ends with: its exit status, and the line on stderr that says why it is not 0."""
+"""The end of a command: its exit status, and the line on stderr that says why it is not 0."""
 
 from __future__ import annotations
 

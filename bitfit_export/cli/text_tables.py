@@ -29,7 +29,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, stream:
 
 
 def print_comparisons(report: VerifyReport) -> None:
-    """What verify found, one line for each task."""
+    """Prints the comparisons, one line per task."""
     print_table(
         ("task", "rows", "largest difference", "mean difference", "same argmax"),
         [

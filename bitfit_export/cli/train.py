@@ -160,7 +160,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _checked_output(options: argparse.Namespace) -> Path:
-    """Where the delta goes, once it is sure that it may."""
+    """Returns the delta's folder, after checking that it may be written."""
     source = resolve_model(options.model)
     output: Path = options.output or default_output(source.short_name, options.task)
     if is_first_process():

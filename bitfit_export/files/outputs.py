@@ -1,4 +1,4 @@
-"""What may be replaced: a folder that this package made, with nothing else in it, and that no command reads."""
+"""The rule for what may be replaced: a folder of this package, with nothing else in it, and that no command reads."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _files_below(folder: Path) -> Iterator[str]:
 
 
 def _identities(path: Path) -> list[tuple[int, int]]:
-    """What the system knows a path by, and the folders above it, upwards; what does not exist has no identity."""
+    """Returns the identities of a path and of the folders above it, upwards; what does not exist has none."""
     found = []
     resolved = path.resolve()
     for each in (resolved, *resolved.parents):

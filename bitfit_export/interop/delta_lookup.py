@@ -1,4 +1,4 @@
-"""Where a task's delta is: `--tasks rte` to a folder.
+"""The lookup of a task's delta: from `--tasks rte` to a folder.
 
 `rte` is looked for in `--deltas`, then in `./deltas/<model>/`, then among the deltas that the package ships.
 `NAME=PATH` names a folder outright: a delta's, a fine-tuned checkpoint's, or a PEFT adapter's. `hub:ORG/NAME` and
@@ -26,7 +26,7 @@ SHIPPED = Path(__file__).parents[1] / "deltas"
 
 
 def default_output(model: str, task: str) -> Path:
-    """Where bitfit-train writes a delta unless told otherwise, and where bitfit-export looks for it."""
+    """Returns the folder where bitfit-train writes a delta by default and bitfit-export looks for it."""
     return Path("deltas") / model / task
 
 

@@ -1,4 +1,4 @@
-"""What a fine-tuned model has that its base model has not: tensor by tensor, to the bit."""
+"""The difference of a fine-tuned model to its base model: tensor by tensor, to the bit."""
 
 from __future__ import annotations
 

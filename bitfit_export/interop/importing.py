@@ -47,7 +47,7 @@ def import_task(base: BaseModel, folder: Path, task: str, *, say: Callable[[str]
 
 
 def chose_regression(checkpoint: Checkpoint, delta: TaskDelta) -> bool:
-    """Whether `delta` is a regression only because its head has one output."""
+    """Returns whether `delta` is a regression only because its head has one output."""
     return delta.config.problem_type == "regression" and checkpoint.problem_type is None
 
 

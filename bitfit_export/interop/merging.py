@@ -58,7 +58,7 @@ def merge_task(base: BaseModel, delta: TaskDelta, folder: Path, *, overwrite: bo
 
 
 def _record(base: BaseModel, delta: TaskDelta, folder: Path) -> dict[str, Any]:
-    """What `bitfit_merge.json` says of the checkpoint in `folder`."""
+    """Returns the contents of `bitfit_merge.json` in the checkpoint's `folder`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         "format_version": _MERGE_VERSION,

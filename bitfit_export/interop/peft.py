@@ -209,7 +209,7 @@ def _fitting(folder: Path, name: str, value: torch.Tensor, target: torch.Tensor)
 
 
 def _does_nothing(name: str, tensors: dict[str, torch.Tensor]) -> bool:
-    """Whether this is one of LoRA's matrices A and B, and their product is zero because one of them is."""
+    """Returns whether this is one of LoRA's matrices A and B, and their product is zero because one of them is."""
     components = name.split(".")
     for pair in _LORA_PAIRS:
         if pair & set(components):

@@ -50,7 +50,7 @@ class Checkpoint:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether `read_checkpoint` has something to read in `folder`."""
+    """Returns whether `read_checkpoint` has something to read in `folder`."""
     return any((folder / name).is_file() for name in (ADAPTER_CONFIG, MODEL_CONFIG))
 
 

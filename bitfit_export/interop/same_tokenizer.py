@@ -102,7 +102,7 @@ def _added_tokens(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _can_meet(tokens: dict[str, Any]) -> bool:
-    """Whether it can matter which token is looked for first: two may overlap, or claim a space or a word's end."""
+    """Returns whether the order of tokens can matter: two may overlap, or claim a space or a word's end."""
     if any(token["single_word"] or name != name.strip() for name, token in tokens.items()):
         return True
     starts = {name[:end] for name in tokens for end in range(1, len(name))}

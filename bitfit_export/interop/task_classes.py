@@ -1,4 +1,4 @@
-"""How the task classes of transformers are wired, and what their tensors are called in a delta.
+"""The wiring of transformers' task classes, and the names of their tensors in a delta.
 
 A head in a delta is `classifier(pooled)` or `classifier(activation(dense(pooled)))`. What a class reads, and what it
 applies, its tensors do not say; that goes by the family, `task_model.default_head`. Nothing rests on it alone: an
@@ -44,7 +44,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Wiring:
-    """What a head reads and what it applies between its layers, in the words of `DeltaConfig`."""
+    """A head's pooling and the activation between its layers, in the words of `DeltaConfig`."""
 
     pooling: str
     activation: str | None = None
@@ -169,7 +169,7 @@ def head_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_classifier(name: str) -> bool:
-    """Whether this is the weight of a head's last layer: its first dimension is the number of outputs."""
+    """Returns whether this is the weight of a head's last layer: its first dimension is the number of outputs."""
     module, _, kind = name.rpartition(".")
     return kind == "weight" and module.rpartition(".")[2] in _LAST_LAYERS
 

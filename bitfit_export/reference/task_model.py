@@ -74,7 +74,7 @@ def default_head(base: nn.Module) -> tuple[str, str | None]:
 def pool(
     pooling: str, hidden: torch.Tensor, pooler_output: torch.Tensor | None, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """What the head reads of the hidden states [batch, sequence, hidden]: one vector [batch, hidden], or all of them.
+    """Returns what the head reads of the hidden states [batch, sequence, hidden]: one vector [batch, hidden], or all.
 
     `pooler` is the base model's own (BERT: tanh(W h_[CLS] + b)), `cls` is h_[CLS], `mean` averages over the tokens
     that the attention mask [batch, sequence] keeps (Reimers and Gurevych, 2019), `last` is the last of those tokens,

@@ -1,4 +1,4 @@
-"""What a forked process inherits in good order: free locks, and what they guard complete.
+"""The state that a forked process inherits: free locks, and complete data behind them.
 
 A fork copies the memory and one thread. A lock that another thread holds at that moment stays locked in the child for
 ever, so a fork waits until the locks that are kept here are free, and holds them while it happens.

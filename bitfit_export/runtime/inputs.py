@@ -21,7 +21,7 @@ IntArray: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class InputLimits:
-    """What a frozen model takes.
+    """The limits of a frozen model's inputs.
 
     Attributes:
         vocab_size: ids are below it.

@@ -1,4 +1,4 @@
-"""How many CPU threads may be asked for."""
+"""The limits on the number of CPU threads."""
 
 from __future__ import annotations
 

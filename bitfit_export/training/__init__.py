@@ -48,7 +48,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training a task gave.
+    """The result of training a task.
 
     Attributes:
         delta: the task delta; None for a method that changes more than biases and head.
@@ -154,7 +154,7 @@ _OF_METHOD = {"adapter_size": "adapters", "sparsity": "diff-pruning", "l0_penalt
 
 
 def _record(base: BaseModel, settings: TrainingSettings, data: TaskData, trained: TrainedModel) -> dict[str, Any]:
-    """What a reader needs to train the same delta again."""
+    """Returns what a reader needs to train the same delta again."""
     libraries = ("bitfit-export", "torch", "transformers", "datasets", "numpy")
     known = {**asdict(settings), "pooling": trained.model.pooling, "activation": trained.model.activation}
     own = {name: value for name, value in known.items() if _OF_METHOD.get(name, settings.method) == settings.method}

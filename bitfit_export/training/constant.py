@@ -1,4 +1,4 @@
-"""What an answer that is always the same would score, and whether a training ever left that."""
+"""The score of a constant answer, and whether a training ever did better."""
 
 from __future__ import annotations
 

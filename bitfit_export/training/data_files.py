@@ -1,4 +1,4 @@
-"""Where rows come from: the hub, or files. These are JSON lines (.jsonl, .json), CSV, TSV (GLUE's: no quoting) and
+"""The sources of examples: the hub, or files. These are JSON lines (.jsonl, .json), CSV, TSV (GLUE's: no quoting) and
 SQuAD's JSON (.json), all also with .gz, and Parquet.
 """
 

@@ -19,7 +19,7 @@ _TAG = re.compile(r"([BIES])-(.+)")
 
 
 def marks_entities(labels: Sequence[str]) -> bool:
-    """Whether a set of labels is one of BIO tags: `O`, and for all others a prefix and a type."""
+    """Returns whether a set of labels is one of BIO tags: `O`, and for all others a prefix and a type."""
     return "O" in labels and len(labels) > 1 and all(label == "O" or _TAG.fullmatch(label) for label in labels)
 
 
@@ -43,7 +43,7 @@ def entities_of(tags: Sequence[str | None]) -> set[Entity]:
 def count_entities(
     predictions: Sequence[Sequence[str | None]], references: Sequence[Sequence[str]]
 ) -> tuple[int, int, int]:
-    """How many entities are right (type, first and last word), were predicted, and are there, over all sentences."""
+    """Returns the numbers of right (type, first and last word), predicted and actual entities, over all sentences."""
     right = predicted = there = 0
     for tags, gold in zip(predictions, references, strict=True):
         found, expected = entities_of(tags), entities_of(gold)

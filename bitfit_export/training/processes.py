@@ -13,7 +13,7 @@ __all__ = ["is_first_process", "rows_a_process", "together_on_cpu", "wait_for_al
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that reports and publishes; true where there is one process."""
+    """Returns whether this is the process that reports and publishes; true where there is one process."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -22,7 +22,7 @@ def _process_count() -> int:
 
 
 def rows_a_process(batch_size: int) -> int:
-    """How many rows of a batch this process has, so that all of them together have the batch that was asked for.
+    """Returns the number of a batch's examples for this process, so that all processes together have the batch.
 
     Raises:
         UsageError: the batch cannot be shared out evenly.
@@ -34,7 +34,7 @@ def rows_a_process(batch_size: int) -> int:
 
 
 def together_on_cpu() -> bool:
-    """Whether several processes train where there is no GPU, which accelerate must be told, or each trains alone."""
+    """Returns whether several processes train without a GPU: accelerate must be told, or each trains alone."""
     import torch
 
     return _process_count() > 1 and not torch.cuda.is_available()

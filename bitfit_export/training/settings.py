@@ -43,7 +43,7 @@ HEAD_ACTIVATIONS = (AUTO, LINEAR, *ACTIVATIONS)
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a task is trained.
+    """The settings of a training.
 
     The defaults are those of the paper's own implementation where it has one, but for the schedule: a constant rate
     falls apart on bases of twelve layers, one that rises and then falls does not.

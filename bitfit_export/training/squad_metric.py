@@ -1,4 +1,4 @@
-"""How good an answer is: SQuAD's exact match and F1, with the normalisation of its official script (version 1.1)."""
+"""The metrics of an answer: SQuAD's exact match and F1, with the normalisation of its official script (version 1.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task is: the GLUE tasks' columns, labels in id order and metrics, and how a task of one's own gets them.
+"""The definition of a task: the GLUE tasks' columns, labels in id order and metrics, and how other tasks get them.
 
 The column and label names are those of `nyu-mll/glue` on the Hugging Face hub. The first metric of a task is the
 one by which the best epoch is chosen; it is the one that the BitFit paper (Ben Zaken, Ravfogel, Goldberg 2022,
@@ -99,7 +99,7 @@ GLUE_TASKS: dict[str, TaskSpec] = {
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What the user says of a task; None where nothing was said. `check_options` makes it."""
+    """The user's options of a task; None for an option that was not given. `check_options` makes it."""
 
     columns: tuple[str, ...] | None = None
     label_column: str | None = None
@@ -203,12 +203,12 @@ def _is_fractional(value: object) -> bool:
 
 
 def is_integer(text: str) -> bool:
-    """Whether the text is a whole number of at most 18 decimal digits, with or without a sign."""
+    """Returns whether the text is a whole number of at most 18 decimal digits, with or without a sign."""
     return re.fullmatch(r"[+-]?[0-9]{1,18}", text) is not None
 
 
 def is_number(text: str) -> bool:
-    """Whether the text is a decimal number, with or without a fraction and an exponent; not `nan` or `inf`."""
+    """Returns whether the text is a decimal number, with or without a fraction and an exponent; not `nan` or `inf`."""
     return re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) is not None
 
 

@@ -188,7 +188,7 @@ def _arguments(
 
 
 class _Epochs(TrainerCallback):
-    """What happens at the ends of an epoch. It keeps nothing in mind, so a run that resumes does the same."""
+    """The callback for the start and the end of an epoch. It has no state, so a run that resumes does the same."""
 
     def __init__(self, method: Method, patience: int | None, metric: str) -> None:
         self._method = method
@@ -297,7 +297,7 @@ def _best_epoch(history: list[dict[str, float]], metric: str, first: int) -> int
 
 
 def _is_enough(history: list[dict[str, float]], metric: str, method: Method, patience: int | None) -> bool:
-    """Whether this number of epochs has gone by without a better metric."""
+    """Returns whether this number of epochs has gone by without a better metric."""
     first = method.first_choice
     if patience is None or len(history) < first:
         return False

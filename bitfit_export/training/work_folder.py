@@ -74,7 +74,7 @@ def claimed_work_folder(
 
 
 def _identity(base: BaseModel, data: TaskData, settings: TrainingSettings) -> dict[str, Any]:
-    """What must be the same for a run to resume; the pooling is the one that the run has, so never `auto`."""
+    """Returns what must be the same for a run to resume; the pooling is the run's own, so never `auto`."""
     return {
         "settings": with_pooling(base, data.spec.problem_type, settings).unusual(),
         "base": base.digest,
@@ -125,7 +125,7 @@ def _shown(value: Any) -> str:
 
 
 def checkpoint_folder(work_folder: Path, step: int | None) -> Path:
-    """Where transformers' Trainer writes the checkpoint after this number of steps."""
+    """Returns the folder of the checkpoint that transformers' Trainer writes after this number of steps."""
     return work_folder / f"checkpoint-{step}"
 
 

@@ -100,7 +100,7 @@ def _export(base: BaseModel) -> ir.Model:
 
 
 def _is_dynamic(model: ir.Model) -> bool:
-    """Whether no dimension of an input has become a constant."""
+    """Returns whether no dimension of an input has become a constant."""
     return all(isinstance(size, str) for value in model.graph.inputs for size in _sizes(value) or ())
 
 

@@ -72,7 +72,7 @@ def _broadcast(first: Size, second: Size) -> Size:
 
 
 def is_number(tensor: gs.Tensor) -> bool:
-    """Whether a tensor is one number, the same for the whole batch."""
+    """Returns whether a tensor is one number, the same for the whole batch."""
     if isinstance(tensor, gs.Constant):
         return math.prod(tensor.shape) == 1 and len(tensor.shape) <= 1
     if tensor.shape is not None:

@@ -72,7 +72,7 @@ class HeadPlan:
 
     @property
     def has_choice(self) -> bool:
-        """Whether tasks with and without the dense layer may share the graph: both give the classifier one size."""
+        """Returns whether tasks with and without the dense layer may share the graph: the classifier has one size."""
         return self.activation is not None and self.inner == self.hidden
 
     @property

@@ -254,7 +254,7 @@ def _is_vector(tensor: gs.Tensor) -> bool:
 
 
 def _meets_batch(tensor: gs.Tensor, other: gs.Tensor, out: gs.Tensor) -> bool:
-    """Whether a tensor [rows, ...] meets a tensor [batch, ...] of as many dimensions."""
+    """Returns whether a tensor [rows, ...] meets a tensor [batch, ...] of as many dimensions."""
     mine, theirs, result = sizes_of(tensor), sizes_of(other), sizes_of(out)
     if not mine or not theirs or not result:
         return False

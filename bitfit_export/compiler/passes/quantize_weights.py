@@ -157,7 +157,7 @@ def _multiply_int4(graph: gs.Graph, nodes: list[gs.Node], weight: np.ndarray, ob
 
 
 def _is_large_table(node: gs.Node) -> bool:
-    """Whether a Gather looks up rows of a vocabulary."""
+    """Returns whether a Gather looks up rows of a vocabulary."""
     table = node.inputs[0]
     is_matrix = isinstance(table, gs.Constant) and table.dtype == np.float32 and len(table.shape) == 2
     return is_matrix and node.attrs.get("axis", 0) == 0 and table.shape[0] >= _TABLE_ROWS

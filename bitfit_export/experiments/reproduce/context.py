@@ -1,4 +1,4 @@
-"""What an experiment's report is made from: what was to be trained, and what has a result."""
+"""The material of an experiment's report: what was to be trained, and what has a result."""
 
 from __future__ import annotations
 

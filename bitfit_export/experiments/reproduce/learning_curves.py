@@ -123,7 +123,7 @@ def _curve(context: Context, task: str, method: str) -> _Line:
 
 
 def _plots(panels: Mapping[str, Sequence[_Panel]]) -> dict[str, Callable[[str], bytes]]:
-    """What draws each group of panels that has a point to draw."""
+    """Returns a drawing function for each group of panels that has a point to draw."""
     return {
         end: functools.partial(render, functools.partial(_figure, group))
         for end, group in panels.items()

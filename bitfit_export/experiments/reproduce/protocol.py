@@ -1,4 +1,4 @@
-"""How the papers' experiments are trained: their own protocol, or one that a file says for a model of one's own.
+"""The training of the papers' experiments: their own protocol, or one that a file says for a model of one's own.
 
 `protocol_file` reads one from a file.
 """
@@ -46,7 +46,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Series:
-    """What one experiment trains.
+    """The trials of one experiment.
 
     Attributes:
         methods: as `method_label` calls them.

@@ -123,7 +123,7 @@ _KINDS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "t
 
 
 def _is(kind: type, value: Any) -> bool:
-    """Whether a value from JSON is of a type; a whole number is a number, too, and true is neither."""
+    """Returns whether a value from JSON is of a type; a whole number is a number, too, and true is neither."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, int | float if kind is float else kind)

@@ -1,4 +1,4 @@
-"""What an experiment leaves: a table in Markdown, the same as JSON, and plots."""
+"""The report of an experiment: a table in Markdown, the same as JSON, and plots."""
 
 from __future__ import annotations
 

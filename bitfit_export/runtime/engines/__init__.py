@@ -1,4 +1,4 @@
-"""What executes a program at run time. An engine is one module here and one line of `ENGINES`."""
+"""Engines execute a program at run time. Each is one module here and one line of `ENGINES`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine does: it opens a program of a bundle, and runs it on arrays."""
+"""The interface of an engine: it opens a program of a bundle, and runs it on arrays."""
 
 from __future__ import annotations
 

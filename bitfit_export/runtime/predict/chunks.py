@@ -110,7 +110,7 @@ def read_chunk(
     answers: int,
     max_tokens: int,
 ) -> Result:
-    """What one chunk says.
+    """Returns the result of one chunk.
 
     Args:
         text: that the chunk comes from.

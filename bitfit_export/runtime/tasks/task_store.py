@@ -1,4 +1,4 @@
-"""What the two stores of loaded tasks have in common: `BiasTable` and `RowFeeds`.
+"""The common part of the two stores of loaded tasks: `BiasTable` and `RowFeeds`.
 
 A store has a row for each loaded task. A run takes a lease, which gives it what the model needs besides the text; rows
 may come and go meanwhile, the lease keeps what it has.
@@ -42,7 +42,7 @@ _NAMES_SHOWN = 10
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """What is known of a loaded row, apart from its values.
+    """A loaded row without its values.
 
     Attributes:
         labels: label names in id order; empty where they have no names, as in a regression.
@@ -57,7 +57,7 @@ class LoadedTask:
 
 
 class Lease(ABC):
-    """What one run reads, from entering to leaving the `with` block.
+    """The tasks and inputs that one run reads, from entering to leaving the `with` block.
 
     Attributes:
         tasks: the task of each name.

@@ -1,4 +1,4 @@
-"""Where tokens come from: the word of each, and the characters of that word. Token and span tasks answer with these."""
+"""The origin of tokens: the word of each, and the characters of that word. Token and span tasks answer with these."""
 
 from __future__ import annotations
 

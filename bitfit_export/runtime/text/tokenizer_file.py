@@ -228,7 +228,7 @@ def _check_charsmap(part: _Part, what: str) -> None:
 
 
 def _trie_holds(units: np.ndarray[Any, np.dtype[np.int64]], texts: bytes) -> bool:
-    """Whether every step through the trie stays inside, and every value is where a text begins."""
+    """Returns whether every step through the trie stays inside, and every value is where a text begins."""
     places = np.arange(len(units))
     is_value = units >> 31 != 0
     steps = (units >> 10) << ((units & 0x200) >> 6)

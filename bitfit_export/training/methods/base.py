@@ -1,4 +1,4 @@
-"""What a training method is to the trainer."""
+"""The interface of a training method."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Method(ABC):
         """
 
     def parameter_groups(self, model: TaskModel) -> list[dict[str, Any]]:
-        """What the optimiser is given; a group may have a learning rate `lr` of its own."""
+        """Returns the parameter groups of the optimiser; a group may have a learning rate `lr` of its own."""
         return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
 
     def penalty(self) -> torch.Tensor | None:
-        """What is added to the loss of a training step."""
+        """Returns what is added to the loss of a training step."""
         return None
 
     def begin_epoch(self, epoch: int) -> None:  # noqa: B027 - most methods do nothing then

@@ -26,7 +26,7 @@ _GATE_LEARNING_RATE = 0.1
 
 
 class _Difference(nn.Module):
-    """What is added to one tensor.
+    """The trained difference of one tensor.
 
     A gate whose `log_alpha` is infinite is open or closed for good, so which entries were kept is in the checkpoints.
 

@@ -95,13 +95,13 @@ def _why_not(name: str, trace: ShiftTrace, biases: dict[str, gs.Constant], outpu
 
 
 def _all_uses_agree(target: gs.Constant, ends: list[Absorbed]) -> bool:
-    """Whether every node that adds the target would take up the same: its values can't differ from use to use."""
+    """Returns whether every node that adds the target would take up the same: its values are one for all uses."""
     received = [[end.factors for end in ends if end.node is node] for node in target.outputs]
     return all(each and each == received[0] for each in received)
 
 
 def _worth_telling(trace: ShiftTrace) -> bool:
-    """Whether something stood in the way; a bias that does its work where it is has nothing to explain."""
+    """Returns whether something stood in the way; a bias that does its work where it is has nothing to explain."""
     causes = {refused.cause for refused in trace.refused}
     if trace.vanished or any(entry.node.op == "LayerNormalization" for entry in trace.entries):
         return True

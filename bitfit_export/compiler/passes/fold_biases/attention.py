@@ -77,7 +77,7 @@ def through_where(flow: Flow) -> Outcome:
 
 
 def _only_softmax_reads(tensor: gs.Tensor, shift: Shift) -> bool:
-    """Whether all that reads some masked scores is a softmax along an axis where their shift is constant."""
+    """Returns whether all that reads some masked scores is a softmax along an axis where their shift is constant."""
     return all(node.op == "Softmax" and shift.constant_along(node.attrs.get("axis", -1)) for node in tensor.outputs)
 
 
@@ -105,7 +105,7 @@ def _keeps_rows(reshape: gs.Node) -> bool:
 
 
 def _stays_exact(cast: gs.Node) -> bool:
-    """Whether the node is a Cast that rounds nothing away, as eager attention has one behind its softmax."""
+    """Returns whether the node is a Cast that rounds nothing away, as eager attention has one behind its softmax."""
     return cast.op == "Cast" and cast.attrs["to"] in (TensorProto.FLOAT, TensorProto.DOUBLE, np.float32, np.float64)
 
 
@@ -114,7 +114,7 @@ def _rows_sum_to_one(tensor: gs.Tensor) -> bool:
 
 
 def _counts_no_key(guard: gs.Node) -> bool:
-    """Whether Where(few, 0, softmax(scores + mask) v) replaces nothing but the queries that the mask leaves no key.
+    """Returns whether Where(few, 0, softmax(scores + mask) v) replaces only the queries that the mask leaves no key.
 
     As torch writes it:  few = sum over the keys of m < 1  and  mask = not m times a large negative number.
     """

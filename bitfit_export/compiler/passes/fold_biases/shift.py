@@ -84,11 +84,11 @@ class Shift:
         return len(self.axes)
 
     def constant_along(self, axis: int) -> bool:
-        """Whether s has the same value everywhere along an axis."""
+        """Returns whether s has the same value everywhere along an axis."""
         return _constant(self.axes[axis])
 
     def is_vector(self, size: int) -> bool:
-        """Whether s is v, of this size, along the last axis, and constant along all others."""
+        """Returns whether s is v, of this size, along the last axis, and constant along all others."""
         if not all(self.constant_along(axis) for axis in range(self.rank - 1)):
             return False
         covered = 1
