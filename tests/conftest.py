@@ -7,6 +7,7 @@ neither run without them.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -30,6 +31,12 @@ MAX_POSITIONS = 64
 def shared_traces(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where `tests.traces` keeps the graphs of this run."""
     traces.keep_traces_in(tmp_path_factory)
+
+
+def pytest_configure() -> None:
+    """Programs that tests interrupt inherit what SIGINT does; a shell lets its jobs in the background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
