@@ -36,7 +36,7 @@ def test_a_local_folder_is_known_by_its_name(tiny_base: BaseModel) -> None:
 
 @pytest.mark.parametrize("model", ["no-such-model", "./missing", "/missing", "a/b/c"])
 def test_what_is_neither_folder_nor_hub_id_is_refused(model: str) -> None:
-    with pytest.raises(BaseModelError, match="no folder and no Hub id"):
+    with pytest.raises(BaseModelError, match="is neither a folder nor a Hub id"):
         resolve_model(model)
 
 

@@ -296,8 +296,8 @@ def edit_config(folder: Path, **changes: Any) -> None:
         ({"architectures": ["BertModel"]}, "is a BertModel, expected a class of transformers with a head"),
         ({"architectures": ["BertForMaskedLM"]}, "is a BertForMaskedLM"),
         ({"architectures": ["PoemForSequenceClassification"]}, "is a PoemForSequenceClassification"),
-        ({"architectures": None}, "no whole configuration"),
-        ({"architectures": []}, "no whole configuration"),
+        ({"architectures": None}, "is not a complete configuration"),
+        ({"architectures": []}, "is not a complete configuration"),
         (
             {"id2label": {"0": "a", "2": "b"}},
             "names the ids '0, 2', but the head has 2 outputs, expected the ids 0 to 1",

@@ -143,7 +143,7 @@ def test_an_empty_split_and_a_missing_column_on_the_hub_s_way(tmp_path: Path, mo
     number = datasets.Value("int64")
     good = glue_split(TRAIN, number)
     for name, bad, message in (
-        ("empty", good.select([]), 'rte can.t be had from the hub: .*"validation" corresponds to no data'),
+        ("empty", good.select([]), 'rte cannot be loaded from the hub: .*"validation" corresponds to no data'),
         ("without", good.remove_columns("sentence2"), "rte train, row 1 has no column 'sentence2'"),
     ):
         (tmp_path / name).mkdir()
