@@ -19,6 +19,8 @@ from bitfit_export.training import TrainingSettings
 
 from .conftest import write_task
 
+pytestmark = pytest.mark.slow
+
 
 def trial(task: str = "mood", **settings: Any) -> Trial:
     usual = {"pooling": "mean", "learning_rate": 0.01, "max_length": 16, "epochs": 2}

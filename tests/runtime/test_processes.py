@@ -24,6 +24,8 @@ from bitfit_export.errors import BundleError, InputError, UsageError
 from bitfit_export.runtime import BiasSession
 from tests.runtime.conftest import BATCH, TEXTS, change_manifest
 
+pytestmark = pytest.mark.slow
+
 #: Forks of each test. Before locks were held during a fork, more than half of the children hung in each.
 FORKS = 4
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -14,6 +14,8 @@ from bitfit_export.training.learning_rates import default_learning_rate
 from bitfit_export.training.settings import LEARNING_RATES
 from tests.training.test_trainer import StopAfter, make_data
 
+pytestmark = pytest.mark.slow
+
 DATA = make_data()
 QUICK = TrainingSettings(pooling="mean", learning_rate=1e-3, epochs=1, max_length=16)
 #: Table 6 of the BitFit paper, as it stands there.

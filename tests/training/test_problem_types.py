@@ -24,6 +24,8 @@ from bitfit_export.training.tasks import OWN_METRICS, TaskSpec
 from tests.families import tiny_base as family_base
 from tests.training.test_trainer import StopAfter, same
 
+pytestmark = pytest.mark.slow
+
 QUICK = TrainingSettings(learning_rate=1e-2, epochs=2, max_length=24)
 PROBLEMS = ("multi_label", "token", "span")
 KINDS = (("cat", "unicorn", "tree"), ("runs", "sleeps", "gesticulates"), ("seven", "forty", "elevenfold"))

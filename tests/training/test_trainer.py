@@ -23,6 +23,8 @@ from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.trainable import TrainableModel
 from bitfit_export.training.work_folder import mark_begun
 
+pytestmark = pytest.mark.slow
+
 QUICK = TrainingSettings(pooling="mean", learning_rate=5e-3, epochs=3, max_length=16)
 #: Enough for the tiny model to learn the two moods.
 LONGER = dataclasses.replace(QUICK, learning_rate=2e-2, epochs=15)
