@@ -30,7 +30,7 @@ __all__ = ["MODELS", "TASKS", "Workbench", "prepare"]
 
 TASKS = 8
 _REAL = "minilm-l6"
-_SHIPPED = "sst2,mrpc,cola,stsb,rte"
+_SHIPPED = ("sst2", "mrpc", "cola", "stsb", "rte")
 _RANDOM: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
     "bert-base": {},

@@ -188,6 +188,6 @@ def compile_shipped(tasks: Sequence[str], folder: Path) -> tuple[BaseModel, dict
     from bitfit_export.base_model.loading import load_base_model
     from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 
-    base, deltas = load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", ",".join(tasks)))
+    base, deltas = load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", tasks))
     traces.compile_bundle(base, deltas, folder)
     return base, deltas

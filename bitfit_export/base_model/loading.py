@@ -19,7 +19,7 @@ import numpy as np
 from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.base_model.own_pooling import OwnPooling, find_own_pooling
 from bitfit_export.base_model.tokenizers import OWN_CODE, fit_tokenizer, has_vocabulary, read_tokenizer
-from bitfit_export.base_model.weight_files import find_wrapper, stored_dtype, stored_tensors, weight_files
+from bitfit_export.base_model.weight_files import explain_missing, stored_dtype, stored_tensors, weight_files
 from bitfit_export.bundle.interface import TEXT_INPUTS
 from bitfit_export.errors import BaseModelError, MissingExtraError, first_line
 
@@ -278,13 +278,11 @@ def _from_pretrained(source: ModelSource, revision: str | None) -> tuple[PreTrai
     except Exception as error:
         raise _load_error(source, error) from error
     if missing:
-        wrapper = find_wrapper(missing, unread)
+        damaged = "the checkpoint is not of this model or is damaged; take one that save_pretrained wrote"
+        wrapper, hint = explain_missing(missing, unread, damaged)
         raise BaseModelError(
-            f"{source.name} lacks {len(missing)} parameters of its architecture, the first is {missing[0]}"
-            + (f"; its file has {wrapper}" if wrapper else ""),
-            hint="take the model out of its wrapper, and save it again with save_pretrained"
-            if wrapper
-            else "the checkpoint is not of this model or is damaged; take one that save_pretrained wrote",
+            f"{source.name} lacks {len(missing)} parameters of its architecture, the first is {missing[0]}{wrapper}",
+            hint=hint,
         )
     # Where the Hub's cache has a file says of which commit it is; a config no longer does.
     return module, extract_commit_hash(str(files[0]), None)

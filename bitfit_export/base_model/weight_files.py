@@ -8,6 +8,7 @@ from pathlib import Path
 
 __all__ = [
     "StoredTensor",
+    "explain_missing",
     "find_wrapper",
     "narrowest_dtype",
     "stored_dtype",
@@ -107,6 +108,19 @@ def _weight_dtypes(tensors: Mapping[str, StoredTensor]) -> list[str]:
             raise ValueError(f"{name!r} is stored as {tensor.dtype}, expected {', '.join(_FLOATS.values())}")
     found = {tensor.dtype for tensor in tensors.values()}
     return [name for dtype, name in _FLOATS.items() if dtype in found] or ["float32"]
+
+
+def explain_missing(missing: Iterable[str], unread: Iterable[str], otherwise: str) -> tuple[str, str]:
+    """Returns how an error about missing tensors ends, and its hint: about a wrapper where there is one.
+
+    Args:
+        missing, unread: as `find_wrapper`.
+        otherwise: the hint where no wrapper explains the difference.
+    """
+    wrapper = find_wrapper(missing, unread)
+    if wrapper is None:
+        return "", otherwise
+    return f"; its file has {wrapper}", "take the model out of its wrapper, and save it again with save_pretrained"
 
 
 def find_wrapper(missing: Iterable[str], unread: Iterable[str]) -> str | None:

@@ -13,6 +13,7 @@ from bitfit_export.bundle import read_manifest
 from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import print_table
 from bitfit_export.cli.verify import tasks_of_bundle
+from bitfit_export.cli.words import names
 from bitfit_export.errors import UsageError
 from bitfit_export.runtime.threads import check_threads
 
@@ -73,7 +74,7 @@ def parse_shapes(text: str) -> list[tuple[int, int]]:
         UsageError: anything else.
     """
     shapes = []
-    for word in text.split(","):
+    for word in names("--shapes", text):
         batch, _, sequence = word.partition("x")
         if not (batch.isdecimal() and sequence.isdecimal() and int(batch) and int(sequence)):
             raise UsageError(f"--shapes has {word!r}, expected BATCHxSEQUENCE", hint="for example 1x16,8x128")

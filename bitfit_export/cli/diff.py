@@ -15,6 +15,7 @@ from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_m
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import print_table
+from bitfit_export.cli.words import words
 from bitfit_export.delta import DELTA, PROBLEM_TYPES, TOKEN_PROBLEMS
 from bitfit_export.errors import UsageError
 from bitfit_export.files import check_output
@@ -57,8 +58,7 @@ def run(options: argparse.Namespace) -> int:
         print(json_text(describe(difference), indent=2))
     if options.output is None:
         return 0
-    labels = None if options.labels is None else [word.strip() for word in options.labels.split(",")]
-    delta = task_of_checkpoint(base, checkpoint, task, labels, options.problem_type)
+    delta = task_of_checkpoint(base, checkpoint, task, words(options.labels), options.problem_type)
     if options.problem_type is None and chose_regression(checkpoint, delta):
         say(f"{task}: {CHOSEN_REGRESSION}")
     delta.save(options.output, card=render_import_card(delta, base.source.short_name), overwrite=options.overwrite)

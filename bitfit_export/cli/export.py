@@ -18,6 +18,7 @@ from bitfit_export.bundle import BUNDLE, Manifest, read_manifest
 from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES
 from bitfit_export.cli.streams import say
 from bitfit_export.cli.text_tables import print_comparisons, print_table, size_text
+from bitfit_export.cli.words import words
 from bitfit_export.compiler import CompileOptions, compile_bundle
 from bitfit_export.compiler.targets import TARGETS
 from bitfit_export.delta import TaskDelta
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     output = options.output or Path("bundles") / source.short_name
     replaces = BUNDLE if options.overwrite else None
     check_output(output, inputs=[source.location], replaces=replaces)
-    folders = find_deltas(source.short_name, options.tasks, options.deltas)
+    folders = find_deltas(source.short_name, words(options.tasks), options.deltas)
     refuse_overlap(output, folders.values())
     started = time.monotonic()
     say(f"loading {source.name}")
@@ -128,8 +129,8 @@ def compile_options(options: argparse.Namespace) -> CompileOptions:
     """
     shape = None
     if options.static_shape is not None:
-        numbers = options.static_shape.split(",")
-        if len(numbers) != 2 or not all(number.strip().isdecimal() for number in numbers):
+        numbers = words(options.static_shape)
+        if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
             raise UsageError(f"--static-shape is {options.static_shape!r}, expected BATCH,SEQUENCE such as 1,128")
         shape = (int(numbers[0]), int(numbers[1]))
     return CompileOptions(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitfit_export.cli.streams import say
+from bitfit_export.cli.words import numbers, words
 from bitfit_export.errors import UsageError
 from bitfit_export.experiments import DataOptions, Failure, Trial, TrialResult, TrialRunner, TrialRunnerOptions, Watcher
 from bitfit_export.experiments.trial_engine import run_trials
@@ -25,12 +26,9 @@ __all__ = [
     "add_model_arguments",
     "add_settings_arguments",
     "given_settings",
-    "names",
-    "numbers",
     "seeds",
     "train_series",
     "trial_runner_options",
-    "words",
 ]
 
 ENGINES = ("local", "ray")
@@ -114,30 +112,6 @@ def trial_runner_options(options: argparse.Namespace, output: Path) -> TrialRunn
         add_biases=options.add_biases,
         threads=options.threads,
     )
-
-
-def words(text: str | None) -> tuple[str, ...] | None:
-    """Words separated by commas."""
-    return None if text is None else tuple(filter(None, (word.strip() for word in text.split(","))))
-
-
-def names(option: str, text: str) -> tuple[str, ...]:
-    """Words separated by commas; UsageError where there is none."""
-    found = words(text)
-    if not found:
-        raise UsageError(f"{option} names nothing")
-    return found
-
-
-def numbers(option: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
-    """Numbers separated by commas; else UsageError."""
-    try:
-        found = tuple(kind(word) for word in words(text) or ())
-    except ValueError as error:
-        raise UsageError(f"{option} is {text!r}, expected numbers separated by commas") from error
-    if not found:
-        raise UsageError(f"{option} is empty, expected numbers separated by commas")
-    return found
 
 
 def seeds(text: str) -> tuple[int, ...]:

@@ -18,14 +18,13 @@ from bitfit_export.cli.grid import (
     add_model_arguments,
     add_settings_arguments,
     given_settings,
-    names,
-    numbers,
     seeds,
     train_series,
     trial_runner_options,
 )
 from bitfit_export.cli.status import TRIAL_FAILED
 from bitfit_export.cli.streams import say
+from bitfit_export.cli.words import names, numbers
 from bitfit_export.delta.plots import require_matplotlib
 from bitfit_export.errors import UsageError, one_line
 from bitfit_export.experiments import Trial, TrialResult, TrialRunner

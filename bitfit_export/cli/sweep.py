@@ -20,14 +20,13 @@ from bitfit_export.cli.grid import (
     add_model_arguments,
     add_settings_arguments,
     given_settings,
-    names,
-    numbers,
     seeds,
     train_series,
     trial_runner_options,
 )
 from bitfit_export.cli.status import TRIAL_FAILED
 from bitfit_export.cli.text_tables import print_table
+from bitfit_export.cli.words import names, numbers
 from bitfit_export.experiments import TaskSummary, Trial, TrialRunner, summarise
 from bitfit_export.experiments.trial import parse_method
 from bitfit_export.files import canonical_json, write_bytes

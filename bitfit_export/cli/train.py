@@ -14,6 +14,7 @@ from pathlib import Path
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.cli.streams import say
+from bitfit_export.cli.words import words
 from bitfit_export.delta import DELTA
 from bitfit_export.errors import UsageError
 from bitfit_export.files import check_output
@@ -51,23 +52,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
     parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="then upload the delta to the Hugging Face Hub")
     parser.add_argument("--restart", action="store_true", help="start again instead of resuming an interrupted run")
+    _add_data_arguments(parser)
+    _add_training_arguments(parser)
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data (a GLUE task without --data comes from the Hugging Face Hub)")
     data.add_argument("--data", type=Path, help="folder with train.* and dev.* (JSONL, CSV, TSV, Parquet)")
     data.add_argument("--data-revision", help="commit or tag of the data on the Hub (a fixed commit)")
-    data.add_argument("--train-file", type=Path)
-    data.add_argument("--validation-file", type=Path)
+    data.add_argument("--train-file", type=Path, help="training examples, instead of --data")
+    data.add_argument("--validation-file", type=Path, help="validation examples, instead of --data")
     data.add_argument(
         "--columns", help="one text column, or two separated by a comma (sentence, or sentence1,sentence2)"
     )
-    data.add_argument("--label-column")
+    data.add_argument("--label-column", help="column of the labels")
     data.add_argument("--labels", help="label names in id order, separated by commas")
     data.add_argument("--problem-type", choices=PROBLEM_TYPES, help="kind of task (found from the columns)")
     data.add_argument(
         "--train-rows", type=int, help="the number of training examples, chosen at random but always the same (all)"
     )
     data.add_argument("--validation-rows", type=int, help="the number of validation examples, chosen likewise (all)")
+
+
+def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training")
-    training.add_argument("--method", choices=METHODS, default=_DEFAULTS.method)
+    training.add_argument("--method", choices=METHODS, default=_DEFAULTS.method, help="what is trained (%(default)s)")
     training.add_argument("--bias-terms", help="the bias terms to train, such as b_q,b_m2 or query,intermediate (all)")
     training.add_argument(
         "--pooling",
@@ -134,10 +143,10 @@ def run(options: argparse.Namespace) -> int:
         data=options.data,
         train_file=options.train_file,
         validation_file=options.validation_file,
-        columns=_words(options.columns),
+        columns=words(options.columns),
         label_column=options.label_column,
         problem_type=options.problem_type,
-        labels=_words(options.labels),
+        labels=words(options.labels),
         train_rows=options.train_rows,
         validation_rows=options.validation_rows,
         revision=options.data_revision,
@@ -171,11 +180,7 @@ def _checked_output(options: argparse.Namespace) -> Path:
 
 def _settings(options: argparse.Namespace) -> TrainingSettings:
     values = {field.name: getattr(options, field.name) for field in fields(TrainingSettings)}
-    return TrainingSettings(**values | {"bias_terms": tuple(_words(options.bias_terms) or ())})
-
-
-def _words(text: str | None) -> list[str] | None:
-    return None if text is None else [word.strip() for word in text.split(",")]
+    return TrainingSettings(**values | {"bias_terms": tuple(words(options.bias_terms) or ())})
 
 
 def _train(

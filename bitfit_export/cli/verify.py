@@ -12,6 +12,7 @@ from pathlib import Path
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import Manifest, check_files, read_manifest, read_recorded_row
 from bitfit_export.cli.text_tables import print_comparisons
+from bitfit_export.cli.words import words
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import UsageError
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
@@ -62,6 +63,6 @@ def tasks_of_bundle(
     # A Hub id has an alias by which its deltas are filed; a folder's name is not a place, so it must be given.
     aliases = {hub_id: alias for alias, hub_id in ALIASES.items()}
     model = model or aliases.get(manifest.base.name, manifest.base.name)
-    found = find_deltas(resolve_model(model).short_name, tasks or ",".join(manifest.tasks), folder)
+    found = find_deltas(resolve_model(model).short_name, words(tasks) if tasks else tuple(manifest.tasks), folder)
     base = load_base_model(model, revision=manifest.base.revision, add_biases=add_biases)
     return base, load_deltas(found, base)

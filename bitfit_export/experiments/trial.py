@@ -63,7 +63,7 @@ class Trial:
 
     @property
     def learning_rate(self) -> float:
-        """That of the settings, which a trial always has."""
+        """The learning rate of the settings, which a trial always has."""
         return self.settings.learning_rate or 0.0
 
     @property

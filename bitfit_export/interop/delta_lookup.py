@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +30,12 @@ def default_output(model: str, task: str) -> Path:
     return Path("deltas") / model / task
 
 
-def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str, Path]:
+def find_deltas(model: str, tasks: Sequence[str], folder: Path | None = None) -> dict[str, Path]:
     """Task name -> the folder of its delta, or of what can be read as one.
 
     Args:
         model: the base model's short name.
-        tasks: comma-separated `NAME`, `NAME=PATH`, `hub:ORG/NAME` or `NAME=hub:ORG/NAME`.
+        tasks: each one is `NAME`, `NAME=PATH`, `hub:ORG/NAME` or `NAME=hub:ORG/NAME`.
         folder: what `--deltas` named: it holds `<task>/` or `<model>/<task>/`.
 
     Raises:
@@ -44,14 +44,14 @@ def find_deltas(model: str, tasks: str, folder: Path | None = None) -> dict[str,
         DeltaError: a repository on the Hub that holds no whole delta.
     """
     found: dict[str, Path] = {}
-    for word in filter(None, (word.strip() for word in tasks.split(","))):
+    for word in tasks:
         name, equals, path = _from_hub(word) if f"={PREFIX}" in f"={word}" else word.partition("=")
         if not TASK_NAME.fullmatch(name):
             raise UsageError(
                 f"{name!r} cannot be a task's name", hint="use letters, digits, '.', '_' and '-', at most 63 of them"
             )
         if name in found:
-            raise UsageError(f"the task {name} is named twice in --tasks {tasks}")
+            raise UsageError(f"the task {name} is named twice in --tasks {','.join(tasks)}")
         found[name] = Path(path) if equals else _search(model, name, folder)
         if not _is_task(found[name]):
             raise UsageError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.base_model.weight_files import (
     StoredTensor,
-    find_wrapper,
+    explain_missing,
     narrowest_dtype,
     stored_tensors,
     weight_files,
@@ -138,13 +138,9 @@ def _model_config(loader: Any, settings: dict[str, Any], stored: dict[str, Store
 
 def _check_names(folder: Path, architecture: str, missing: set[str], unread: set[str]) -> None:
     if missing:
-        wrapper = find_wrapper(missing, unread)
+        wrapper, hint = explain_missing(missing, unread, "copy it or save it again with save_pretrained")
         raise DeltaError(
-            f"{folder} lacks {_shown(missing)} of {architecture}, expected all its tensors"
-            + (f"; its file has {wrapper}" if wrapper else ""),
-            hint="take the model out of its wrapper, and save it again with save_pretrained"
-            if wrapper
-            else "copy it or save it again with save_pretrained",
+            f"{folder} lacks {_shown(missing)} of {architecture}, expected all its tensors{wrapper}", hint=hint
         )
     # A pooler that the class leaves out came with the base model's file; any other tensor was meant to be used.
     others = [name for name in unread if ".pooler." not in name]

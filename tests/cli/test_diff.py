@@ -71,7 +71,7 @@ def test_the_delta_that_it_writes_is_found_by_bitfit_export(
     output = workplace / "deltas/tiny-bert/mine"
     done = bitfit("diff", model_folder, checkpoint, "--output", output)
     assert (done.status, done.out) == (0, f"{output}\n"), done.err
-    (delta,) = load_deltas(find_deltas("tiny-bert", "mine")).values()
+    (delta,) = load_deltas(find_deltas("tiny-bert", ["mine"])).values()
     assert (delta.config.task, delta.config.method, delta.config.metrics) == ("mine", "imported", {})
     assert delta.config.labels == tiny_deltas["three_way"].config.labels
     card = (output / "README.md").read_text()
@@ -133,7 +133,7 @@ def test_of_one_output_the_choice_is_said_and_the_option_decides(
     assert said not in bitfit("diff", model_folder, "told", "--output", "a").err
     assert f"b: {said}" in bitfit("diff", model_folder, "open", "--output", "b").err
     told: list[str] = []  # as bitfit-export says it
-    load_deltas(find_deltas("tiny-bert", f"b={workplace / 'open'}"), tiny_base, say=told.append)
+    load_deltas(find_deltas("tiny-bert", [f"b={workplace / 'open'}"]), tiny_base, say=told.append)
     assert told[0].startswith(f"b: {said}")
     words = ["--output", "c", "--problem-type", "multi_label", "--labels", "spam"]
     done = bitfit("diff", model_folder, "open", *words)
@@ -193,7 +193,7 @@ def test_bad_words_are_one_clear_error(
 def test_tasks_may_name_checkpoints_beside_deltas(
     tiny_base: BaseModel, deltas_folder: Path, checkpoint: Path, tiny_deltas: dict[str, TaskDelta]
 ) -> None:
-    folders = find_deltas("tiny-bert", f"two_way,mine={checkpoint}", deltas_folder)
+    folders = find_deltas("tiny-bert", ["two_way", f"mine={checkpoint}"], deltas_folder)
     deltas = load_deltas(folders, tiny_base)
     assert list(deltas) == ["two_way", "mine"]
     assert deltas["mine"].config.task == "mine"
@@ -203,17 +203,17 @@ def test_tasks_may_name_checkpoints_beside_deltas(
 
 
 def test_a_checkpoint_needs_a_base_model_and_is_checked(tiny_base: BaseModel, checkpoint: Path, tmp_path: Path) -> None:
-    folders = find_deltas("tiny-bert", f"mine={checkpoint}")
+    folders = find_deltas("tiny-bert", [f"mine={checkpoint}"])
     with pytest.raises(UsageError, match=r"expected a delta[\s\S]*bitfit diff BASE .* --output deltas/mine"):
         load_deltas(folders)
     changed = with_changed_weight(checkpoint, tmp_path / "changed")
     with pytest.raises(DeltaError, match="1 tensors of"):
-        load_deltas(find_deltas("tiny-bert", f"mine={changed}"), tiny_base)
+        load_deltas(find_deltas("tiny-bert", [f"mine={changed}"]), tiny_base)
 
 
 def test_a_folder_with_neither_is_refused_with_what_would_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no delta[\s\S]*a PEFT adapter of biases will do, too"):
-        find_deltas("tiny-bert", f"mine={tmp_path}")
+        find_deltas("tiny-bert", [f"mine={tmp_path}"])
 
 
 @pytest.mark.usefixtures("shared_trace")

@@ -5,12 +5,15 @@ Every weight of a head is zero, so the logits of a task are its head's bias, wha
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from bitfit_export.bundle import BiasRow, Layout, encode_row
 from bitfit_export.bundle.interface import HEAD_BIAS
@@ -31,6 +34,18 @@ SCRIPTS: dict[str, Any] = {
 RUNS = [(name, layout) for name in SCRIPTS for layout in SCRIPTS[name].get("layouts", ["table", "packed", "named"])]
 #: Scores in the scripts have nine digits.
 TOLERANCE = 1e-8
+
+
+def session_bundles(factory: pytest.TempPathFactory, base: BaseModel, make_delta: MakeDelta) -> Callable[[str], Path]:
+    """Returns a function that gives the bundle of the scripts' tasks in a layout, compiled once."""
+
+    @functools.cache
+    def make(layout: str) -> Path:
+        folder = factory.mktemp("bundle")
+        compile_session_bundle(base, make_delta, layout, folder)
+        return folder
+
+    return make
 
 
 def compile_session_bundle(base: BaseModel, make_delta: MakeDelta, layout: str, folder: Path) -> None:

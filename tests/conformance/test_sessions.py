@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,8 @@ from tests.conformance.session_cases import (
     SCRIPTS,
     TOLERANCE,
     batch_of,
-    compile_session_bundle,
     save_rows,
+    session_bundles,
     with_infinity,
 )
 from tests.conftest import MakeDelta
@@ -39,13 +38,7 @@ ERRORS: dict[str, type[BitfitError]] = {
 def bundle_of(
     tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta
 ) -> Callable[[str], Path]:
-    @functools.cache
-    def make(layout: str) -> Path:
-        folder = tmp_path_factory.mktemp("bundle")
-        compile_session_bundle(tiny_base, make_delta, layout, folder)
-        return folder
-
-    return make
+    return session_bundles(tmp_path_factory, tiny_base, make_delta)
 
 
 @pytest.mark.parametrize(("name", "layout"), RUNS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import subprocess
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from tests.conformance.session_cases import (
     SCRIPTS,
     TOLERANCE,
     batch_of,
-    compile_session_bundle,
     save_rows,
+    session_bundles,
     with_infinity,
 )
 from tests.conftest import MakeDelta
@@ -97,13 +96,7 @@ def test_answers(programs: Path) -> None:
 def bundle_of(
     tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta
 ) -> Callable[[str], Path]:
-    @functools.cache
-    def make(layout: str) -> Path:
-        folder = tmp_path_factory.mktemp("bundle")
-        compile_session_bundle(tiny_base, make_delta, layout, folder)
-        return folder
-
-    return make
+    return session_bundles(tmp_path_factory, tiny_base, make_delta)
 
 
 @pytest.mark.parametrize(("name", "layout"), RUNS)

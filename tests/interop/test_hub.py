@@ -72,7 +72,7 @@ def test_a_delta_comes_back_from_the_hub(
     assert main(["push", str(delta_folder), "org/two-way", "--private"]) == 0
     assert capsys.readouterr().out == "https://huggingface.co/org/two-way\n"
     assert folder_hub.private == {"org/two-way": True}
-    found = find_deltas("tiny-bert", "hub:org/two-way,again=hub:org/two-way")
+    found = find_deltas("tiny-bert", ["hub:org/two-way", "again=hub:org/two-way"])
     assert list(found) == ["two_way", "again"]
     for name in (TENSOR_FILE, CONFIG_FILE):
         assert (found["two_way"] / name).read_bytes() == (delta_folder / name).read_bytes()
@@ -133,19 +133,19 @@ def test_what_is_no_delta_is_not_uploaded(folder_hub: FolderHub, delta_folder: P
 def test_a_repository_without_a_whole_delta_is_refused(folder_hub: FolderHub, delta_folder: Path) -> None:
     (folder_hub.root / "org/model").mkdir(parents=True)
     with pytest.raises(DeltaError, match=f"org/model on the Hub holds no delta: it has no {CONFIG_FILE}"):
-        find_deltas("tiny-bert", "hub:org/model")
+        find_deltas("tiny-bert", ["hub:org/model"])
     hub.push_delta(delta_folder, "org/model")
     (folder_hub.root / "org/model" / TENSOR_FILE).write_bytes(b"x")
     with pytest.raises(DeltaError, match="is not a valid safetensors file"):
-        find_deltas("tiny-bert", "hub:org/model")
+        find_deltas("tiny-bert", ["hub:org/model"])
 
 
 def test_a_repository_or_revision_that_is_not_there(folder_hub: FolderHub, delta_folder: Path) -> None:
     with pytest.raises(HubError, match="there is no org/nothing on the Hub"):
-        find_deltas("tiny-bert", "x=hub:org/nothing")
+        find_deltas("tiny-bert", ["x=hub:org/nothing"])
     hub.push_delta(delta_folder, "org/two-way")
     with pytest.raises(HubError, match="org/two-way on the Hub has no such revision"):
-        find_deltas("tiny-bert", "x=hub:org/two-way@v9")
+        find_deltas("tiny-bert", ["x=hub:org/two-way@v9"])
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,6 @@ def test_the_metric_is_the_model_cards(shipped: Shipped, task: str) -> None:
     # A correlation depends on the last bits of each score, a count of right answers does not.
     tolerance = 1e-5 if config.problem_type == "regression" else 0.0
     assert found == {name: pytest.approx(value, abs=tolerance) for name, value in config.metrics.items()}
-    card = (Path(find_deltas("minilm-l6", task)[task]) / "README.md").read_text()
+    card = (Path(find_deltas("minilm-l6", [task])[task]) / "README.md").read_text()
     for name, value in config.metrics.items():
         assert f"| {name} | {value:.4f} |" in card

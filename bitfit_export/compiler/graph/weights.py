@@ -12,7 +12,7 @@ from bitfit_export.compiler.graph.shapes import producer_of
 __all__ = ["Weight", "products_of_weights", "weight_in"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Weight:
     """A float32 matrix [inputs, outputs] that is a constant, or the Transpose of one.
 

@@ -67,7 +67,7 @@ def report_sizes(context: Context) -> Report:
 
 
 def _metrics(context: Context, task: str) -> Sequence[str | None]:
-    """Those of a span task, which a task of which nothing is known is taken for, or the task's first one."""
+    """Returns both metrics of a span task, also for a task without results; else the task's first metric."""
     known, metric = context.metrics_of(task), context.metric_of(task)
     return _SPAN_METRICS if known.issuperset(_SPAN_METRICS) or metric is None else (metric,)
 

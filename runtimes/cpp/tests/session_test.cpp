@@ -42,7 +42,7 @@ std::vector<std::int64_t> flat(const json& rows) {
   return values;
 }
 
-// An infinity is no JSON; null stands for it.
+// JSON has no infinity; null stands for it.
 json json_of(const bitfit::Logits& logits) {
   json values = json::array();
   for (std::size_t i = 0; i < logits.size(); ++i) values.push_back(logits.values[i]);

@@ -16,7 +16,7 @@ from onnx import TensorProto
 from bitfit_export.compiler.graph.shapes import constant_number, integers_in, producer_of, reshape_sizes, sizes_of
 from bitfit_export.compiler.graph.weights import weight_in
 from bitfit_export.compiler.passes.fold_biases.outcome import Flow, Outcome, Vanished
-from bitfit_export.compiler.passes.fold_biases.shift import Atom, Factor, Shift
+from bitfit_export.compiler.passes.fold_biases.shift import Atom, Shift
 
 __all__ = ["through_matmul", "through_softmax", "through_where"]
 
@@ -31,12 +31,9 @@ def through_matmul(flow: Flow) -> Outcome:
     weight = weight_in(flow.node)
     if weight is None:
         return flow.product(flow.node.inputs[1].name)
-    # x W adds W^T s to what s is added to.
-    factor = Factor(weight.constant, transposed=not weight.transposed)
-    rows, columns = factor.shape
-    if not flow.shift.is_vector(columns):
+    if not flow.shift.is_vector(weight.shape[0]):
         return flow.refuse("multiplies it by a weight when it is no longer a plain vector")
-    return flow.shift.times(factor, rows)
+    return flow.shift.times(weight)
 
 
 def _as_keys_or_values(flow: Flow) -> Outcome:

@@ -15,8 +15,8 @@ from bitfit_export.compiler.graph.shapes import (
     reshape_sizes,
     sizes_of,
 )
+from bitfit_export.compiler.graph.weights import Weight
 from bitfit_export.compiler.passes.fold_biases.outcome import Absorbed, Flow, Outcome, Scope
-from bitfit_export.compiler.passes.fold_biases.shift import Factor
 
 __all__ = [
     "through_add",
@@ -160,14 +160,13 @@ def through_gemm(flow: Flow) -> Outcome:
         return flow.refuse("scales or transposes what it multiplies")
     if flow.index == 2:
         return flow.refuse("makes an unknown shape") if sizes is None else flow.shift.broadcast(sizes)
-    weight = flow.node.inputs[1]
-    if flow.index == 1 or not isinstance(weight, gs.Constant):
+    matrix = flow.node.inputs[1]
+    if flow.index == 1 or not isinstance(matrix, gs.Constant):
         return flow.product("something")
-    factor = Factor(weight, transposed=not attrs.get("transB", 0))
-    rows, columns = factor.shape
-    if not flow.shift.is_vector(columns):
+    weight = Weight(matrix, transposed=bool(attrs.get("transB", 0)))
+    if not flow.shift.is_vector(weight.shape[0]):
         return flow.refuse("multiplies it by a weight when it is no longer a plain vector")
-    shift = flow.shift.times(factor, rows)
+    shift = flow.shift.times(weight)
     bias = flow.scope.bias(flow.node.inputs[2]) if len(flow.node.inputs) > 2 else None
     return shift if bias is None else Absorbed(bias.name, flow.node, shift.factors)
 

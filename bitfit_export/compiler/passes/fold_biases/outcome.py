@@ -8,7 +8,8 @@ from enum import Enum
 
 import onnx_graphsurgeon as gs
 
-from bitfit_export.compiler.passes.fold_biases.shift import Factor, Shift
+from bitfit_export.compiler.graph.weights import Weight
+from bitfit_export.compiler.passes.fold_biases.shift import Shift
 
 __all__ = ["Absorbed", "Cause", "Flow", "Outcome", "Refused", "Scope", "Vanished"]
 
@@ -24,7 +25,7 @@ class Absorbed:
 
     target: str | None
     node: gs.Node | None
-    factors: tuple[Factor, ...]
+    factors: tuple[Weight, ...]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a bias adds to a tensor: a vector, laid over the tensor's axes by strides.
 
 A tensor that a bias reaches is  t = t' + s,  where t' is what it would be without the bias. The shift s repeats the
-vector v = W_k ... W_1 b along most axes. That is a strided view of v, as numpy has them: a stride of 0 repeats. Heads
+vector v = W_k^T ... W_1^T b along most axes. It is a strided view of v, as numpy has them: a stride of 0 repeats. Heads
 are split off and joined again by Reshape and Transpose, so an axis is a product of finer ones, its atoms, and only
 these have strides:
 
@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from bitfit_export.compiler.graph.dimensions import Size
+from bitfit_export.compiler.graph.weights import Weight
 
-__all__ = ["Atom", "Axis", "Factor", "Shift", "product_of"]
+__all__ = ["Atom", "Axis", "Shift", "product_of"]
 
 
 class Atom(NamedTuple):
@@ -35,44 +35,25 @@ class Atom(NamedTuple):
 Axis = tuple[Atom, ...]
 
 
-class Factor(NamedTuple):
-    """A weight that the vector went through: weight @ v, or weight.T @ v."""
-
-    weight: gs.Constant
-    transposed: bool
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """[rows, columns], without loading the weight."""
-        rows, columns = self.weight.shape
-        return (columns, rows) if self.transposed else (rows, columns)
-
-    @property
-    def matrix(self) -> np.ndarray:
-        """The weight [rows, columns] as it multiplies the vector: a view."""
-        values: np.ndarray = self.weight.values
-        return values.T if self.transposed else values
-
-
-def product_of(factors: Sequence[Factor]) -> np.ndarray | None:
-    """W_k @ ... @ W_1 for factors in the order in which the vector met them; None is the identity."""
+def product_of(factors: Sequence[Weight]) -> np.ndarray | None:
+    """Returns W_k^T @ ... @ W_1^T for weights in the order in which the vector met them; None is the identity."""
     if not factors:
         return None
-    product = factors[0].matrix
+    product = factors[0].values.T
     for factor in factors[1:]:
-        product = factor.matrix.astype(np.float64) @ product
+        product = factor.values.T.astype(np.float64) @ product
     return product
 
 
 @dataclass(frozen=True)
 class Shift:
-    """A strided view of v = factors @ bias, one entry of `axes` for each axis of the tensor.
+    """A strided view of v, `product_of(factors)` @ bias, with one entry of `axes` for each axis of the tensor.
 
     Atoms of size 1 are left out: an axis of size 1 is the empty tuple.
     """
 
     axes: tuple[Axis, ...]
-    factors: tuple[Factor, ...] = ()
+    factors: tuple[Weight, ...] = ()
 
     @staticmethod
     def of_vector(size: int) -> Shift:
@@ -103,9 +84,9 @@ class Shift:
         axes = (tuple(Atom(a.size, 0 if a.stride == 0 else None) for a in axis) for axis in self.axes)
         return replace(self, axes=tuple(axes))
 
-    def times(self, factor: Factor, size: int) -> Shift:
-        """After a product of the last axis with a weight, which makes it `size` long."""
-        return Shift((*self.axes[:-1], _axis(size, 1)), (*self.factors, factor))
+    def times(self, weight: Weight) -> Shift:
+        """Returns the shift after a product of the last axis with a weight: v becomes W^T v."""
+        return Shift((*self.axes[:-1], _axis(weight.shape[1], 1)), (*self.factors, weight))
 
     def transposed(self, perm: Sequence[int]) -> Shift:
         return replace(self, axes=tuple(self.axes[axis] for axis in perm))

@@ -31,7 +31,7 @@ namespace bitfit {
 struct SessionOptions {
   int threads = 0;                 // for one run, at most 4 per core; 0: ONNX Runtime's choice, one per core
   std::vector<std::string> tasks;  // to load; none: all of the bundle's
-  std::size_t room = 0;            // for so many tasks in all: loading one of them then copies nothing but its row
+  std::size_t room = 0;            // number of tasks to make room for: loading up to that many copies only their rows
   // Compare SHA-256 of every file: it finds a forgery, if the manifest is genuine. Size and CRC-32C, which find damage,
   // are always compared, and so is the SHA-256 of rows.
   bool check_hashes = false;
