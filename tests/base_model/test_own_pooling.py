@@ -1,4 +1,4 @@
-"""The pooling that a model names: in its folder, on the Hub, by its name; and a word for those that cannot be had."""
+"""The pooling that a model names: in its folder, on the Hub, by its name; and a word for poolings that are not supported."""
 
 from __future__ import annotations
 

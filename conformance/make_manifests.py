@@ -1,11 +1,6 @@
-"""Make the files that every reader of manifests and of JSON lines is tested with: `manifests/` and `jsonl/`.
+"""Make the files that every reader of manifests is tested with: `manifests/`.
 
-    python conformance/make_files.py
-
-The rules are those of `docs/files.md`. Nothing of bitfit_export is imported, so these files judge the product's readers
-and not the other way round. Each folder has an `index.json`: for each file the kind of fault that a reader must find
-(null: none), and why. A bad file is wrong in that way only. Files near a limit of megabytes are not here: each reader's
-own tests make them.
+python conformance/make_manifests.py
 """
 
 from __future__ import annotations
@@ -14,22 +9,9 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-
-#: The kinds of fault.
-FAULTS = {
-    "json": "the bytes are not JSON as docs/files.md has it",
-    "missing": "something that must be there is not",
-    "type": "a value of another JSON type",
-    "range": "a number that is out of range, or too many of something",
-    "value": "a word or a digest that is not one of those that may stand there",
-    "name": "a name or a path that breaks its rule",
-    "twice": "two of the same name",
-    "disagreement": "two parts of the file that do not fit each other",
-}
+from collection import INT64_MAX, LIMIT, Collection, nested, write
 
 BASE_DIGEST = hashlib.sha256(b"a base model of hidden size 4").hexdigest()
 SHA = hashlib.sha256(b"some file").hexdigest()
@@ -43,11 +25,10 @@ HEAD = [
     {"name": "head.classifier.bias", "shape": ["labels"]},
 ]
 POOLINGS = ["pooler", "cls", "mean"]
-LIMIT = 64  # levels of nesting
 LONGEST_NAME = 1024
 MOST_DIMENSIONS = 8
 INFER = ("programs", "infer")
-UINT32_MAX, INT32_MAX, INT64_MAX = 2**32 - 1, 2**31 - 1, 2**63 - 1
+UINT32_MAX, INT32_MAX = 2**32 - 1, 2**31 - 1
 
 
 def layout_digest(layout: dict[str, Any]) -> str:
@@ -128,27 +109,6 @@ def text_of(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-class Collection:
-    """Files by name, and the index of them."""
-
-    def __init__(self, ending: str) -> None:
-        self.ending = ending
-        self.files: dict[str, bytes] = {}
-        self.index: dict[str, dict[str, Any]] = {}
-
-    def add(self, name: str, fault: str | None, why: str, data: bytes, **more: Any) -> None:
-        name = f"{'good' if fault is None else 'bad'}_{name}.{self.ending}"
-        assert name not in self.files
-        assert fault is None or fault in FAULTS
-        self.files[name] = data
-        self.index[name] = {"fault": fault, "why": why, **more}
-
-    def build(self, **more: Any) -> dict[str, bytes]:
-        """Every file of the folder, by name."""
-        index = {"faults": FAULTS, "files": self.index, **more}
-        return self.files | {"index.json": json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"}
-
-
 def manifests() -> dict[str, bytes]:
     found = Collection("json")
     add_good_manifests(found)
@@ -179,11 +139,6 @@ def extra(value: str | bytes) -> bytes:
     """The good manifest with an unknown key of this value."""
     data = value.encode() if isinstance(value, str) else value
     return with_text('"format_version"', b'"a_key_of_a_later_release":' + data + b',"format_version"')
-
-
-def nested(levels: int) -> str:
-    """Lists in lists; the manifest's own object is a level, too."""
-    return "[" * (levels - 1) + "]" * (levels - 1)
 
 
 def at(*path: Any) -> Callable[[dict[str, Any], Any], None]:
@@ -362,73 +317,82 @@ def dropper(*path: Any) -> Callable[[dict[str, Any]], None]:
     return drop
 
 
+#: name, fault, value, and its place in the manifest.
+WRONG_VALUES: list[tuple[Any, ...]] = [
+    ("format_version_0", "value", 0, "format_version"),
+    ("format_version_1", "value", 1, "format_version"),
+    ("format_version_3", "value", 3, "format_version"),
+    ("modality", "value", "smell", "modality"),
+    ("at_load", "value", "some", *INFER, "at_load"),
+    ("role", "value", "weights", *INFER, "inputs", 0, "role"),
+    ("output_role", "value", "token_ids", *INFER, "outputs", 0, "role"),
+    ("dtype", "value", "float64", *INFER, "inputs", 0, "dtype"),
+    ("port_size_zero", "range", [0], *INFER, "inputs", 0, "shape"),
+    ("port_size_large", "range", [UINT32_MAX + 1], *INFER, "inputs", 0, "shape"),
+    ("port_rank", "range", [1] * 9, *INFER, "inputs", 0, "shape"),
+    ("port_size_real", "type", [1.0], *INFER, "inputs", 0, "shape"),
+    ("layout_kind", "value", "rows", "layout_kind"),
+    ("layout_kind_case", "value", "Table", "layout_kind"),
+    ("target", "value", "cuda", "target"),
+    ("precision", "value", "fp64", "precision"),
+    ("row_dtype", "value", "int8", "row_dtype"),
+    ("problem_type", "value", "ranking", "tasks", "sst-2", "problem_type"),
+    ("base_digest_case", "value", BASE_DIGEST.upper(), "base", "digest"),
+    ("file_digest_short", "value", SHA[:-1], "files", "model.onnx", "sha256"),
+    ("task_digest_long", "value", SHA + "0", "tasks", "sst-2", "sha256"),
+    ("task_digest_newline", "value", SHA[:-1] + "\n", "tasks", "sst-2", "sha256"),
+    ("opset_0", "range", 0, "opset"),
+    ("opset_large", "range", INT32_MAX + 1, "opset"),
+    ("max_positions_0", "range", 0, "max_positions"),
+    ("max_positions_large", "range", INT32_MAX + 1, "max_positions"),
+    ("vocab_size_0", "range", 0, "vocab_size"),
+    ("vocab_size_large", "range", INT32_MAX + 1, "vocab_size"),
+    ("pad_token_id_negative", "range", -1, "pad_token_id"),
+    ("size_negative", "range", -1, "files", "model.onnx", "size"),
+    ("crc_negative", "range", -1, "files", "model.onnx", "crc32c"),
+    ("crc_large", "range", UINT32_MAX + 1, "files", "model.onnx", "crc32c"),
+    ("task_version_0", "range", 0, "tasks", "sst-2", "task_version"),
+    ("task_version_large", "range", UINT32_MAX + 1, "tasks", "sst-2", "task_version"),
+    ("max_length_0", "range", 0, "tasks", "sst-2", "max_length"),
+    ("inputs_empty", "range", [], *INFER, "inputs"),
+    ("outputs_empty", "range", [], *INFER, "outputs"),
+    ("biases_empty", "range", [], "layout", "biases"),
+    ("static_shape_short", "range", [4], "static_shape"),
+    ("static_shape_long", "range", [4, 8, 1], "static_shape"),
+    ("label_number", "type", ["a", 1], "tasks", "sst-2", "labels"),
+    ("input_null", "type", [None], *INFER, "inputs"),
+    ("bias_shape_text", "type", ["labels"], "layout", "biases", 0, "shape"),
+    ("head_shape_real", "type", [4.0], "layout", "head", 0, "shape"),
+    ("head_shape_word", "value", ["classes"], "layout", "head", 0, "shape"),
+    ("metric_text", "type", {"accuracy": "0.5"}, "tasks", "sst-2", "metrics"),
+    ("metric_null", "type", {"accuracy": None}, "tasks", "sst-2", "metrics"),
+    ("metric_boolean", "type", {"accuracy": True}, "tasks", "sst-2", "metrics"),
+    ("overridable_null", "type", None, "overridable"),
+    ("overridable_number", "type", 0, "overridable"),
+    ("prepacked_text", "type", "true", "prepacked"),
+    ("prepacked_null", "type", None, "prepacked"),
+    ("row_dtype_null", "type", None, "row_dtype"),
+    ("fold_reasons_list", "type", [], "fold_reasons"),
+    ("fold_reasons_number", "type", {BIASES[0]["name"]: 1}, "fold_reasons"),
+    ("static_shape_text", "type", "4x128", "static_shape"),
+    ("static_shape_real", "type", [4.0, 128], "static_shape"),
+]
+
+
 def add_values(found: Collection) -> None:
     """Values of the right type that may not stand where they do, and those of keys with a default."""
-    for name, fault, value, *path in [
-        ("format_version_0", "value", 0, "format_version"),
-        ("format_version_1", "value", 1, "format_version"),
-        ("format_version_3", "value", 3, "format_version"),
-        ("modality", "value", "smell", "modality"),
-        ("at_load", "value", "some", *INFER, "at_load"),
-        ("role", "value", "weights", *INFER, "inputs", 0, "role"),
-        ("output_role", "value", "token_ids", *INFER, "outputs", 0, "role"),
-        ("dtype", "value", "float64", *INFER, "inputs", 0, "dtype"),
-        ("port_size_zero", "range", [0], *INFER, "inputs", 0, "shape"),
-        ("port_size_large", "range", [UINT32_MAX + 1], *INFER, "inputs", 0, "shape"),
-        ("port_rank", "range", [1] * 9, *INFER, "inputs", 0, "shape"),
-        ("port_size_real", "type", [1.0], *INFER, "inputs", 0, "shape"),
-        ("layout_kind", "value", "rows", "layout_kind"),
-        ("layout_kind_case", "value", "Table", "layout_kind"),
-        ("target", "value", "cuda", "target"),
-        ("precision", "value", "fp64", "precision"),
-        ("row_dtype", "value", "int8", "row_dtype"),
-        ("problem_type", "value", "ranking", "tasks", "sst-2", "problem_type"),
-        ("base_digest_case", "value", BASE_DIGEST.upper(), "base", "digest"),
-        ("file_digest_short", "value", SHA[:-1], "files", "model.onnx", "sha256"),
-        ("task_digest_long", "value", SHA + "0", "tasks", "sst-2", "sha256"),
-        ("task_digest_newline", "value", SHA[:-1] + "\n", "tasks", "sst-2", "sha256"),
-        ("opset_0", "range", 0, "opset"),
-        ("opset_large", "range", INT32_MAX + 1, "opset"),
-        ("max_positions_0", "range", 0, "max_positions"),
-        ("max_positions_large", "range", INT32_MAX + 1, "max_positions"),
-        ("vocab_size_0", "range", 0, "vocab_size"),
-        ("vocab_size_large", "range", INT32_MAX + 1, "vocab_size"),
-        ("pad_token_id_negative", "range", -1, "pad_token_id"),
-        ("size_negative", "range", -1, "files", "model.onnx", "size"),
-        ("crc_negative", "range", -1, "files", "model.onnx", "crc32c"),
-        ("crc_large", "range", UINT32_MAX + 1, "files", "model.onnx", "crc32c"),
-        ("task_version_0", "range", 0, "tasks", "sst-2", "task_version"),
-        ("task_version_large", "range", UINT32_MAX + 1, "tasks", "sst-2", "task_version"),
-        ("max_length_0", "range", 0, "tasks", "sst-2", "max_length"),
-        ("inputs_empty", "range", [], *INFER, "inputs"),
-        ("outputs_empty", "range", [], *INFER, "outputs"),
-        ("biases_empty", "range", [], "layout", "biases"),
-        ("static_shape_short", "range", [4], "static_shape"),
-        ("static_shape_long", "range", [4, 8, 1], "static_shape"),
-        ("label_number", "type", ["a", 1], "tasks", "sst-2", "labels"),
-        ("input_null", "type", [None], *INFER, "inputs"),
-        ("bias_shape_text", "type", ["labels"], "layout", "biases", 0, "shape"),
-        ("head_shape_real", "type", [4.0], "layout", "head", 0, "shape"),
-        ("head_shape_word", "value", ["classes"], "layout", "head", 0, "shape"),
-        ("metric_text", "type", {"accuracy": "0.5"}, "tasks", "sst-2", "metrics"),
-        ("metric_null", "type", {"accuracy": None}, "tasks", "sst-2", "metrics"),
-        ("metric_boolean", "type", {"accuracy": True}, "tasks", "sst-2", "metrics"),
-        ("overridable_null", "type", None, "overridable"),
-        ("overridable_number", "type", 0, "overridable"),
-        ("prepacked_text", "type", "true", "prepacked"),
-        ("prepacked_null", "type", None, "prepacked"),
-        ("row_dtype_null", "type", None, "row_dtype"),
-        ("fold_reasons_list", "type", [], "fold_reasons"),
-        ("fold_reasons_number", "type", {BIASES[0]["name"]: 1}, "fold_reasons"),
-        ("static_shape_text", "type", "4x128", "static_shape"),
-        ("static_shape_real", "type", [4.0, 128], "static_shape"),
-    ]:
+    for name, fault, value, *path in WRONG_VALUES:
         data = changed(setter(value, *path), digest=path[0] == "layout")
         found.add(name, fault, f"the rule of {path[-1]}", data)
     for name, text in {"fraction": "20.0", "exponent": "2e1", "text": '"20"'}.items():
         data = with_text('"opset":20', f'"opset":{text}')
         found.add(f"opset_{name}", "type", "an integer has neither fraction nor exponent", data)
     found.add("size_fraction", "type", "an integer", changed(setter(9.0, "files", "model.onnx", "size")))
+    add_shapes(found)
+    add_label_counts(found)
+
+
+def add_shapes(found: Collection) -> None:
     for name, shape in {
         "none": [],
         "zero": [0],
@@ -446,6 +410,9 @@ def add_values(found: Collection) -> None:
     found.add("head_rank", "range", "4", changed(setter([1] * 4, "layout", "head", 0, "shape"), digest=True))
     heads = [{"name": f"head.{index}", "shape": [1]} for index in range(17)]
     found.add("head_tensors", "range", "17", changed(setter(heads, "layout", "head"), digest=True))
+
+
+def add_label_counts(found: Collection) -> None:
     for kind, labels in {
         "single_label": [],
         "token": [],
@@ -554,114 +521,5 @@ def add_disagreements(found: Collection) -> None:
     add("fold_reasons", "a bias that the layout lacks", changed(setter({"b.bias": "why"}, "fold_reasons")))
 
 
-TASK = "sst2"  #: what a reader of JSON lines passes as the task of rows that name none
-
-
-def jsonl() -> dict[str, bytes]:
-    found = Collection("jsonl")
-    add_good_lines(found)
-    add_bad_lines(found)
-    return found.build(task=TASK)
-
-
-def question(first: str, second: str | None = None, *, task: str = TASK) -> dict[str, Any]:
-    return {"task": task, "text": first} if second is None else {"task": task, "text": first, "text_pair": second}
-
-
-def add_good_lines(found: Collection) -> None:
-    def add(name: str, why: str, data: str | bytes, *questions: dict[str, Any]) -> None:
-        found.add(name, None, why, data.encode() if isinstance(data, str) else data, questions=list(questions))
-
-    row, one = '{"text": "a film"}', question("a film")
-    add("text", "a row", row + "\n", one)
-    add("no_last_newline", "the last line may lack its line feed", row + "\n" + row, one, one)
-    add("crlf", "a carriage return is white space", row + "\r\n" + row + "\r\n", one, one)
-    add("blank_lines", "lines of spaces, tabs and carriage returns are skipped", f"\n \t\r\n{row}\n\n", one)
-    add("byte_order_mark", "skipped at the start", b"\xef\xbb\xbf" + row.encode(), one)
-    add("byte_order_mark_blank", "skipped at the start", b"\xef\xbb\xbf\n" + row.encode(), one)
-    add("task", "a task of its own", '{"task": "rte", "text": "a film"}', question("a film", task="rte"))
-    add("pair", "two texts", '{"text": "a", "text_pair": "b"}', question("a", "b"))
-    add("pair_null", "null says that there is none", '{"text": "a", "text_pair": null}', question("a"))
-    add("sentence", "another name", '{"sentence": "a"}', question("a"))
-    add("sentence1", "another name", '{"sentence1": "a", "sentence2": "b"}', question("a", "b"))
-    add("text_first", "text counts before sentence", '{"sentence": "b", "text": "a"}', question("a"))
-    add("tokens", "a list of words", '{"tokens": ["Ada", "lives"]}', {"task": TASK, "tokens": ["Ada", "lives"]})
-    add("tokens_first", "tokens count before text", '{"text": "a", "tokens": ["b"]}', {"task": TASK, "tokens": ["b"]})
-    span = '{"question": "Who?", "context": "Ada."}'
-    add("question", "a question and its context", span, question("Who?", "Ada."))
-    add("question_alone", "without a context it is no question", '{"question": "b", "text": "a"}', question("a"))
-    add("unknown_keys", "they are ignored", '{"id": 7, "text": "a", "score": -1.5e3, "x": [{}, null]}', question("a"))
-    add("empty_text", "it is a string", '{"text": ""}', question(""))
-    add("escapes", "of JSON", '{"text": "\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4"}', question('"\\/\b\f\n\r\tä'))
-    add("pair_of_surrogates", "one character", '{"text": "\\ud83d\\ude00"}', question("\U0001f600"))
-    add("utf8", "four bytes", '{"text": "\U0001f600 ä"}', question("\U0001f600 ä"))
-    add("nul", "a character as others", '{"text": "a\\u0000b"}', question("a\0b"))
-    add("line_separator", "only a line feed ends a line", '{"text": "a\u2028b\u0085c"}', question("a\u2028b\u0085c"))
-    add("deepest", f"{LIMIT} levels", '{"text": "a", "x": ' + nested(LIMIT) + "}", question("a"))
-    add("int64", "the largest integer", f'{{"text": "a", "x": {INT64_MAX}}}', question("a"))
-
-
-def add_bad_lines(found: Collection) -> None:
-    row = '{"text": "a film"}'
-
-    def add(name: str, fault: str, why: str, line: str | bytes) -> None:
-        """A good line, then a bad one."""
-        data = line.encode() if isinstance(line, str) else line
-        found.add(name, fault, why, row.encode() + b"\n" + data + b"\n", line=2)
-
-    def of(value: str) -> str:
-        return f'{{"text": "a", "x": {value}}}'
-
-    found.add("empty", "missing", "no row at all", b"", line=None)
-    found.add("blank", "missing", "no row at all", b"\n \n\t\r\n", line=None)
-    found.add("utf16", "json", "not UTF-8", row.encode("utf-16"), line=1)
-    found.add("utf32", "json", "not UTF-8", row.encode("utf-32-le"), line=1)
-    found.add("array", "type", "a list in place of lines", f"[{row}, {row}]\n".encode(), line=1)
-    found.add("pretty", "json", "an object over several lines", b'{\n "text": "a"\n}\n', line=1)
-    found.add("two_marks", "json", "one byte order mark is skipped", b"\xef\xbb\xbf\xef\xbb\xbf" + row.encode(), line=1)
-    add("byte_order_mark", "json", "it stands at the start only", b"\xef\xbb\xbf" + row.encode())
-    add("truncated", "json", "no end", '{"text": "a')
-    add("trailing", "json", "text after the end", row + " " + row)
-    add("trailing_comma", "json", "a comma at the end", row + ",")
-    add("latin1", "json", "not UTF-8", b'{"text": "\xe4"}')
-    add("surrogate_bytes", "json", "not UTF-8", b'{"text": "\xed\xa0\x80"}')
-    add("lone_surrogate", "json", "half a pair", '{"text": "\\ud800"}')
-    add("lone_surrogate_unused", "json", "half a pair, in a key that nobody reads", of('"\\udc00"'))
-    add("lone_surrogate_key", "json", "half a pair", '{"text": "a", "\\ud800": 1}')
-    add("raw_tab", "json", "a raw control character", '{"text": "a\tb"}')
-    for name in ("NaN", "Infinity", "-Infinity"):
-        add(f"word_{name.replace('-', 'minus_')}", "json", "no word of JSON", of(name))
-    add("too_large_double", "json", "no double holds it", of("1e999"))
-    add("too_large_integer", "json", "int64 holds less", of(str(INT64_MAX + 1)))
-    add("long_integer", "json", "int64 holds less", of("9" * 5000))
-    add("leading_zero", "json", "no number of JSON", of("01"))
-    add("key_twice", "json", "a repeated key", '{"text": "a", "text": "b"}')
-    add("key_twice_inside", "json", "a repeated key", of('{"a": 1, "a": 1}'))
-    add("too_deep", "json", f"{LIMIT + 1} levels", of(nested(LIMIT + 1)))
-    add("very_deep", "json", "nothing of it is read", "[" * 20_000)
-    add("form_feed", "json", "no white space of JSON", "\x0c" + row)
-    add("form_feed_alone", "json", "the line is not blank", "\x0c")
-    add("nul_alone", "json", "the line is not blank", "\0")
-    for name, value in {"list": "[]", "text": '"a"', "null": "null", "number": "1"}.items():
-        add(f"row_{name}", "type", "a row is an object", value)
-    add("no_text", "missing", "no text", "{}")
-    add("pair_alone", "missing", "a second text without a first", '{"text_pair": "b"}')
-    add("question_alone", "missing", "no context", '{"question": "a"}')
-    add("text_null", "type", "the first text is a string", '{"text": null}')
-    add("text_number", "type", "the first text is a string", '{"text": 1}')
-    add("text_null_sentence", "type", "the first that is there counts", '{"text": null, "sentence": "a"}')
-    add("pair_number", "type", "the second text is a string", '{"text": "a", "text_pair": 1}')
-    add("context_null", "type", "a context is a string", '{"question": "a", "context": null}')
-    add("tokens_text", "type", "tokens are a list", '{"tokens": "a b"}')
-    add("tokens_null", "type", "tokens are a list", '{"tokens": null, "text": "a"}')
-    add("tokens_number", "type", "tokens are strings", '{"tokens": ["a", 1]}')
-    add("tokens_empty", "range", "tokens are one or more", '{"tokens": []}')
-    add("task_null", "type", "a task is a string", '{"task": null, "text": "a"}')
-    add("task_number", "type", "a task is a string", '{"task": 1, "text": "a"}')
-
-
 if __name__ == "__main__":
-    for folder, build in {"manifests": manifests, "jsonl": jsonl}.items():
-        (HERE / folder).mkdir(exist_ok=True)
-        for name, data in build().items():
-            (HERE / folder / name).write_bytes(data)
+    write("manifests", manifests())
