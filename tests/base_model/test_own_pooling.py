@@ -1,4 +1,4 @@
-"""The pooling that a model names: in its folder, on the Hub, by its name; and a word for poolings that are not supported."""
+"""The pooling that a model names: in its folder, on the Hub, by its name; and the reason where it is not supported."""
 
 from __future__ import annotations
 

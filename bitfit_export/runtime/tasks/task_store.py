@@ -72,7 +72,7 @@ class Lease(ABC):
         """The graph inputs that bring biases and heads.
 
         Args:
-            rows: which of the names the batch's rows have, by their positions; by default all, one a row. A lease of
+            rows: which of the names the batch's rows have, by their positions; by default all, one per row. A lease of
                 one name serves a batch of any size.
 
         Raises:

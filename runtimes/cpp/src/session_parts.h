@@ -19,7 +19,7 @@
 namespace bitfit {
 
 struct Workspace::Parts {
-  Lease lease;  // of the run: the task of all rows, or one a row
+  Lease lease;  // of the run: the task of all rows, or one per row
   Feeds feeds;
   std::vector<std::int64_t> zeros;  // token types where the caller has none
   std::vector<std::int64_t> slots;
