@@ -17,6 +17,8 @@ from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.compiler.pack_rows import RowPacker
 from bitfit_export.compiler.passes.attach_heads import AttachHeads
 from bitfit_export.compiler.passes.canonicalize_bias_uses import CanonicalizeBiasUses
+from bitfit_export.compiler.passes.canonicalize_mask import CanonicalizeMask
+from bitfit_export.compiler.passes.canonicalize_shapes import CanonicalizeShapes
 from bitfit_export.compiler.passes.check_invariants import CheckInvariants
 from bitfit_export.compiler.passes.emit_model import EmitModel
 from bitfit_export.compiler.passes.find_bias_sites import FindBiasSites
@@ -106,6 +108,8 @@ def plan_passes(options: CompileOptions) -> tuple[Pass, ...]:
         PropagateBatchAxis(),
         FindBiasSites(),
         FoldBiases(),
+        CanonicalizeMask(),
+        CanonicalizeShapes(),
         *target.calibrate(options),
         PlanLayout(),
         AttachHeads(),

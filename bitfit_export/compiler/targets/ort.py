@@ -10,7 +10,9 @@ from bitfit_export.compiler.calibration.activation_stats import CollectActivatio
 from bitfit_export.compiler.compilation import Pass
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.compiler.passes.add_biases_in_kernels import AddBiasesInKernels
+from bitfit_export.compiler.passes.fuse_attention import FuseAttention
 from bitfit_export.compiler.passes.fuse_for_ort import FuseForOrt, prepack
+from bitfit_export.compiler.passes.merge_projections import MergeProjections
 from bitfit_export.compiler.passes.quantize_weights import QuantizeWeights
 from bitfit_export.compiler.passes.share_equal_weights import ShareEqualWeights
 from bitfit_export.compiler.passes.store_in_half import StoreInHalf
@@ -39,9 +41,12 @@ class _Ort(Target):
                 f"--prepack goes with --precision fp32, not with {options.precision}", hint="leave --prepack out"
             )
 
+    def quantize(self, options: CompileOptions) -> tuple[Pass, ...]:
+        return (MergeProjections(), *self.precisions[options.precision].quantize)
+
     def lower(self, options: CompileOptions) -> tuple[Pass, ...]:
         store = self.precisions[options.precision].store
-        return (*fixed_shapes(options), FuseForOrt(), AddBiasesInKernels(), *store)
+        return (FuseAttention(), *fixed_shapes(options), FuseForOrt(), AddBiasesInKernels(), *store)
 
     def finish_files(self, folder: Path, model: str, weights: str, options: CompileOptions) -> tuple[str, ...]:
         if options.prepack:
