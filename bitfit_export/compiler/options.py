@@ -24,6 +24,7 @@ class CompileOptions:
         static_shape: batch and sequence as fixed numbers, for accelerators; None for any.
         overridable: with `named`, every input keeps the base model's value as a default.
         row_dtype: of the values in row files.
+        keep_padding: compute padding as if it were text; by default the table layout computes the texts' tokens alone.
         prepack: store the weights as the kernels of ONNX Runtime on this kind of processor want them.
 
     Raises:
@@ -37,7 +38,13 @@ class CompileOptions:
     static_shape: tuple[int, int] | None = None
     overridable: bool = False
     row_dtype: str = "fp32"
+    keep_padding: bool = False
     prepack: bool = False
+
+    @property
+    def removes_padding(self) -> bool:
+        """Returns whether the graph computes the tokens of texts alone."""
+        return self.layout == "table" and not self.keep_padding
 
     def __post_init__(self) -> None:
         for name, known in (

@@ -71,11 +71,12 @@ def _lost_biases(graph: onnx.GraphProto, layout: Layout, kind: str, used: set[st
     if kind == "named":
         inputs = {value.name for value in graph.input}
         return [f"the bias {entry.name} is not an input" for entry in layout.biases if entry.name not in inputs]
-    splits = [node for node in graph.node if node.name == BIAS_SPLIT]
-    if len(splits) != 1 or len(splits[0].output) != len(layout.biases):
+    # One for the items of the batch, one for its tokens, or both.
+    splits = [node.output for node in graph.node if node.name.split("/")[0] == BIAS_SPLIT]
+    if not splits or any(len(outputs) != len(layout.biases) for outputs in splits):
         return [f"the row is not split into the {len(layout.biases)} bias terms of the layout"]
-    slices = zip(layout.biases, splits[0].output, strict=True)
-    return [f"the bias {entry.name} has no use" for entry, name in slices if name not in used]
+    slices = zip(layout.biases, *splits, strict=True)
+    return [f"the bias {entry.name} has no use" for entry, *names in slices if used.isdisjoint(names)]
 
 
 def _hidden_biases(graph: onnx.GraphProto, biases: Mapping[str, np.ndarray], defaults: set[str]) -> list[str]:

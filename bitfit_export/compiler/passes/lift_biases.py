@@ -23,6 +23,7 @@ from bitfit_export.bundle import Layout
 from bitfit_export.bundle.interface import BIAS_TABLE, PACKED_BIAS, TASK_IDS
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.constants import int64s
+from bitfit_export.compiler.graph.dimensions import TASK_BATCH
 from bitfit_export.compiler.graph.edit import detach, emit
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 
@@ -72,7 +73,7 @@ def lift_biases(
 def _split_table(graph: gs.Graph, layout: Layout, inputs: Mapping[str, gs.Variable]) -> dict[str, gs.Variable]:
     row = emit(graph, "Gather", "bias_row", [inputs[BIAS_TABLE], inputs[TASK_IDS]], axis=0)
     row = emit(graph, "Unsqueeze", "bias_row_3d", [row, [1]])
-    return _split(graph, layout, row, leading=["task_batch", 1])
+    return _split(graph, layout, row, leading=[TASK_BATCH, 1])
 
 
 def _split(

@@ -10,6 +10,7 @@ from typing import ClassVar
 from bitfit_export.compiler.compilation import Pass
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.compiler.passes.fix_shapes import FixShapes
+from bitfit_export.compiler.passes.remove_padding import RemovePadding
 from bitfit_export.errors import UsageError
 
 __all__ = ["PrecisionPasses", "Target"]
@@ -21,7 +22,7 @@ class PrecisionPasses:
 
     Attributes:
         calibrate: passes that look at the traced graph's activations.
-        quantize: passes that change weights before the biases are lifted.
+        quantize: passes that store weights in fewer bits.
         store: passes that change how the finished graph stores or computes them.
         at_load: how much an engine still has to optimise when it loads the model: `none`, `basic` or `all`.
     """
@@ -63,8 +64,12 @@ class Target:
         """Passes that look at the traced graph's activations."""
         return self.precisions[options.precision].calibrate
 
+    def arrange(self, options: CompileOptions) -> tuple[Pass, ...]:
+        """Passes that change what the lifted graph computes at once, before its weights are quantised."""
+        return (RemovePadding(),) if options.removes_padding else ()
+
     def quantize(self, options: CompileOptions) -> tuple[Pass, ...]:
-        """Passes between the heads and the lift."""
+        """Passes that store weights in fewer bits."""
         return self.precisions[options.precision].quantize
 
     def lower(self, options: CompileOptions) -> tuple[Pass, ...]:

@@ -41,8 +41,8 @@ class _Ort(Target):
                 f"--prepack goes with --precision fp32, not with {options.precision}", hint="leave --prepack out"
             )
 
-    def quantize(self, options: CompileOptions) -> tuple[Pass, ...]:
-        return (MergeProjections(), *self.precisions[options.precision].quantize)
+    def arrange(self, options: CompileOptions) -> tuple[Pass, ...]:
+        return (MergeProjections(), *super().arrange(options))
 
     def lower(self, options: CompileOptions) -> tuple[Pass, ...]:
         store = self.precisions[options.precision].store
