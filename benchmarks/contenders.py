@@ -93,21 +93,6 @@ def _add_bundles(lineup: Lineup, bench: Workbench, precision: str, threads: int)
     def session(layout: str) -> BiasSession:
         return BiasSession(bench.bundle(layout=layout, precision=precision), threads=threads)
 
-    tasks = list(bench.deltas)
-
-    def one_task(layout: str) -> Contender:
-        run = session(layout).run
-        return lambda ids: functools.partial(run, bench.task, **ids)
-
-    def mixed() -> Contender:
-        run = session("table").run
-
-        def prepare(ids: Ids) -> Callable[[], object] | None:
-            rows = len(ids["input_ids"])
-            return functools.partial(run, _cycle(tasks, rows), **ids) if rows > 1 else None
-
-        return prepare
-
     def one_by_one() -> Contender:
         run = session("table").run
 
@@ -116,35 +101,51 @@ def _add_bundles(lineup: Lineup, bench: Workbench, precision: str, threads: int)
             if rows == 1 or sequence > _ONE_BY_ONE_SEQUENCE:
                 return None
             each = [{name: values[row : row + 1] for name, values in ids.items()} for row in range(rows)]
-            return lambda: [run(task, **one) for task, one in zip(_cycle(tasks, rows), each, strict=True)]
+            return lambda: [run(task, **one) for task, one in zip(_cycle(bench, rows), each, strict=True)]
 
         return prepare
 
-    lineup.add(TABLE, lambda: one_task("table"))
-    lineup.add(MIXED, mixed)
+    lineup.add(TABLE, lambda: _one_task(session("table"), bench))
+    lineup.add(MIXED, lambda: _mixed(session("table"), bench))
     lineup.add(ONE_BY_ONE, one_by_one)
-    lineup.add(PACKED, lambda: one_task("packed"))
+    lineup.add(PACKED, lambda: _one_task(session("packed"), bench))
 
 
 def _add_openvino(lineup: Lineup, bench: Workbench, baseline: Mapping[str, Path], precision: str, threads: int) -> None:
-    """OpenVINO on the portable bundle and on a baseline model, whose graph has standard operators alone."""
+    """OpenVINO on portable bundles and on a baseline model, whose graph has standard operators alone."""
     hints = {"f32": "OpenVINO"}
     if precision == "fp32":
         hints["bf16"] = "OpenVINO, bfloat16"
+
+    def contender(make: Callable[[BiasSession, Workbench], Contender], layout: str, hint: str) -> Contender:
+        folder = bench.bundle(layout=layout, target="portable", precision=precision)
+        options = {"precision": hint}
+        return make(BiasSession(folder, engine="openvino", engine_options=options, threads=threads), bench)
+
     for hint, name in hints.items():
-
-        def portable(hint: str = hint) -> Contender:
-            folder = bench.bundle(layout="packed", target="portable", precision=precision)
-            return _openvino(folder / "model.onnx", row_feeds(folder, bench.task), hint, threads)
-
-        lineup.add(f"{name}: portable bundle", portable)
+        for layout, way, make in (("packed", "portable bundle", _one_task), ("table", "portable table, mixed", _mixed)):
+            lineup.add(f"{name}: {way}", functools.partial(contender, make, layout, hint))
         if _OPENVINO_BASELINE in baseline:
-            make = functools.partial(_openvino, baseline[_OPENVINO_BASELINE], {}, hint, threads)
-            lineup.add(f"{name}: baseline, {_OPENVINO_BASELINE}", make)
+            stock = functools.partial(_openvino, baseline[_OPENVINO_BASELINE], hint, threads)
+            lineup.add(f"{name}: baseline, {_OPENVINO_BASELINE}", stock)
 
 
-def _cycle(tasks: list[str], rows: int) -> list[str]:
-    return list(itertools.islice(itertools.cycle(tasks), rows))
+def _one_task(session: BiasSession, bench: Workbench) -> Contender:
+    return lambda ids: functools.partial(session.run, bench.task, **ids)
+
+
+def _mixed(session: BiasSession, bench: Workbench) -> Contender:
+    """Another task in each row; nothing to do where there is one row."""
+
+    def prepare(ids: Ids) -> Callable[[], object] | None:
+        rows = len(ids["input_ids"])
+        return functools.partial(session.run, _cycle(bench, rows), **ids) if rows > 1 else None
+
+    return prepare
+
+
+def _cycle(bench: Workbench, rows: int) -> list[str]:
+    return list(itertools.islice(itertools.cycle(bench.deltas), rows))
 
 
 def _baseline(path: Path, threads: int) -> Contender:
@@ -159,7 +160,7 @@ def row_feeds(folder: Path, task: str) -> dict[str, np.ndarray]:
     return row_arrays(row, manifest.layout, manifest.layout_kind, labels=None)
 
 
-def _openvino(path: Path, feeds: Mapping[str, np.ndarray], hint: str, threads: int) -> Contender:
+def _openvino(path: Path, hint: str, threads: int) -> Contender:
     openvino: Any = importlib.import_module("openvino")  # it has no types
 
     core = openvino.Core()
@@ -169,9 +170,10 @@ def _openvino(path: Path, feeds: Mapping[str, np.ndarray], hint: str, threads: i
         "INFERENCE_PRECISION_HINT": hint,
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
     }
     request = core.compile_model(str(path), "CPU", settings).create_infer_request()
-    return lambda ids: functools.partial(request.infer, {**feeds, **ids}, share_inputs=True)
+    return lambda ids: functools.partial(request.infer, dict(ids), share_inputs=True)
 
 
 def _pytorch(bench: Workbench, threads: int) -> Contender:

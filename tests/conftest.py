@@ -6,6 +6,7 @@ neither run without them.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,12 @@ from tests import traces
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
     from bitfit_export.delta import TaskDelta
+    from bitfit_export.runtime import BiasSession
 
 MakeDelta: TypeAlias = Callable[..., "TaskDelta"]
 
+#: Every engine, and a target that it runs.
+ENGINE_TARGETS = {"onnxruntime": "ort", "openvino": "portable"}
 HIDDEN = 32
 MAX_POSITIONS = 64
 
@@ -57,6 +61,26 @@ def real_rows(task: str) -> list[Mapping[str, Any]]:
     from bitfit_export.training.data_files import read_folder
 
     return [row for _, row in read_folder(real_data(task), task).validation.rows]
+
+
+@pytest.fixture(scope="session", params=ENGINE_TARGETS)
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of each engine in turn."""
+    name: str = request.param
+    pytest.importorskip(name, reason=f"needs bitfit-export[{name}]")
+    return name
+
+
+@pytest.fixture(scope="session")
+def open_bundle(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BiasSession]:
+    """Opens bundles with the engine: `BiasSession` with one thread where the test does not say otherwise.
+
+    OpenVINO keeps compiled models in a folder of this run, for a test that opens a bundle again need not compile it.
+    """
+    from bitfit_export.runtime import BiasSession
+
+    options = {"cache_dir": tmp_path_factory.mktemp("compiled")} if engine == "openvino" else {}
+    return functools.partial(BiasSession, engine=engine, engine_options=options, threads=1)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,8 @@ def test_speed_measures_every_contender_shape_by_shape_and_goes_on(
     measured = content["measured"]["shapes"]["fp32"]
     contenders = measured["2x4"]["contenders"]
     expected = {TABLE, MIXED, "bundle: table, row by row", "bundle: packed", "PyTorch", f"baseline: {one_way}"}
+    if importlib.util.find_spec("openvino"):
+        expected |= {"OpenVINO: portable bundle", "OpenVINO: portable table, mixed"}
     assert expected <= set(contenders), content["measured"]["refused"]
     assert contenders[f"baseline: {one_way}"]["ratio"] == 1.0
     assert all(each["ms"] > 0 for each in contenders.values())

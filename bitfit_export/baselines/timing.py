@@ -125,6 +125,8 @@ def bench_bundle(
     task: str,
     delta: TaskDelta,
     *,
+    engine: str | None = None,
+    engine_options: Mapping[str, str] | None = None,
     threads: int = 1,
     rounds: int = 30,
     shapes: Sequence[tuple[int, int]] | None = None,
@@ -138,6 +140,7 @@ def bench_bundle(
     Args:
         task: the task that the baseline models run, and the bundle in its single-task runs.
         delta: that task's.
+        engine, engine_options: as for `BiasSession`; the baselines run in ONNX Runtime.
         shapes: batch and sequence; by default the bundle's own if they are fixed, else `SHAPES`.
         check_hashes: as for `BiasSession`.
         on_refused: called with the name and the reason of each baseline export that does not work.
@@ -146,7 +149,9 @@ def bench_bundle(
         CompileError: no baseline export works.
         InputError: a sequence that is longer than the bundle takes.
     """
-    session = BiasSession(bundle, threads=threads, check_hashes=check_hashes)
+    session = BiasSession(
+        bundle, engine=engine, engine_options=engine_options, threads=threads, check_hashes=check_hashes
+    )
     manifest = session.manifest
     shapes = shapes or ([manifest.static_shape] if manifest.static_shape else SHAPES)
     longest = max(sequence for _, sequence in shapes)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bitfit_export.baselines.timing import SHAPES, ShapeTimes, bench_bundle
 from bitfit_export.bundle import read_manifest
+from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import print_table
 from bitfit_export.cli.verify import tasks_of_bundle
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shapes", help=f"BATCHxSEQUENCE, separated by commas ({usual}; the bundle's own where it is fixed)"
     )
     parser.add_argument("--rounds", type=int, default=30, help="the number of runs of each model (%(default)s)")
+    add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (%(default)s)")
     parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -54,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
             base,
             task,
             deltas[task],
+            engine=options.engine,
+            engine_options=engine_options(options),
             threads=options.threads,
             rounds=options.rounds,
             shapes=shapes,

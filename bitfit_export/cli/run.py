@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from bitfit_export.bundle.json_dialect import parse_json
 from bitfit_export.bundle.limits import MAX_LINE_SIZE
+from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.streams import json_text
 from bitfit_export.errors import InputError, UsageError, quoted, shown
 from bitfit_export.runtime import BiasSession
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", help="a JSONL file, or - for stdin")
     parser.add_argument("--row", action="append", default=[], type=Path, help="a bias row to load besides the bundle's")
     parser.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model takes")
-    parser.add_argument("--engine", help="what runs the model (the first engine that can)")
+    add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
 
@@ -64,7 +65,11 @@ def run(options: argparse.Namespace) -> int:
     if options.threads is not None:
         check_threads(options.threads, "--threads")
     session = BiasSession(
-        options.bundle, engine=options.engine, threads=options.threads, check_hashes=options.check_hashes
+        options.bundle,
+        engine=options.engine,
+        engine_options=engine_options(options),
+        threads=options.threads,
+        check_hashes=options.check_hashes,
     )
     for path in options.row:
         session.load_task(path)

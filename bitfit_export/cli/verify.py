@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import Manifest, check_files, read_manifest, read_recorded_row
+from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.text_tables import print_comparisons
 from bitfit_export.cli.words import words
 from bitfit_export.delta import TaskDelta
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add-biases", action="store_true", help="as it was given to bitfit-export")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument("--tasks", help="the tasks to compare; NAME=PATH names a delta's folder (all of the bundle's)")
+    add_engine_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="random seed of the ids (%(default)s)")
 
 
@@ -39,7 +41,15 @@ def run(options: argparse.Namespace) -> int:
     base, deltas = tasks_of_bundle(
         manifest, options.model, options.tasks, options.deltas, add_biases=options.add_biases
     )
-    print_comparisons(verify_bundle(options.bundle, base, deltas, seed=options.seed))
+    report = verify_bundle(
+        options.bundle,
+        base,
+        deltas,
+        seed=options.seed,
+        engine=options.engine,
+        engine_options=engine_options(options),
+    )
+    print_comparisons(report)
     return 0
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bitfit_export.bundle import TASK_NAME, BiasRow
 from bitfit_export.bundle.fields import is_name
 from bitfit_export.errors import InputError, UsageError, quoted
 
-__all__ = ["as_names", "as_path", "check_labels", "check_name", "check_positive"]
+__all__ = ["as_names", "as_options", "as_path", "check_labels", "check_name", "check_positive"]
 
 #: The largest number that ONNX Runtime takes for a count, a C int.
 _INT_MAX = 2**31 - 1
@@ -29,6 +29,26 @@ def as_names(task: str | Sequence[str], *, rows: int | None = None) -> list[str]
     if rows is not None and len(names) != rows:
         raise InputError(f"there are {len(names)} tasks for {rows} rows, expected one task, or one for each row")
     return names
+
+
+def as_options(options: Mapping[str, str | int | os.PathLike[str]] | None) -> dict[str, str]:
+    """Options of an engine by name, as text.
+
+    Raises:
+        UsageError: a name that is not a string, or a value that is neither a string, a number nor a path.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise UsageError(f"engine_options is {quoted(options)}, expected a dictionary of values by name")
+    return {name: _as_option(name, value) for name, value in options.items()}
+
+
+def _as_option(name: str, value: str | int | os.PathLike[str]) -> str:
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else str(value) if type(value) is int else None
+    if not isinstance(text, str):
+        raise UsageError(f"the engine option {name} is {quoted(value)}, expected a string, an integer or a path")
+    return text
 
 
 def as_path(path: str | os.PathLike[str], what: str) -> Path:

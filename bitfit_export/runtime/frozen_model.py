@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from bitfit_export.bundle import CheckedFiles, Manifest, check_files
 from bitfit_export.bundle.interface import INFER, INPUT_IDS, TEXT_INPUTS, TOKEN_LOGITS
-from bitfit_export.runtime.engines.base import Arrays, Bound, Engine, Program, ProgramFiles
+from bitfit_export.runtime.engines.base import (
+    NO_OPTIONS,
+    Arrays,
+    Bound,
+    Engine,
+    OptionValues,
+    Program,
+    ProgramFiles,
+)
 from bitfit_export.runtime.forks import hold_during_forks
 from bitfit_export.runtime.graph_check import check_program
 from bitfit_export.runtime.tasks.task_store import Feeds
@@ -30,27 +38,38 @@ class FrozenModel:
         manifest: the bundle's.
         engine: what runs it.
         threads: for one run; by default the engine's choice.
+        options: of the engine.
 
     Attributes:
         text_inputs: the names of the graph inputs that a text becomes.
         outputs: the names of the graph outputs.
         labels: the number of labels that the head inputs have, where it is fixed.
         max_positions: the longest sequence, in tokens.
+        exact: whether it is computed in its own precision, as `Program.exact`.
 
     Raises:
         BundleError: the model cannot be loaded, or is not the one that the manifest describes; its weights changed
             after they were checked.
     """
 
-    def __init__(self, files: CheckedFiles, manifest: Manifest, engine: Engine, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        files: CheckedFiles,
+        manifest: Manifest,
+        engine: Engine,
+        *,
+        threads: int | None = None,
+        options: OptionValues = NO_OPTIONS,
+    ) -> None:
         self._folder, self._manifest = files.folder.absolute(), manifest
-        self._engine, self._threads = engine, threads
+        self._engine, self._threads, self._options = engine, threads, options
         self._program: Program | None = self._open(files)
         self._opening = threading.Lock()
         hold_during_forks(self, self._opening, in_child=FrozenModel._leave_program)
         self.labels = check_program(files.folder / manifest.infer.file, self._program, manifest)
         self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.infer.input_names)
         self.outputs = manifest.infer.output_names
+        self.exact = self._program.exact
         self.max_positions = manifest.static_shape[1] if manifest.static_shape else manifest.max_positions
         self._static_shape = manifest.static_shape
         self._pad_token_id = manifest.pad_token_id
@@ -116,7 +135,7 @@ class FrozenModel:
     def _open(self, files: CheckedFiles) -> Program:
         infer = self._manifest.infer
         program_files = ProgramFiles(files.folder / infer.file, files.programs[INFER], files.folder, infer.at_load)
-        program = self._engine.open(program_files, threads=self._threads)
+        program = self._engine.open(program_files, threads=self._threads, options=self._options)
         files.refuse_changed()
         return program
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -15,7 +16,7 @@ from bitfit_export.bundle import BiasRow, Manifest, TaskRecord, check_files, rea
 from bitfit_export.bundle.interface import TOKEN_LOGITS
 from bitfit_export.errors import BundleError, InputError, UsageError, quoted
 from bitfit_export.files import canonical_json
-from bitfit_export.runtime.arguments import as_names, as_path, check_labels, check_name, check_positive
+from bitfit_export.runtime.arguments import as_names, as_options, as_path, check_labels, check_name, check_positive
 from bitfit_export.runtime.engines import choose_engine
 from bitfit_export.runtime.frozen_model import FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
@@ -52,6 +53,8 @@ class BiasSession:
     Args:
         bundle: the bundle's folder.
         engine: what runs the bundle, a name of `engines.ENGINES`; by default the first that runs the bundle's target.
+        engine_options: options of the engine by name, such as `{"precision": "bf16"}` for OpenVINO; `docs/running.md`
+            lists them.
         threads: threads for one run; by default the engine's choice.
         tasks: the tasks to load; by default all of the bundle's.
         check_hashes: compare SHA-256 of every file with the manifest, against forgery. Sizes and CRC-32C of all files,
@@ -60,7 +63,9 @@ class BiasSession:
     Raises:
         BundleError: a file that is missing or damaged, or does not belong to the others; RowError, if it is a row.
         InputError: a task that the bundle lacks, or a bundle that is not a path.
-        UsageError: an unknown engine; a number of threads below 1, or above four per core.
+        UsageError: an unknown engine, an option or a value that it does not take; a number of threads below 1, or above
+            four per core.
+        MissingExtraError: the engine's package is not installed.
     """
 
     def __init__(
@@ -68,26 +73,30 @@ class BiasSession:
         bundle: str | Path,
         *,
         engine: str | None = None,
+        engine_options: Mapping[str, str | int | PathLike[str]] | None = None,
         threads: int | None = None,
         tasks: Sequence[str] | None = None,
         check_hashes: bool = False,
     ) -> None:
         if threads is not None:
             check_threads(threads)
-        folder = as_path(bundle, "the bundle")
+        folder, options = as_path(bundle, "the bundle"), as_options(engine_options)
         self._manifest = read_manifest(folder)
         self._opened = {
             "bundle": folder.absolute(),
             "engine": engine,
+            "engine_options": options,
             "threads": threads,
             "check_hashes": check_hashes,
         }
         if not self._manifest.reads_text:
             raise BundleError(f"the bundle's model reads {self._manifest.modality}, expected one that reads text")
-        chosen = choose_engine(self._manifest.target, engine)
+        chosen = choose_engine(
+            self._manifest.target, engine, options=options, feeds_defaults=self._manifest.overridable
+        )
         records = _choose_records(self._manifest, tasks)
         files = check_files(folder, self._manifest, hash_files=check_hashes)
-        self._model = FrozenModel(files, self._manifest, chosen, threads=threads)
+        self._model = FrozenModel(files, self._manifest, chosen, threads=threads, options=options)
         self._limits = InputLimits(
             self._manifest.vocab_size, self._model.max_positions, "token_type_ids" in self._model.text_inputs
         )
@@ -118,6 +127,11 @@ class BiasSession:
     def manifest(self) -> Manifest:
         """The bundle's manifest. Tasks that were loaded later are not in it."""
         return self._manifest
+
+    @property
+    def exact(self) -> bool:
+        """Whether the engine computes in the model's own precision, and not in a lower one that an option asked for."""
+        return self._model.exact
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -126,17 +126,20 @@ def verify_bundle(
     *,
     packer: RowPacker | None = None,
     seed: int = 0,
+    engine: str | None = None,
+    engine_options: Mapping[str, str] | None = None,
 ) -> VerifyReport:
     """Compare a bundle with PyTorch on sample texts and on random ids with padding, one task at a time and mixed.
 
     Args:
         packer: of the compiled model; with it, a task is made up that changes every bias term, and compared too.
+        engine, engine_options: as for `BiasSession`.
 
     Raises:
         BaseMismatchError: the bundle was compiled from another base model.
         VerificationError: the tokenizers disagree, or a comparison does not hold; the message has the figures.
     """
-    session = BiasSession(folder, check_hashes=True)
+    session = BiasSession(folder, engine=engine, engine_options=engine_options, check_hashes=True)
     manifest = session.manifest
     if manifest.base.digest != base.digest:
         raise BaseMismatchError(
@@ -144,7 +147,7 @@ def verify_bundle(
             f"{manifest.base.digest[:12]}, but {base.source.name} has digest {base.digest[:12]}",
             hint="pass --model with the base model that the bundle was compiled from",
         )
-    exact = manifest.precision == "fp32" and manifest.row_dtype == "fp32"
+    exact = session.exact and manifest.precision == "fp32" and manifest.row_dtype == "fp32"
     tolerance = FP32_TOLERANCE if exact else None
     batches = _fit(manifest.static_shape, [*_text_batches(session, base), *_random_batches(base, seed)])
     chosen = dict(deltas)

@@ -36,19 +36,23 @@ RUNS = [(name, layout) for name in SCRIPTS for layout in SCRIPTS[name].get("layo
 TOLERANCE = 1e-8
 
 
-def session_bundles(factory: pytest.TempPathFactory, base: BaseModel, make_delta: MakeDelta) -> Callable[[str], Path]:
+def session_bundles(
+    factory: pytest.TempPathFactory, base: BaseModel, make_delta: MakeDelta, *, target: str = "ort"
+) -> Callable[[str], Path]:
     """Returns a function that gives the bundle of the scripts' tasks in a layout, compiled once."""
 
     @functools.cache
     def make(layout: str) -> Path:
         folder = factory.mktemp("bundle")
-        compile_session_bundle(base, make_delta, layout, folder)
+        compile_session_bundle(base, make_delta, layout, folder, target=target)
         return folder
 
     return make
 
 
-def compile_session_bundle(base: BaseModel, make_delta: MakeDelta, layout: str, folder: Path) -> None:
+def compile_session_bundle(
+    base: BaseModel, make_delta: MakeDelta, layout: str, folder: Path, *, target: str = "ort"
+) -> None:
     """Compile a bundle of the scripts' tasks into `folder`."""
     from bitfit_export.compiler import CompileOptions
 
@@ -58,7 +62,7 @@ def compile_session_bundle(base: BaseModel, make_delta: MakeDelta, layout: str, 
         weight = np.zeros_like(delta.head["classifier.weight"])
         bias = np.array(task["logits"], np.float32)
         deltas[name] = replace(delta, head={"classifier.weight": weight, "classifier.bias": bias})
-    traces.compile_bundle(base, deltas, folder, CompileOptions(layout=layout))
+    traces.compile_bundle(base, deltas, folder, CompileOptions(layout=layout, target=target))
 
 
 def save_rows(layout: Layout, folder: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from tests.conformance.session_cases import (
     session_bundles,
     with_infinity,
 )
-from tests.conftest import MakeDelta
+from tests.conftest import ENGINE_TARGETS, MakeDelta
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
@@ -36,15 +37,17 @@ ERRORS: dict[str, type[BitfitError]] = {
 
 @pytest.fixture(scope="module")
 def bundle_of(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta
+    engine: str, tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta
 ) -> Callable[[str], Path]:
-    return session_bundles(tmp_path_factory, tiny_base, make_delta)
+    return session_bundles(tmp_path_factory, tiny_base, make_delta, target=ENGINE_TARGETS[engine])
 
 
 @pytest.mark.parametrize(("name", "layout"), RUNS)
-def test_each_script(bundle_of: Callable[[str], Path], tmp_path: Path, name: str, layout: str) -> None:
+def test_each_script(
+    bundle_of: Callable[[str], Path], open_bundle: Callable[..., BiasSession], tmp_path: Path, name: str, layout: str
+) -> None:
     bundle = bundle_of(layout)
-    player = Player(bundle, save_rows(read_manifest(bundle).layout, tmp_path))
+    player = Player(functools.partial(open_bundle, bundle), save_rows(read_manifest(bundle).layout, tmp_path))
     for number, step in enumerate(SCRIPTS[name]["steps"]):
         where = f"step {number} of {name}: {step}"
         if "error" in step:
@@ -61,14 +64,14 @@ def test_each_script(bundle_of: Callable[[str], Path], tmp_path: Path, name: str
 class Player:
     """A session that does what a script says."""
 
-    def __init__(self, bundle: Path, rows: dict[str, Path]) -> None:
-        self.bundle = bundle
+    def __init__(self, open_bundle: Callable[..., BiasSession], rows: dict[str, Path]) -> None:
+        self.open_bundle = open_bundle
         self.rows = rows
 
     def play(self, step: dict[str, Any]) -> Any:
         """Returns what the call returns."""
         if step["call"] == "open":
-            self.session = BiasSession(self.bundle, threads=1, tasks=step.get("tasks"))
+            self.session = self.open_bundle(tasks=step.get("tasks"))
             return None
         return getattr(self, step["call"])(step)
 

@@ -13,6 +13,8 @@ from bitfit_export.bundle.adapter import write_adapter
 from bitfit_export.runtime import BiasSession
 from tests.runtime.conftest import BATCH, TOLERANCE, MakeBundle
 
+pytestmark = pytest.mark.parametrize("engine", ["onnxruntime"], indirect=True)
+
 
 def write_adapters(folder: Path, target: Path) -> dict[str, str]:
     """An adapter for each task of the bundle: task name -> path."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -15,7 +17,16 @@ import pytest
 from bitfit_export.errors import BundleError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.engines import ENGINES, choose_engine
-from bitfit_export.runtime.engines.base import Arrays, Bound, Engine, Program, ProgramFiles
+from bitfit_export.runtime.engines.base import (
+    NO_OPTIONS,
+    Arrays,
+    Bound,
+    Engine,
+    EngineOption,
+    OptionValues,
+    Program,
+    ProgramFiles,
+)
 
 
 class LoggedProgram(Program):
@@ -37,11 +48,13 @@ class LoggedProgram(Program):
 
 class Logging(Engine):
     name = "logging"
+    runs = "what ONNX Runtime runs"
+    options: ClassVar[Mapping[str, EngineOption]] = {"level": EngineOption(str.isdecimal, "a number")}
     targets: ClassVar[frozenset[str]] = frozenset({"ort"})
     log: ClassVar[list[str]] = []
 
-    def open(self, files: ProgramFiles, *, threads: int | None = None) -> Program:
-        self.log.append(f"open {files.path.name} at_load={files.at_load} threads={threads}")
+    def open(self, files: ProgramFiles, *, threads: int | None = None, options: OptionValues = NO_OPTIONS) -> Program:
+        self.log.append(f"open {files.path.name} at_load={files.at_load} threads={threads} options={dict(options)}")
         return LoggedProgram(choose_engine("ort", "onnxruntime").open(files, threads=threads), self.log)
 
 
@@ -60,9 +73,9 @@ def logging_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_an_engine_is_one_module_and_one_line(tiny_bundle: Path, logging_engine: list[str]) -> None:
     text = "A warm, funny film."
     expected = BiasSession(tiny_bundle).predict(text, "two_way")
-    session = BiasSession(tiny_bundle, engine="logging", threads=1)
+    session = BiasSession(tiny_bundle, engine="logging", engine_options={"level": 3}, threads=1)
     assert session.predict(text, "two_way") == expected
-    assert logging_engine[0] == "open model.onnx at_load=none threads=1"
+    assert logging_engine[0] == "open model.onnx at_load=none threads=1 options={'level': '3'}"
     assert logging_engine[-1] == "run input_ids, attention_mask, token_type_ids, task_ids"
 
 
@@ -81,10 +94,40 @@ def test_the_engine_is_chosen_by_the_target(logging_engine: list[str]) -> None:
 
 
 def test_an_engine_that_cannot_run_the_bundle_says_why(logging_engine: list[str]) -> None:
-    with pytest.raises(BundleError, match=r"target 'portable', which the engine does not run \(logging runs ort\)"):
+    message = r"target 'portable', which the engine does not run \(logging runs what ONNX Runtime runs\)"
+    with pytest.raises(BundleError, match=message):
         choose_engine("portable", "logging")
+    with pytest.raises(BundleError, match=r"target 'ort', .*\(openvino runs standard .*\nhint: .*--target portable"):
+        choose_engine("ort", "openvino")
     with pytest.raises(BundleError, match="target 'qnn'"):
         choose_engine("qnn")
+
+
+def test_an_engine_that_cannot_feed_defaults_refuses_an_overridable_bundle() -> None:
+    assert choose_engine("portable", feeds_defaults=True).name == "onnxruntime"
+    with pytest.raises(BundleError, match=r"which the engine openvino makes constants\nhint: .*without --overridable"):
+        choose_engine("portable", "openvino", feeds_defaults=True)
+
+
+@pytest.mark.usefixtures("logging_engine")
+@pytest.mark.parametrize(
+    ("engine", "options", "message"),
+    [
+        ("logging", {"level": "high"}, "the option level of the engine logging is 'high', expected a number"),
+        ("logging", {"levle": "3"}, "the engine logging has no option 'levle', expected one of level"),
+        ("onnxruntime", {"level": "3"}, "the engine onnxruntime has no option 'level', expected none"),
+        (None, {"level": "3"}, "expected none, for it has no options\nhint: name the engine that has this option"),
+        ("logging", {"level": 1.5}, "the engine option level is 1.5, expected a string, an integer or a path"),
+        ("logging", {"level": True}, "the engine option level is True"),
+        ("logging", {3: "3"}, "engine_options is {3: '3'}, expected a dictionary"),
+        ("logging", "level=3", "engine_options is 'level=3', expected a dictionary"),
+    ],
+)
+def test_options_that_the_engine_does_not_take(
+    tiny_bundle: Path, engine: str | None, options: Any, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        BiasSession(tiny_bundle, engine=engine, engine_options=options)
 
 
 def test_an_unknown_engine_is_a_usage_error(tiny_bundle: Path) -> None:
@@ -99,3 +142,25 @@ def test_an_ort_value_uses_numpys_memory() -> None:
     assert value.data_ptr() == array.ctypes.data
     array[1, 2] = 7
     assert value.numpy()[1, 2] == 7
+
+
+PEAK_OF_A_RUN = """
+    import resource, sys
+    from bitfit_export.runtime import BiasSession
+
+    session = BiasSession(sys.argv[1], engine=sys.argv[2], threads=1)
+    batch = session.encode("a text")
+    session.run("two_way", **batch)
+    session._store.reserve(2**30 // (4 * session.manifest.layout.bias_count))  # a GiB, in which no row was written
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    session.run("two_way", **batch)
+    session.run(["score", "two_way"], **session.encode(["a text", "another"]))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_run_copies_nothing_of_the_table(engine: str, bundle: Path) -> None:
+    """The system gives memory to what is touched alone; a copy would touch all of it."""
+    words = [sys.executable, "-c", textwrap.dedent(PEAK_OF_A_RUN), str(bundle), engine]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) < 2**15, "KiB, on Linux"

@@ -7,10 +7,8 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +20,13 @@ import pytest
 from bitfit_export.bundle import row_file
 from bitfit_export.errors import BundleError, InputError, UsageError
 from bitfit_export.runtime import BiasSession
-from tests.runtime.conftest import BATCH, TEXTS, change_manifest
+from tests.runtime.conftest import BATCH, TEXTS, OpenBundle, change_manifest
+from tests.runtime.forking import fork_and_wait, needs_fork
 
 pytestmark = pytest.mark.slow
 
 #: Forks of each test. Before locks were held during a fork, more than half of the children hung in each.
 FORKS = 4
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 @contextmanager
@@ -50,28 +48,6 @@ def busy(work: Callable[[], object]) -> Iterator[None]:
         ended.set()
         for thread in threads:
             thread.join()
-
-
-def fork_and_wait(work: Callable[[], object], *, seconds: float = 60) -> int:
-    """The exit status of a forked process that does this; -9 if it hung."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def use(session: BiasSession, row: Path) -> None:
@@ -152,8 +128,8 @@ def test_a_forked_process_may_forget_the_session(tiny_bundle: Path) -> None:
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_forked_process_refuses_a_bundle_that_has_changed(copied: Path) -> None:
-    session = BiasSession(copied, threads=1)
+def test_a_forked_process_refuses_a_bundle_that_has_changed(copied: Path, open_bundle: OpenBundle) -> None:
+    session = open_bundle(copied)
     data = (copied / "model.onnx.data").read_bytes()
     (copied / "other").write_bytes(bytes([data[0] ^ 1]) + data[1:])
     os.replace(copied / "other", copied / "model.onnx.data")
@@ -174,14 +150,15 @@ def test_a_copy_answers_alike(session: BiasSession, copier: Callable[[BiasSessio
 
 
 def test_a_copy_has_the_options_and_the_tasks_that_are_loaded(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bundle: Path, open_bundle: OpenBundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tiny_bundle.parent)
-    session = BiasSession(tiny_bundle.name, threads=1, tasks=["score", "two_way"])
+    monkeypatch.chdir(bundle.parent)
+    session = open_bundle(bundle.name, tasks=["score", "two_way"])
     session.unload_task("score")
     monkeypatch.chdir(tmp_path)
     again = pickle.loads(pickle.dumps(session))
     assert again.tasks == ("two_way",)
+    assert again._opened == session._opened
     assert again._opened["threads"] == 1
     session.unload_task("two_way")
     assert pickle.loads(pickle.dumps(session)).tasks == ()
@@ -196,8 +173,8 @@ def test_a_task_that_was_loaded_later_is_not_left_behind(session: BiasSession, s
     assert pickle.loads(pickle.dumps(session)).tasks == session.tasks
 
 
-def test_a_bundle_that_has_changed_is_not_taken_for_the_pickled_one(copied: Path) -> None:
-    data = pickle.dumps(BiasSession(copied, threads=1))
+def test_a_bundle_that_has_changed_is_not_taken_for_the_pickled_one(copied: Path, open_bundle: OpenBundle) -> None:
+    data = pickle.dumps(open_bundle(copied))
     change_manifest(copied, product_version="other")
     with pytest.raises(BundleError, match="has changed since the session was pickled"):
         pickle.loads(data)

@@ -99,30 +99,29 @@ def test_predict_truncates_when_told(shared: BiasSession) -> None:
 
 
 def test_logits_that_are_no_numbers_are_no_answer(
-    session: BiasSession, save_row: Any, tiny_bundle: Path, layout: Layout
+    session: BiasSession, save_row: Any, bundle: Path, layout: Layout
 ) -> None:
-    row = read_row(tiny_bundle / "tasks" / "two_way.bias", layout=layout)
+    row = read_row(bundle / "tasks" / "two_way.bias", layout=layout)
     session.load_task(save_row(task="huge", biases=np.full_like(row.biases, 3e38)))
     with pytest.raises(InputError, match="row 1 has logits that are not finite numbers from the task huge"):
         session.predict(["fine", "fine"], ["two_way", "huge"])
 
 
 def test_a_refused_text_is_named_by_its_place_and_not_by_that_in_its_batch(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    session: BiasSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Limits:
         def check(self, **arrays: Any) -> Any:
             raise InputError("is odd", row=0)
 
-    session = BiasSession(tiny_bundle, threads=1)
     monkeypatch.setattr(session, "_limits", Limits())
     with pytest.raises(InputError, match="row 2 is odd"):
         session.predict(["the longest of all texts", "a longer one", "short"], "two_way")
 
 
-def test_predict_of_extreme_logits(session: BiasSession, save_row: Any, tiny_bundle: Path, layout: Layout) -> None:
+def test_predict_of_extreme_logits(session: BiasSession, save_row: Any, bundle: Path, layout: Layout) -> None:
     """No overflow, no NaN, no warning."""
-    row = read_row(tiny_bundle / "tasks" / "two_way.bias", layout=layout)
+    row = read_row(bundle / "tasks" / "two_way.bias", layout=layout)
     head = (*row.head[:2], np.array([3e38, -3e38], np.float32))
     for problem_type in ("single_label", "multi_label"):
         session.load_task(save_row(task="extreme", head=head, problem_type=problem_type), labels=["up", "down"])

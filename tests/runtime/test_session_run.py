@@ -83,6 +83,13 @@ def test_integers_of_any_kind(shared: BiasSession) -> None:
         np.testing.assert_array_equal(shared.run("two_way", **batch), expected)
 
 
+def test_arrays_that_cannot_be_written_to(shared: BiasSession) -> None:
+    batch = {name: values.copy() for name, values in BATCH.items()}
+    for values in batch.values():
+        values.flags.writeable = False
+    np.testing.assert_array_equal(shared.run("two_way", **batch), shared.run("two_way", **BATCH))
+
+
 def test_logits_are_the_callers_own(shared: BiasSession) -> None:
     first = shared.run("two_way", **BATCH)
     kept = first.copy()
@@ -164,7 +171,7 @@ def test_wrong_arrays_are_refused(shared: BiasSession, changes: dict[str, Any], 
         ("attention_mask", 2, "row 2 has 2 in attention_mask, expected 0 to 1"),
         ("attention_mask", -1, "row 2 has -1 in attention_mask, expected 0 to 1"),
         ("token_type_ids", -1, "row 2 has -1 in token_type_ids, expected 0 or more"),
-        ("token_type_ids", 2, "can't run this batch: .*out of data bounds"),
+        ("token_type_ids", 2, "can't run this batch: .*(out of data bounds|expected 0 to 1)"),
     ],
 )
 def test_values_out_of_range_are_refused(shared: BiasSession, name: str, value: int, message: str) -> None:

@@ -6,6 +6,7 @@ PyTorch's logits and transformers' tokenizer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from bitfit_export.errors import InputError
 from bitfit_export.runtime import BiasSession
-from tests.runtime.conftest import TOLERANCE, MakeBundle, Reference
+from tests.runtime.conftest import TOLERANCE, Reference
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
@@ -25,8 +26,8 @@ LONG = " ".join(f"{name} lived antidisestablishmentarily in {place}." for name, 
 
 
 @pytest.fixture(scope="module")
-def session(make_bundle: MakeBundle) -> BiasSession:
-    return BiasSession(make_bundle("table"), threads=1)
+def session(open_layout: Callable[[str], BiasSession]) -> BiasSession:
+    return open_layout("table")
 
 
 class ByHand:

@@ -17,7 +17,7 @@ from bitfit_export.bundle import BiasRow, Layout, read_row, write_row
 from bitfit_export.errors import BundleError, InputError, RowError, RowFault
 from bitfit_export.runtime import BiasSession
 from tests import traces
-from tests.runtime.conftest import BATCH, TASKS, TEXTS, TOLERANCE, Reference
+from tests.runtime.conftest import BATCH, TASKS, TEXTS, TOLERANCE, OpenBundle, Reference
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
@@ -32,17 +32,17 @@ def test_tasks_and_labels(shared: BiasSession) -> None:
         shared.labels("rte")
 
 
-def test_only_the_chosen_tasks_are_loaded(tiny_bundle: Path) -> None:
-    session = BiasSession(str(tiny_bundle), threads=1, tasks=["score", "two_way", "score"])
+def test_only_the_chosen_tasks_are_loaded(bundle: Path, open_bundle: OpenBundle) -> None:
+    session = open_bundle(str(bundle), tasks=["score", "two_way", "score"])
     assert session.tasks == ("score", "two_way")
     assert session.run("two_way", **BATCH).shape == (4, 2)
     with pytest.raises(InputError, match="'three_way' is not loaded"):
         session.run("three_way", **BATCH)
-    session.load_task(tiny_bundle / "tasks" / "three_way.bias")
+    session.load_task(bundle / "tasks" / "three_way.bias")
     assert session.labels("three_way") == ("contradiction", "entailment", "neutral")
-    assert BiasSession(tiny_bundle, tasks=[]).tasks == ()
+    assert open_bundle(bundle, tasks=[]).tasks == ()
     with pytest.raises(InputError, match="no task 'rte', expected one of score, three_way, two_way"):
-        BiasSession(tiny_bundle, tasks=["score", "rte"])
+        open_bundle(bundle, tasks=["score", "rte"])
 
 
 # --- load, replace, unload
@@ -67,8 +67,8 @@ def test_load_a_new_task(
     assert np.isneginf(mixed[1, 1:]).all()
 
 
-def test_a_float16_row(session: BiasSession, save_row: Any, tiny_bundle: Path, layout: Layout) -> None:
-    row = read_row(tiny_bundle / "tasks" / "two_way.bias", layout=layout)
+def test_a_float16_row(session: BiasSession, save_row: Any, bundle: Path, layout: Layout) -> None:
+    row = read_row(bundle / "tasks" / "two_way.bias", layout=layout)
     half = save_row(
         task="half", biases=row.biases.astype(np.float16), head=tuple(each.astype(np.float16) for each in row.head)
     )
@@ -151,9 +151,9 @@ def refused_rows(row: BiasRow, data: bytes) -> dict[str, tuple[RowFault, bytes]]
 
 
 def test_a_refused_row_leaves_everything_as_it_was(
-    session: BiasSession, tiny_bundle: Path, layout: Layout, tmp_path: Path
+    session: BiasSession, bundle: Path, layout: Layout, tmp_path: Path
 ) -> None:
-    source = tiny_bundle / "tasks" / "two_way.bias"
+    source = bundle / "tasks" / "two_way.bias"
     before = {task: session.run(task, **BATCH) for task in TASKS}
     path = tmp_path / "two_way.bias"
     for fault, data in refused_rows(read_row(source, layout=layout), source.read_bytes()).values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pytest
 from bitfit_export.bundle import BiasRow, Layout, read_row, write_row
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
-from tests.runtime.conftest import TAGS, TOLERANCE, MakeBundle, Reference
+from tests.runtime.conftest import TAGS, TOLERANCE, MakeBundle, OpenBundle, Reference
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
@@ -28,8 +29,8 @@ WORDS = [["Ada", "Lovelace's", "antidisestablishmentarian", "don't"], ["one"], [
 
 
 @pytest.fixture(scope="module")
-def session(make_bundle: MakeBundle) -> BiasSession:
-    return BiasSession(make_bundle("table"), threads=1)
+def session(open_layout: Callable[[str], BiasSession]) -> BiasSession:
+    return open_layout("table")
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +148,9 @@ def test_encode_takes_words(session: BiasSession, tiny_base: BaseModel) -> None:
         np.testing.assert_array_equal(values, expected[name])
 
 
-def test_extreme_logits(make_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_extreme_logits(make_bundle: MakeBundle, open_bundle: OpenBundle, tmp_path: Path) -> None:
     """No overflow, no NaN, no warning."""
-    session = BiasSession(make_bundle("table"), threads=1)
+    session = open_bundle(make_bundle("table"))
     layout = session.manifest.layout
     row = read_row(make_bundle("table") / "tasks" / "tags.bias", layout=layout)
     write_row(tmp_path / "row.bias", with_classifier_bias(row, layout, [3e38, -3e38, 0, 0]))

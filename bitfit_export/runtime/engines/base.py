@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Bound", "Engine", "GraphTensor", "Program", "ProgramFiles"]
+__all__ = [
+    "NO_OPTIONS",
+    "Arrays",
+    "Bound",
+    "Engine",
+    "EngineOption",
+    "GraphTensor",
+    "OptionValues",
+    "Program",
+    "ProgramFiles",
+]
 
 #: Arrays by the name of their graph input: C-contiguous, of the input's dtype.
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 #: What an engine makes of arrays that stay for many runs. Nothing but the engine looks into it.
 Bound: TypeAlias = Mapping[str, Any]
+#: Values of an engine's options, by their names.
+OptionValues: TypeAlias = Mapping[str, str]
+NO_OPTIONS: OptionValues = MappingProxyType({})
+
+
+class EngineOption(NamedTuple):
+    """An option of an engine: whether it takes a value, and in words what it takes."""
+
+    accepts: Callable[[str], bool]
+    expected: str
 
 
 class GraphTensor(NamedTuple):
@@ -50,8 +71,10 @@ class Program(ABC):
         defaults: what a run may be fed, by name: inputs that have a default.
         outputs: the names of the outputs.
         metadata: the model's own.
+        exact: whether it computes in the model's own precision, and not in a lower one that an option asked for.
     """
 
+    exact: bool = True
     inputs: Mapping[str, GraphTensor]
     defaults: Mapping[str, GraphTensor]
     outputs: tuple[str, ...]
@@ -88,19 +111,27 @@ class Engine(ABC):
     Attributes:
         name: as `--engine` takes it.
         targets: the targets whose bundles it runs.
+        runs: the kind of model that it runs, in words, for a message that says why it does not run another.
+        feeds_defaults: whether it can feed an input that has a default (`--overridable`).
+        options: its options, by their names.
     """
 
     name: ClassVar[str]
     targets: ClassVar[frozenset[str]]
+    runs: ClassVar[str]
+    feeds_defaults: ClassVar[bool] = True
+    options: ClassVar[Mapping[str, EngineOption]] = MappingProxyType({})
 
     @abstractmethod
-    def open(self, files: ProgramFiles, *, threads: int | None = None) -> Program:
+    def open(self, files: ProgramFiles, *, threads: int | None = None, options: OptionValues = NO_OPTIONS) -> Program:
         """Open a program.
 
         Args:
             threads: for one run; by default the engine's choice.
+            options: values that `self.options` accepts.
 
         Raises:
             BundleError: the engine cannot load the program.
+            UsageError: options that do not go with this machine, or with each other.
             MissingExtraError: the engine's package is not installed.
         """

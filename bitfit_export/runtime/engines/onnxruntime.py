@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from bitfit_export.errors import BundleError, InputError, first_line
-from bitfit_export.runtime.engines.base import Arrays, Bound, Engine, GraphTensor, Program, ProgramFiles
+from bitfit_export.runtime.engines.base import (
+    NO_OPTIONS,
+    Arrays,
+    Bound,
+    Engine,
+    GraphTensor,
+    OptionValues,
+    Program,
+    ProgramFiles,
+)
 
 __all__ = ["ENGINE"]
 
@@ -64,18 +73,19 @@ class _Program(Program):
 class _OnnxRuntime(Engine):
     name = "onnxruntime"
     targets: ClassVar[frozenset[str]] = frozenset({"ort", "portable"})
+    runs = "standard ONNX operators and its own"
 
-    def open(self, files: ProgramFiles, *, threads: int | None = None) -> Program:
-        options = ort.SessionOptions()
-        options.add_session_config_entry(*_MODEL_FORMAT)
-        options.graph_optimization_level = _LEVELS[files.at_load]
-        options.log_severity_level = _LOG_FATAL_ONLY
-        options.inter_op_num_threads = 1
+    def open(self, files: ProgramFiles, *, threads: int | None = None, options: OptionValues = NO_OPTIONS) -> Program:
+        settings = ort.SessionOptions()
+        settings.add_session_config_entry(*_MODEL_FORMAT)
+        settings.graph_optimization_level = _LEVELS[files.at_load]
+        settings.log_severity_level = _LOG_FATAL_ONLY
+        settings.inter_op_num_threads = 1
         if threads is not None:
-            options.intra_op_num_threads = threads
+            settings.intra_op_num_threads = threads
         try:
-            options.add_session_config_entry(_WEIGHTS_FOLDER, str(files.folder.absolute()))
-            return _Program(ort.InferenceSession(files.model, options, providers=["CPUExecutionProvider"]))
+            settings.add_session_config_entry(_WEIGHTS_FOLDER, str(files.folder.absolute()))
+            return _Program(ort.InferenceSession(files.model, settings, providers=["CPUExecutionProvider"]))
         except Exception as error:
             raise BundleError(
                 f"the model {files.path} cannot be loaded: {first_line(error)}",
