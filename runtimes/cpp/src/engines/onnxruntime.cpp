@@ -21,10 +21,10 @@ const OrtMemoryInfo* cpu_memory() {
   return memory;
 }
 
-// A tensor over memory that stays where it is. ONNX Runtime does not write into an input.
+// A tensor over memory that stays where it is, so its size fits. ONNX Runtime does not write into an input.
 Ort::Value tensor_over(const void* values, ElementType type, const std::int64_t* shape, std::size_t rank) {
   std::size_t bytes = type == ElementType::int64 ? sizeof(std::int64_t) : sizeof(float);
-  for (std::size_t axis = 0; axis < rank; ++axis) bytes = multiply({bytes, static_cast<std::size_t>(shape[axis])});
+  for (std::size_t axis = 0; axis < rank; ++axis) bytes *= static_cast<std::size_t>(shape[axis]);
   return Ort::Value::CreateTensor(cpu_memory(), const_cast<void*>(values), bytes, shape, rank,
                                   static_cast<ONNXTensorElementDataType>(type));
 }
