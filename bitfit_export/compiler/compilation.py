@@ -73,6 +73,7 @@ class Compilation:
         row_inputs: the graph inputs that bring biases and heads, by name (`Fact.LAYOUT`).
         model: the frozen model (`Fact.EMITTED`).
         not_quantized: products that stay in float32 though fewer bits were asked for, by the node's name -> why.
+        keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
     """
 
     base: BaseModel
@@ -83,6 +84,7 @@ class Compilation:
     statistics: Mapping[str, ActivationStats] = field(default_factory=dict)
     row_inputs: Mapping[str, gs.Variable] = field(default_factory=dict)
     not_quantized: Mapping[str, str] = field(default_factory=dict)
+    keeps_padding: str | None = None
     # Set by passes; reading one before its pass has run is an AttributeError, which the order of passes rules out.
     fold: FoldPlan = field(init=False)
     heads: HeadPlan = field(init=False)

@@ -45,6 +45,7 @@ class CompiledModel:
     Attributes:
         at_load: how much an engine has to optimise when it loads the model: `none`, `basic` or `all`.
         not_quantized: products that stay float32 though int8 or int4 was asked for, by the node's name -> why.
+        keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
     """
 
     model: onnx.ModelProto
@@ -53,6 +54,7 @@ class CompiledModel:
     opset: int
     at_load: str
     not_quantized: Mapping[str, str] = field(default_factory=dict)
+    keeps_padding: str | None = None
 
     @property
     def layout(self) -> Layout:
@@ -92,7 +94,8 @@ def lower(
     (opset,) = (each.version for each in compilation.model.opset_import if each.domain == "")
     packer = RowPacker(base, compilation.layout, compilation.heads, compilation.fold, _ROW_DTYPES[options.row_dtype])
     at_load = load_target(options.target).at_load(options)
-    return CompiledModel(compilation.model, packer, options, opset, at_load, compilation.not_quantized)
+    notes = compilation.not_quantized, compilation.keeps_padding
+    return CompiledModel(compilation.model, packer, options, opset, at_load, *notes)
 
 
 def plan_passes(options: CompileOptions) -> tuple[Pass, ...]:

@@ -180,3 +180,10 @@ def test_other_layouts_and_keep_padding_leave_the_batch_as_it_is(
 ) -> None:
     compiled = compile_model(tiny_base, deltas_of(tiny_base, make_delta), CompileOptions(**options))
     assert not [node.name for node in compiled.model.graph.node if node.name.startswith("padding/")]
+
+
+def test_a_convolution_over_the_tokens_keeps_the_padding_and_the_reason_is_known(make_delta: MakeDelta) -> None:
+    base = tiny_base("deberta-v2")
+    compiled = compile_model(base, deltas_of(base, make_delta))
+    assert compiled.keeps_padding is not None
+    assert "Conv" in compiled.keeps_padding
