@@ -113,13 +113,13 @@ def _choose(graph: gs.Graph) -> list[gs.Node]:
 
 
 def _find_mixer(graph: gs.Graph, nodes: list[gs.Node]) -> gs.Node | None:
-    """A node that might let values at places of padding reach a token: one that is neither per token nor of attention."""
+    """A node that might let values at places of padding reach a token; it is neither per token nor of attention."""
     chosen = {id(node) for node in nodes}
     padded = {id(out) for node in nodes for out in node.outputs}
     for node in graph.nodes:
-        if id(node) in chosen or padded.isdisjoint(map(id, node.inputs)):
+        if id(node) in chosen or _takes_first(node) or padded.isdisjoint(map(id, node.inputs)):
             continue
-        if node.op not in _ATTENTION and not _takes_first(node):
+        if node.op not in _ATTENTION:
             return node
         padded |= {id(out) for out in node.outputs}
     return None
