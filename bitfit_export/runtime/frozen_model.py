@@ -59,7 +59,7 @@ class FrozenModel:
         """Hold arrays of rows for many runs, as `Program.bind` does."""
         return self._own_program().bind(arrays)
 
-    def run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> dict[str, Float32Array]:
+    def run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> list[Float32Array]:
         """Run a batch of any size; a graph of static shape runs it in batches of its own size.
 
         Args:
@@ -76,17 +76,17 @@ class FrozenModel:
             BundleError: any other failure of the engine.
         """
         if self._static_shape is None:
-            return dict(zip(outputs, self._run(text, feeds, outputs), strict=True))
+            return self._run(text, feeds, outputs)
         items, length = text[INPUT_IDS].shape
         parts = [self._run(part, feeds, outputs) for part in self._fit(text, self._static_shape)]
         joined = (np.concatenate(each)[:items] for each in zip(*parts, strict=True))
-        return {
-            name: values[:, :length] if name == TOKEN_LOGITS else values
-            for name, values in zip(outputs, joined, strict=True)
-        }
+        return [
+            values[:, :length] if name == TOKEN_LOGITS else values for name, values in zip(outputs, joined, strict=True)
+        ]
 
     def _run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> list[Float32Array]:
-        return self._own_program().run({**text, **feeds.arrays}, feeds.bound, outputs)
+        program = self._program or self._own_program()
+        return program.run({**text, **feeds.arrays}, feeds.bound, outputs)
 
     def _fit(self, text: TextArrays, shape: tuple[int, int]) -> Iterator[dict[str, NDArray[np.int64]]]:
         """Batches of exactly this shape: what a text lacks is padding, and so are items that the last batch lacks."""

@@ -25,7 +25,6 @@ from bitfit_export.runtime.predict.chunks import (
     cut_chunks,
     join_results,
     numbered,
-    output_of,
     read_chunk,
 )
 from bitfit_export.runtime.predict.postprocess import Answer, Prediction, WordLabel
@@ -210,9 +209,8 @@ class BiasSession:
         text = self._limits.check(input_ids, attention_mask, token_type_ids)
         names = as_names(task, rows=len(text["input_ids"]))
         with self._store.lease(names) as lease:
-            output = _one_output(lease.tasks)
-            outputs = self._model.run(text, lease.feeds(), [output])
-        return _own_labels(outputs[output], lease.tasks)
+            (logits,) = self._model.run(text, lease.feeds(), [_one_output(lease.tasks)])
+        return _own_labels(logits, lease.tasks)
 
     def run_outputs(
         self,
@@ -236,7 +234,8 @@ class BiasSession:
         names = as_names(task, rows=len(text["input_ids"]))
         with self._store.lease(names) as lease:
             outputs = self._model.run(text, lease.feeds(), self._model.outputs)
-        return {name: _own_labels(values, lease.tasks) for name, values in outputs.items()}
+        logits = zip(self._model.outputs, outputs, strict=True)
+        return {name: _own_labels(values, lease.tasks) for name, values in logits}
 
     @overload
     def predict(
@@ -330,8 +329,9 @@ class BiasSession:
         with numbered([chunk.row for chunk in chunks]):
             text = self._limits.check(**self._pad([chunk.tokens for chunk in chunks]))
         feeds = lease.feeds(None if one_task else [chunk.row for chunk in chunks])
-        names = [output_of(tasks[chunk.row]) for chunk in chunks]
-        outputs = self._model.run(text, feeds, sorted(set(names)))
+        names = [tasks[chunk.row].output for chunk in chunks]
+        wanted = sorted(set(names))
+        outputs = dict(zip(wanted, self._model.run(text, feeds, wanted), strict=True))
         return [outputs[name][place] for place, name in enumerate(names)]
 
     def _batches(self, chunks: Sequence[Chunk], tasks: Sequence[LoadedTask], size: int) -> Iterator[list[Chunk]]:
@@ -413,13 +413,13 @@ def _one_output(tasks: Sequence[LoadedTask]) -> str:
     """The graph output that all of the tasks have their answers in."""
     first = tasks[0]
     for task in tasks:
-        if output_of(task) != output_of(first):
+        if task.output != first.output:
             raise InputError(
                 f"the batch has the {first.problem_type} task {first.name} and the {task.problem_type} task "
                 f"{task.name}, expected sentence tasks alone, or token and span tasks alone",
                 hint="run_outputs gives the logits of both kinds",
             )
-    return output_of(first)
+    return first.output
 
 
 def _check_top_k(tasks: Sequence[LoadedTask], top_k: int | None) -> None:
@@ -430,9 +430,11 @@ def _check_top_k(tasks: Sequence[LoadedTask], top_k: int | None) -> None:
 
 def _own_labels(logits: Float32Array, tasks: Sequence[LoadedTask]) -> Float32Array:
     """[batch, ..., labels] without the labels that no row has; -inf where a row has fewer than another."""
-    counts = np.array([task.label_count for task in tasks])
-    logits = np.ascontiguousarray(logits[..., : counts.max()])
-    if counts.min() < counts.max():
-        beyond = np.arange(counts.max()) >= counts[:, None]  # [batch, labels]
+    counts = [task.label_count for task in tasks]
+    most = max(counts)
+    if most < logits.shape[-1]:
+        logits = np.ascontiguousarray(logits[..., :most])
+    if min(counts) < most:
+        beyond = np.arange(most) >= np.array(counts)[:, None]  # [batch, labels]
         np.copyto(logits, -np.inf, where=beyond if logits.ndim == 2 else beyond[:, None])
     return logits
