@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -19,6 +18,7 @@ from bitfit_export.runtime.arguments import as_names, as_path, check_labels, che
 from bitfit_export.runtime.engines import choose_engine
 from bitfit_export.runtime.frozen_model import FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
+from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS, plan_batches
 from bitfit_export.runtime.predict.chunks import (
     Chunk,
     Result,
@@ -247,7 +247,8 @@ class BiasSession:
         max_length: int | None = None,
         top_k: None = None,
         max_answer_tokens: int = 30,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> list[Prediction | Answer | list[WordLabel]]: ...
 
     @overload
@@ -260,7 +261,8 @@ class BiasSession:
         max_length: int | None = None,
         top_k: int,
         max_answer_tokens: int = 30,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> list[list[Prediction] | list[Answer]]: ...
 
     def predict(
@@ -272,7 +274,8 @@ class BiasSession:
         max_length: int | None = None,
         top_k: int | None = None,
         max_answer_tokens: int = 30,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> Any:
         """Answer texts, as the Hugging Face pipeline of each task does. All texts see the same rows.
 
@@ -285,7 +288,9 @@ class BiasSession:
             max_length: as for `encode`.
             top_k: give a list of this many labels or answers for each text, best first, instead of the best one.
             max_answer_tokens: the longest answer of a span task.
-            batch_size: how many texts of similar length to run at once.
+            batch_size: how many texts of similar length to run at once, at most.
+            batch_tokens: how many tokens to run at once, at most, with the padding to the longest text of the batch. A
+                longer text runs alone.
 
         Returns:
             One result a text, in the order of the texts:
@@ -302,6 +307,7 @@ class BiasSession:
                 a token task; nothing has been run then.
         """
         check_positive("batch_size", batch_size)
+        check_positive("batch_tokens", batch_tokens)
         check_positive("max_answer_tokens", max_answer_tokens)
         if top_k is not None:
             check_positive("top_k", top_k)
@@ -311,7 +317,11 @@ class BiasSession:
             _check_top_k(tasks, top_k)
             chunks = cut_chunks(self._encoder, items, tasks, truncate=truncate, max_length=max_length)
             found: list[list[Result]] = [[] for _ in items]
-            for batch in self._batches(chunks, tasks, batch_size):
+            lengths = [len(chunk.tokens.ids) for chunk in chunks]
+            # Where a run serves one task, batches are of one task.
+            groups = ["" if self._store.mixes_tasks else tasks[chunk.row].name for chunk in chunks]
+            for places in plan_batches(lengths, groups, batch_size=batch_size, batch_tokens=batch_tokens):
+                batch = [chunks[place] for place in places]
                 outputs = self._run_chunks(batch, tasks, lease, one_task=isinstance(task, str))
                 for chunk, values in zip(batch, outputs, strict=True):
                     text, info = items[chunk.row], tasks[chunk.row]
@@ -333,18 +343,6 @@ class BiasSession:
         wanted = sorted(set(names))
         outputs = dict(zip(wanted, self._model.run(text, feeds, wanted), strict=True))
         return [outputs[name][place] for place, name in enumerate(names)]
-
-    def _batches(self, chunks: Sequence[Chunk], tasks: Sequence[LoadedTask], size: int) -> Iterator[list[Chunk]]:
-        """Pieces of similar length; where a run serves one task, of one task."""
-
-        def group(chunk: Chunk) -> str:
-            return "" if self._store.mixes_tasks else tasks[chunk.row].name
-
-        ordered = sorted(chunks, key=lambda chunk: (group(chunk), len(chunk.tokens.ids)))
-        for _, each in groupby(ordered, key=group):
-            same = list(each)
-            for start in range(0, len(same), size):
-                yield same[start : start + size]
 
     def _pad(self, rows: Sequence[TokenIds | AlignedTokens]) -> dict[str, IntArray]:
         """The text inputs that the graph has."""

@@ -6,9 +6,11 @@
 //     files_test external MODEL...             the files that each ONNX model has its weights in
 //     files_test unchanged BUNDLE              checks a bundle's files, and again after a line of stdin
 //     files_test answers INDEX                 the answers to each case of logits in conformance/answers
+//     files_test batches INDEX                 the batches of each case in conformance/batches
 //     files_test crc                           compares CRC-32C with and without the processor's instruction
 //     files_test shown                         how each line of stdin, a JSON string, is shown in a message
 
+#include "batches.h"
 #include "bundle_files.h"
 #include "crc32c.h"
 #include "external_data.h"
@@ -183,6 +185,18 @@ int check_crc() {
   return wrong == 0 ? 0 : 1;
 }
 
+int plan(const std::string& index) {
+  for (const json& each : json::parse(text_in(bitfit::read_file(index, any_size)))) {
+    const auto lengths = each["lengths"].get<std::vector<std::size_t>>();
+    std::vector<std::string> groups(lengths.size());
+    if (each.contains("groups")) groups = each["groups"].get<std::vector<std::string>>();
+    const auto batches = bitfit::plan_batches(lengths, groups, each["batch_size"].get<std::size_t>(),
+                                              each["batch_tokens"].get<std::size_t>());
+    std::cout << json(batches).dump() << '\n';
+  }
+  return 0;
+}
+
 int show() {
   for (std::string line; std::getline(std::cin, line);) {
     std::cout << json(bitfit::shown(json::parse(line).get<std::string>())).dump() << '\n';
@@ -197,6 +211,7 @@ int main(int count, char** words) {
   if (what == "crc") return check_crc();
   if (what == "shown") return show();
   if (what == "answers") return answer(words[2]);
+  if (what == "batches") return plan(words[2]);
   const bool has_context = what == "rows" || what == "questions";
   bitfit::Layout layout;
   if (what == "rows") layout = read_layout(words[2]);
