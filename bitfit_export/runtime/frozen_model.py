@@ -26,7 +26,7 @@ class FrozenModel:
     """The program `infer` of a bundle. Any number of threads may run it.
 
     Args:
-        files: the bundle's; the model is made of the bytes that were checked.
+        files: the bundle's; the model is made of the bytes that were read. The others may be checked meanwhile.
         manifest: the bundle's.
         engine: what runs it.
         threads: for one run; by default the engine's choice.
@@ -51,7 +51,7 @@ class FrozenModel:
         self.labels = check_program(files.folder / manifest.infer.file, self._program, manifest)
         self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.infer.input_names)
         self.outputs = manifest.infer.output_names
-        self.max_positions = manifest.static_shape[1] if manifest.static_shape else manifest.max_positions
+        self.max_positions = manifest.longest_sequence
         self._static_shape = manifest.static_shape
         self._pad_token_id = manifest.pad_token_id
 

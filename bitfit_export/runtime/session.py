@@ -10,11 +10,21 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bitfit_export.bundle import BiasRow, Manifest, TaskRecord, check_files, read_manifest, read_recorded_row, read_row
+from bitfit_export.bundle import (
+    BiasRow,
+    CheckedFiles,
+    Manifest,
+    TaskRecord,
+    read_files,
+    read_manifest,
+    read_recorded_row,
+    read_row,
+)
 from bitfit_export.bundle.interface import TOKEN_LOGITS
 from bitfit_export.errors import BundleError, InputError, UsageError, quoted
 from bitfit_export.files import canonical_json
 from bitfit_export.runtime.arguments import as_names, as_path, check_labels, check_name, check_positive
+from bitfit_export.runtime.beside import Beside
 from bitfit_export.runtime.engines import choose_engine
 from bitfit_export.runtime.frozen_model import FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
@@ -85,16 +95,16 @@ class BiasSession:
             raise BundleError(f"the bundle's model reads {self._manifest.modality}, expected one that reads text")
         chosen = choose_engine(self._manifest.target, engine)
         records = _choose_records(self._manifest, tasks)
-        files = check_files(folder, self._manifest, hash_files=check_hashes)
-        self._model = FrozenModel(files, self._manifest, chosen, threads=threads)
+        files = read_files(folder, self._manifest, hash_files=check_hashes)
+        with Beside(lambda: FrozenModel(files, self._manifest, chosen, threads=threads)) as opening:
+            files.check_others()
+            try:
+                self._encoder = _make_encoder(files, self._manifest)
+            finally:
+                self._model = opening.result()  # what is wrong with the model is said before
+        files.refuse_changed()
         self._limits = InputLimits(
             self._manifest.vocab_size, self._model.max_positions, "token_type_ids" in self._model.text_inputs
-        )
-        self._encoder = TextEncoder(
-            files.tokenizer,
-            max_positions=self._model.max_positions,
-            pad_token_id=self._manifest.pad_token_id,
-            where=str(folder / TOKENIZER_FILE),
         )
         self._store = _make_store(self._manifest, records, self._model)
         self._recorded: dict[str, LoadedTask] = {}  # the tasks as the bundle has them
@@ -396,6 +406,15 @@ def _choose_records(manifest: Manifest, tasks: Sequence[str] | None) -> list[Tas
         known = ", ".join(sorted(manifest.tasks)) or "none"
         raise InputError(f"the bundle has no task {quoted(unknown[0])}, expected one of {known}")
     return [manifest.tasks[name] for name in dict.fromkeys(as_names(tasks))]
+
+
+def _make_encoder(files: CheckedFiles, manifest: Manifest) -> TextEncoder:
+    return TextEncoder(
+        files.tokenizer,
+        max_positions=manifest.longest_sequence,
+        pad_token_id=manifest.pad_token_id,
+        where=str(files.folder / TOKENIZER_FILE),
+    )
 
 
 def _make_store(manifest: Manifest, records: Sequence[TaskRecord], model: FrozenModel) -> TaskStore[Any]:
