@@ -452,6 +452,7 @@ def _own_labels(logits: Float32Array, tasks: Sequence[LoadedTask]) -> Float32Arr
     if most < logits.shape[-1]:
         logits = np.ascontiguousarray(logits[..., :most])
     if min(counts) < most:
-        beyond = np.arange(most) >= np.array(counts)[:, None]  # [batch, labels]
-        np.copyto(logits, -np.inf, where=beyond if logits.ndim == 2 else beyond[:, None])
+        for item, count in enumerate(counts):
+            if count < most:
+                logits[item, ..., count:] = -np.inf
     return logits
