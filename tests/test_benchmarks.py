@@ -192,6 +192,34 @@ def test_operators_says_what_each_operator_takes(
 
 
 @pytest.mark.slow
+def test_session_overhead_measures_each_layout_and_shape(
+    script: Callable[[str], ModuleType], minilm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "tiny", "--shapes", "1x4,2x4", "--rounds", "2"]
+    script("session_overhead").main([*words, "--results", str(tmp_path), "--scratch", str(tmp_path / "scratch")])
+    measured = json.loads(Path(capsys.readouterr().out.strip()).read_text())["measured"]
+    assert set(measured) == {"table", "packed", "named"}
+    assert "session, mixed tasks" in measured["table"]["2x4"]
+    for shapes in measured.values():
+        assert set(shapes) == {"1x4", "2x4"}
+        for contenders in shapes.values():
+            assert contenders["session, one task"]["around the library, CPU (us)"] > 0
+            assert "beyond ONNX Runtime, wall (us)" in contenders["session, one task"]
+
+
+@pytest.mark.slow
+def test_batch_tokens_measures_each_limit(
+    script: Callable[[str], ModuleType], minilm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "tiny", "--limits", "64,256", "--texts", "4", "--rounds", "1"]
+    script("batch_tokens").main([*words, "--results", str(tmp_path), "--scratch", str(tmp_path / "scratch")])
+    measured = json.loads(Path(capsys.readouterr().out.strip()).read_text())["measured"]
+    assert set(measured) == {"64 tokens", "256 tokens", "no limit"}
+    assert measured["no limit"]["time / no limit"] == 1.0
+    assert measured["64 tokens"]["peak memory (MB)"] > 0
+
+
+@pytest.mark.slow
 def test_step_profile_says_what_a_step_does_and_keeps_for_frozen_weights(
     script: Callable[[str], ModuleType], minilm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

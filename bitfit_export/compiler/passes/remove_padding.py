@@ -341,8 +341,11 @@ class _Forms:
         task_ids = next(tensor for tensor in self._graph.inputs if tensor.name == TASK_IDS)
         rows = self._emit("Shape", "padding/rows", [task_ids], np.int64)
         last = self._emit("Sub", "padding/last_row", [rows, 1], np.int64)
-        many = self._emit("Mul", "padding/many", [last, 2**31], np.int64)
-        end = self._emit("Add", "padding/rows_to_gather", [many, 1], np.int64)
+        # 1 for one row, more than all tokens for several. OpenVINO computes sizes in 32 bits, so no larger than that.
+        several = self._emit("Min", "padding/several_rows", [last, 1], np.int64)
+        count = self._emit("Shape", "padding/token_count", [self._tokens], np.int64)
+        end = self._emit("Mul", "padding/tokens_if_several", [several, count], np.int64)
+        end = self._emit("Add", "padding/rows_to_gather", [end, 1], np.int64)
         item = self._emit("Min", "padding/row_of_token", [self._items, last], np.int64)
         return self._emit("Slice", "padding/row", [item, [0], end], np.int64)
 

@@ -95,7 +95,8 @@ class Workspace {
 struct PredictOptions {
   bool truncate = false;               // cut a text that is too long instead of refusing it
   std::size_t max_length = 0;          // in tokens; 0: what the model takes
-  std::size_t batch_size = 32;         // texts of similar length that are run at once
+  std::size_t batch_size = 32;         // texts of similar length that are run at once, at most
+  std::size_t batch_tokens = 512;      // tokens that are run at once, at most, with padding; a longer text runs alone
   std::size_t max_answer_tokens = 30;  // the longest answer of a span task
   std::size_t top_k = 1;               // labels or answers for each text, best first; a token task takes 1 alone
 };
