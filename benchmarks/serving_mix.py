@@ -56,7 +56,7 @@ TIME_RATIO = "time / baseline sessions"
 _AGAIN = "-again"
 #: Of the choice among baselines.
 _ROUNDS_TO_CHOOSE = 5
-_BATCHES_TO_CHOOSE = 8
+_REQUESTS_TO_CHOOSE = 32
 _TASKS_TO_CHOOSE = 2
 _WAITING = (("spin", True), ("sleep", False))
 
@@ -233,7 +233,7 @@ class Mix:
     def _fastest(self, candidates: Mapping[str, Server], batching: str, tasks: Sequence[str]) -> str:
         """The name of the one that answers requests of these tasks the fastest."""
         few = [batch for batch in self._batches(batching) if batch[0].task in tasks]
-        batches = self._prepare(few[: _BATCHES_TO_CHOOSE * len(tasks)])
+        batches = self._prepare(few[: max(_REQUESTS_TO_CHOOSE // len(few[0]), len(tasks))])
         work: dict[str, Callable[[], object]] = {}
         for name, server in candidates.items():
             try:
