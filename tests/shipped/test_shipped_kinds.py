@@ -59,7 +59,7 @@ class Shipped:
 
 def dev_examples(task: str, examples: int) -> TaskData:
     """A task's data with so many dev examples; 0 is all. All examples of a task of words are quick enough."""
-    some = {"validation_rows": examples} if examples and task != "ewt" else {}
+    some = {"validation_examples": examples} if examples and task != "ewt" else {}
     return load_task_data(task, data=real_data(task), **some)
 
 
