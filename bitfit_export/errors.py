@@ -3,7 +3,7 @@
     BitfitError
     ├── UsageError              an option or an argument that cannot be used
     ├── MissingExtraError       a part of the package that is not installed
-    ├── InputError              text, ids or rows that a task can't take
+    ├── InputError              text, ids or arrays that a task can't take
     ├── DataError               training or evaluation data
     ├── BaseModelError          a base model that cannot be loaded or used
     │   └── BaseMismatchError   a file that was made for another base model
@@ -95,17 +95,17 @@ class MissingExtraError(BitfitError):
 
 
 class InputError(BitfitError):
-    """Text, ids or rows that a task can't take.
+    """Text, ids or arrays that a task can't take.
 
     Attributes:
-        row: the row of the batch that is wrong, from 0, where it is one; the message then begins with it.
-        problem: the message without the row, for a caller that knows the row by another name.
+        item: the item of the batch that is wrong, from 0, where it is one; the message then begins with it.
+        problem: the message without the item, for a caller that knows the item by another name.
     """
 
-    def __init__(self, problem: str, *, row: int | None = None, hint: str | None = None) -> None:
-        super().__init__(problem if row is None else f"row {row} {problem}", hint=hint)
+    def __init__(self, problem: str, *, item: int | None = None, hint: str | None = None) -> None:
+        super().__init__(problem if item is None else f"item {item} {problem}", hint=hint)
         self.problem = problem
-        self.row = row
+        self.item = item
 
 
 class DataError(BitfitError):

@@ -46,7 +46,7 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--dev-rows", type=int, default=60, help="dev rows of a shipped task to compare; 0 is all")
+    parser.addoption("--dev-examples", type=int, default=60, help="dev examples of a shipped task to compare; 0 is all")
 
 
 def real_data(*tasks: str) -> Path:
@@ -58,11 +58,11 @@ def real_data(*tasks: str) -> Path:
     return folder
 
 
-def real_rows(task: str) -> list[Mapping[str, Any]]:
-    """The rows of a task's dev set in `BITFIT_DATA`, as they are there."""
+def real_examples(task: str) -> list[Mapping[str, Any]]:
+    """The examples of a task's dev set in `BITFIT_DATA`, as they are there."""
     from bitfit_export.training.data_files import read_folder
 
-    return [row for _, row in read_folder(real_data(task), task).validation.rows]
+    return [example for _, example in read_folder(real_data(task), task).validation.examples]
 
 
 @pytest.fixture(scope="session", params=ENGINE_TARGETS)

@@ -48,7 +48,7 @@ def make(kind: type[errors.BitfitError], text: str) -> errors.BitfitError:
     if kind is errors.RowError:
         return errors.RowError(errors.RowFault.BAD_HEAD, text, hint=text)
     if kind is errors.InputError:
-        return errors.InputError(text, row=3, hint=text)
+        return errors.InputError(text, item=3, hint=text)
     return kind(text, hint=text)
 
 

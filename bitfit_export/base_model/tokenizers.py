@@ -94,18 +94,18 @@ def text_inputs(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     """Returns the names of what the tokenizer gives and the model takes."""
     accepted = inspect.signature(module.forward).parameters
     names = [name for name in tokenizer.model_input_names if name in accepted]
-    # One token type is none: RoBERTa has a table of one row, DeBERTa v3 has no table.
+    # One token type is none: RoBERTa has a table of one entry, DeBERTa v3 has no table.
     one_type = getattr(module.config, "type_vocab_size", 2) < 2
     return [name for name in names if not (one_type and name == "token_type_ids")]
 
 
 def _check_ids(tokenizer: PreTrainedTokenizerBase, module: PreTrainedModel, name: str) -> None:
     """Refuse a tokenizer to which tokens were added while the embedding stayed as it was."""
-    rows = int(module.get_input_embeddings().weight.shape[0])
+    entries = int(module.get_input_embeddings().weight.shape[0])
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    if largest >= rows:
+    if largest >= entries:
         raise BaseModelError(
             f"the tokenizer of {name} has ids up to {largest} (the token {token[:100]!r}), but the model's embedding "
-            f"has {rows} rows, expected at least {largest + 1}",
+            f"has {entries} entries, expected at least {largest + 1}",
             hint="call model.resize_token_embeddings(len(tokenizer)), and save the model again",
         )

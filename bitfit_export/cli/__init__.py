@@ -6,7 +6,7 @@ Exit status:
       0   done
       1   the verification of a bundle failed; nothing else has this status
       2   something outside does not do: an option, a file, a full disk, too little memory
-      3   a trial of a series failed; the others are done
+      3   a trial failed; the others are done
      70   a fault of bitfit-export itself
     130   interrupted, by Ctrl-C or SIGTERM
     141   whatever reads stdout or stderr went away

@@ -89,9 +89,9 @@ def parse_shapes(text: str) -> list[tuple[int, int]]:
 def print_times(times: list[ShapeTimes]) -> None:
     """A line a shape: milliseconds, and in brackets the ratio to the fastest baseline model."""
     columns = list(times[0].describe())
-    rows = []
+    lines = []
     for each in times:
         cells = each.describe()
         shown = [f"{cells[name]['ms']:.2f} ms ({cells[name]['of baseline']:.2f})" for name in columns]
-        rows.append([f"{each.batch} x {each.sequence}", *shown])
-    print_table(("batch x sequence", *columns), rows)
+        lines.append([f"{each.batch} x {each.sequence}", *shown])
+    print_table(("batch x sequence", *columns), lines)

@@ -88,12 +88,12 @@ def describe(difference: Difference) -> dict[str, Any]:
 
 def print_difference(difference: Difference) -> None:
     """A line a tensor that is not the base model's, and what follows from them."""
-    rows = [
+    lines = [
         (change.name, change.kind, _shape(change.shape), _number(change.largest), _number(change.mean))
         for change in difference.changes
     ]
-    rows += [(name, "head", _shape(shape), "", "") for name, shape in difference.head.items()]
-    print_table(("tensor", "kind", "shape", "largest change", "mean change"), rows)
+    lines += [(name, "head", _shape(shape), "", "") for name, shape in difference.head.items()]
+    print_table(("tensor", "kind", "shape", "largest change", "mean change"), lines)
     changed = len(difference.changes) - len(difference.weights)
     say(
         f"{difference.unchanged} tensors are the base model's, {changed} bias terms changed, "

@@ -27,12 +27,12 @@ __all__ = [
     "add_settings_arguments",
     "given_settings",
     "seeds",
-    "train_series",
+    "train_trials",
     "trial_runner_options",
 ]
 
 ENGINES = ("local", "ray")
-#: What a series varies itself, or derives from its `--methods`.
+#: What a sweep or an experiment varies itself, or derives from its `--methods`.
 _SWEPT = ("method", "bias_terms", "learning_rate", "seed")
 
 
@@ -70,7 +70,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 def add_settings_arguments(
     parser: argparse.ArgumentParser, title: str = "training, as bitfit-train has it", *, defaults: bool = True
 ) -> None:
-    """An option for every field of `TrainingSettings` that the series does not vary itself.
+    """An option for every field of `TrainingSettings` that a sweep or an experiment does not vary itself.
 
     Args:
         defaults: whether those of `TrainingSettings` hold where an option is left out; the help names them.
@@ -124,7 +124,7 @@ def seeds(text: str) -> tuple[int, ...]:
     return tuple(range(found[0]))
 
 
-def train_series(
+def train_trials(
     options: argparse.Namespace, runner: TrialRunner, trials: Sequence[Trial], watcher: Watcher
 ) -> list[Failure]:
     """Train what has no result yet, on the engine that was asked for, and report what failed."""

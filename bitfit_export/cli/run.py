@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
                 print(json_text(answer))
             answered += len(batch)
     if not answered:
-        raise InputError(f"{options.input} has no rows, expected a JSON object per line")
+        raise InputError(f"{options.input} has no JSON object, expected one per line")
     return 0
 
 
@@ -102,9 +102,9 @@ def _answer(session: BiasSession, questions: list[Question], options: argparse.N
         texts = [question.text for question in questions]
         answers = session.predict(texts, tasks, truncate=options.truncate, batch_tokens=options.batch_tokens)
     except InputError as error:
-        if error.row is None:
+        if error.item is None:
             raise
-        raise InputError(f"{questions[error.row].where} {error.problem}", hint=error.hint) from error
+        raise InputError(f"{questions[error.item].where} {error.problem}", hint=error.hint) from error
     return [{"task": task, **_shown(answer)} for task, answer in zip(tasks, answers, strict=True)]
 
 
@@ -157,18 +157,20 @@ def read_lines(name: str, stream: BinaryIO, task: str | None) -> Iterator[Questi
             continue
         where = f"line {number} of {name}"
         try:
-            row = parse_json(line)
+            value = parse_json(line)
         except ValueError as error:
             raise InputError(f"{where} is not valid JSON: {shown(str(error), 200)}") from error
-        if not isinstance(row, dict):
+        if not isinstance(value, dict):
             raise InputError(
-                f"{where} is {quoted(row)}, expected an object",
-                hint="write one JSON object per line, without brackets around them" if isinstance(row, list) else None,
+                f"{where} is {quoted(value)}, expected an object",
+                hint="write one JSON object per line, without brackets around them"
+                if isinstance(value, list)
+                else None,
             )
-        chosen = row.get("task", task)
+        chosen = value.get("task", task)
         if not isinstance(chosen, str):
             raise _no_task(where)
-        yield Question(where, _text_of(row, where), chosen)
+        yield Question(where, _text_of(value, where), chosen)
 
 
 def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -184,30 +186,30 @@ def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def _text_of(row: dict[str, Any], where: str) -> Text:
-    if "tokens" in row:
-        words = row["tokens"]
+def _text_of(value: dict[str, Any], where: str) -> Text:
+    if "tokens" in value:
+        words = value["tokens"]
         if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
             raise InputError(f"{where} has tokens {quoted(words)}, expected a list of words")
         return words
-    if "question" in row and "context" in row:
-        first, second = row["question"], row["context"]
+    if "question" in value and "context" in value:
+        first, second = value["question"], value["context"]
         if not isinstance(second, str):
-            raise _no_text(row, where)
+            raise _no_text(value, where)
     else:
-        first = next((row[name] for name in _FIRST if name in row), None)
-        second = next((row[name] for name in _SECOND if name in row), None)
+        first = next((value[name] for name in _FIRST if name in value), None)
+        second = next((value[name] for name in _SECOND if name in value), None)
     if not isinstance(first, str) or not isinstance(second, str | None):
-        raise _no_text(row, where)
+        raise _no_text(value, where)
     return first if second is None else (first, second)
 
 
-def _no_text(row: dict[str, Any], where: str) -> InputError:
+def _no_text(value: dict[str, Any], where: str) -> InputError:
     return InputError(
-        f"{where} has {shown(', '.join(sorted(row)) or 'nothing')}, {_EXPECTED}, as strings",
+        f"{where} has {shown(', '.join(sorted(value)) or 'nothing')}, {_EXPECTED}, as strings",
         hint="sentence, or sentence1 and sentence2, will do as well",
     )
 
 
 def _no_task(where: str) -> UsageError:
-    return UsageError(f"{where} names no task", hint="pass --task, or give each row a task of its own")
+    return UsageError(f"{where} names no task", hint="pass --task, or give each line a task of its own")

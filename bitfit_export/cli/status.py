@@ -10,7 +10,7 @@ from bitfit_export.errors import BitfitError, first_line, shown
 
 __all__ = ["TRIAL_FAILED", "exit_status"]
 
-#: A trial of a series failed; the others are done.
+#: A trial failed; the others are done.
 TRIAL_FAILED = 3
 _SOFTWARE = 70
 _INTERRUPTED = 130

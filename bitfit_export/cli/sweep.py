@@ -21,12 +21,12 @@ from bitfit_export.cli.grid import (
     add_settings_arguments,
     given_settings,
     seeds,
-    train_series,
+    train_trials,
     trial_runner_options,
 )
 from bitfit_export.cli.status import TRIAL_FAILED
 from bitfit_export.cli.text_tables import print_table
-from bitfit_export.cli.words import names, numbers
+from bitfit_export.cli.words import add_renamed_option, names, numbers
 from bitfit_export.experiments import TaskSummary, Trial, TrialRunner, summarise
 from bitfit_export.experiments.trial import parse_method
 from bitfit_export.files import canonical_json, write_bytes
@@ -49,8 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="1",
         help="the number of seeds, counted from 0, or the seeds themselves, separated by commas (1)",
     )
-    sweep.add_argument("--train-rows", type=int, help="the number of training examples, always the same ones (all)")
-    sweep.add_argument("--validation-rows", type=int, help="the number of validation examples (all)")
+    add_renamed_option(
+        sweep,
+        "--train-examples",
+        once="--train-rows",
+        type=int,
+        help="the number of training examples, always the same ones (all)",
+    )
+    add_renamed_option(
+        sweep,
+        "--validation-examples",
+        once="--validation-rows",
+        type=int,
+        help="the number of validation examples (all)",
+    )
     add_settings_arguments(parser)
     add_engine_arguments(parser)
 
@@ -59,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     trials = _trials(options)
     output = options.output or Path("sweeps") / resolve_model(options.model).short_name
     runner = TrialRunner(trial_runner_options(options, output))
-    failures = train_series(options, runner, trials, Report(epochs=options.engine == "local"))
+    failures = train_trials(options, runner, trials, Report(epochs=options.engine == "local"))
     results = [result for result in map(runner.load, trials) if result is not None]
     summaries = summarise(trials, results)
     output.mkdir(parents=True, exist_ok=True)
@@ -76,8 +88,8 @@ def _trials(options: argparse.Namespace) -> list[Trial]:
         Trial(
             task,
             TrainingSettings(**given, method=method, bias_terms=terms, learning_rate=rate, seed=seed),
-            train_rows=options.train_rows,
-            validation_rows=options.validation_rows,
+            train_examples=options.train_examples,
+            validation_examples=options.validation_examples,
         )
         for seed in seeds(options.seeds)
         for task in tasks
@@ -95,10 +107,10 @@ def _rates(text: str | None, method: str) -> tuple[float, ...]:
 
 def _print(summaries: Sequence[TaskSummary], output: Path) -> None:
     header = ("task", "method", "metric", "mean", "std", "learning rate", "seeds", "trials", "best delta")
-    print_table(header, [_row(summary, output) for summary in summaries], stream=sys.stdout)
+    print_table(header, [_line(summary, output) for summary in summaries], stream=sys.stdout)
 
 
-def _row(summary: TaskSummary, output: Path) -> tuple[str, ...]:
+def _line(summary: TaskSummary, output: Path) -> tuple[str, ...]:
     trials, score = f"{summary.done} of {summary.wanted}", summary.score
     if score is None:
         return (summary.task, summary.method, "-", "-", "-", "-", "-", trials, "-")

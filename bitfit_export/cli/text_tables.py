@@ -17,13 +17,13 @@ __all__ = ["print_comparisons", "print_table", "size_text"]
 _LONGEST_CELL = 300
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, stream: TextIO | None = None) -> None:
+def print_table(header: Sequence[str], lines: Sequence[Sequence[str]], *, stream: TextIO | None = None) -> None:
     """Columns padded to their widest cell, the first one left-aligned, the others right-aligned."""
-    cells = [[shown(cell, _LONGEST_CELL) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    for number, row in enumerate(cells):
-        padded = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("  ".join([row[0].ljust(widths[0]), *padded]).rstrip(), file=stream or sys.stderr)
+    cells = [[shown(cell, _LONGEST_CELL) for cell in line] for line in (header, *lines)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    for number, line in enumerate(cells):
+        padded = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        print("  ".join([line[0].ljust(widths[0]), *padded]).rstrip(), file=stream or sys.stderr)
         if number == 0:
             print("  ".join("-" * width for width in widths), file=stream or sys.stderr)
 
@@ -31,11 +31,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, stream:
 def print_comparisons(report: VerifyReport) -> None:
     """Prints the comparisons, one line per task."""
     print_table(
-        ("task", "rows", "largest difference", "mean difference", "same argmax"),
+        ("task", "items", "largest difference", "mean difference", "same argmax"),
         [
             (
                 each.name,
-                str(each.rows),
+                str(each.items),
                 f"{each.max_difference:.2e}",
                 f"{each.mean_difference:.2e}",
                 f"{each.argmax_agreement:.1%}",

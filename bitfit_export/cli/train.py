@@ -14,7 +14,7 @@ from pathlib import Path
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.cli.streams import say
-from bitfit_export.cli.words import words
+from bitfit_export.cli.words import add_renamed_option, words
 from bitfit_export.delta import DELTA
 from bitfit_export.errors import UsageError
 from bitfit_export.files import check_output
@@ -68,10 +68,20 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--label-column", help="column of the labels")
     data.add_argument("--labels", help="label names in id order, separated by commas")
     data.add_argument("--problem-type", choices=PROBLEM_TYPES, help="kind of task (found from the columns)")
-    data.add_argument(
-        "--train-rows", type=int, help="the number of training examples, chosen at random but always the same (all)"
+    add_renamed_option(
+        data,
+        "--train-examples",
+        once="--train-rows",
+        type=int,
+        help="the number of training examples, chosen at random but always the same (all)",
     )
-    data.add_argument("--validation-rows", type=int, help="the number of validation examples, chosen likewise (all)")
+    add_renamed_option(
+        data,
+        "--validation-examples",
+        once="--validation-rows",
+        type=int,
+        help="the number of validation examples, chosen likewise (all)",
+    )
 
 
 def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -147,8 +157,8 @@ def run(options: argparse.Namespace) -> int:
         label_column=options.label_column,
         problem_type=options.problem_type,
         labels=words(options.labels),
-        train_rows=options.train_rows,
-        validation_rows=options.validation_rows,
+        train_examples=options.train_examples,
+        validation_examples=options.validation_examples,
         revision=options.data_revision,
     )
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
@@ -207,7 +217,7 @@ def _publish(
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
     total = sum(parameter.numel() for parameter in base.module.parameters())
     in_base, in_head = result.trained_parameters
-    say(f"best epoch: {result.best_epoch}; on {len(data.validation.labels)} rows: {scores}")
+    say(f"best epoch: {result.best_epoch}; on {len(data.validation)} examples: {scores}")
     say(f"trained {in_base:,} of the base model's {total:,} parameters ({in_base / total:.3%}), {in_head:,} of a head")
     if result.delta is None:
         say(f"--method {method} changes more than biases and head: there is no delta to compile, nothing was written")
@@ -219,13 +229,13 @@ def _publish(
 
 
 def _warn_if_constant(result: TrainingResult, settings: TrainingSettings, data: TaskData) -> None:
-    """Say so where the answers never got clearly better than the same one for every row, and what may help."""
+    """Say so where the answers never got clearly better than the same one for every example, and what may help."""
     found = find_constant_run(data.spec, data.validation, result.history)
     if found is None:
         return
     say(
-        f"warning: nothing was learnt: {found.metric} reached {found.best:.4f} on {found.rows} rows, "
-        f"and the same answer to every row has {found.constant:.4f}"
+        f"warning: nothing was learnt: {found.metric} reached {found.best:.4f} on {found.examples} examples, "
+        f"and the same answer to every example has {found.constant:.4f}"
     )
     ideas = [f"another --learning-rate than {settings.learning_rate:g}", f"more --epochs than {settings.epochs}"]
     if settings.schedule != _DEFAULTS.schedule or settings.warmup < _DEFAULTS.warmup:

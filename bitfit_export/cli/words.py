@@ -1,13 +1,14 @@
-"""Options that take several words or numbers, separated by commas."""
+"""Options that take several words or numbers, separated by commas, and options that have an older name."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any, overload
 
 from bitfit_export.errors import UsageError
 
-__all__ = ["names", "numbers", "words"]
+__all__ = ["add_renamed_option", "names", "numbers", "words"]
 
 
 @overload
@@ -46,3 +47,9 @@ def numbers(option: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ..
     if not found:
         raise UsageError(f"{option} is empty, expected numbers separated by commas")
     return found
+
+
+def add_renamed_option(group: argparse._ActionsContainer, option: str, *, once: str, **details: Any) -> None:
+    """Add an option that was once called otherwise; the old name does the same, and the help does not show it."""
+    action = group.add_argument(option, **details)
+    group.add_argument(once, **details | {"dest": action.dest, "help": argparse.SUPPRESS})

@@ -2,7 +2,7 @@
 
 A trial is Ray Tune's trial, in a process of its own. It does what the local engine does with one, and leaves its result
 in the same store; so every machine of a cluster must see the output folder and the data at the same paths, as Ray
-Tune's own storage asks for too. A series that was killed resumes from what is in the store, on either engine.
+Tune's own storage asks for too. Trials that were killed resume from what is in the store, on either engine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bitfit_export.files import scratch_folder
 __all__ = ["RayOptions", "check_resources", "run_trials_on_ray"]
 
 _NO_REPORT = "its process ended without a report"
-#: What Ray Tune's own records are named after, which lie in the output folder while a series runs.
+#: What Ray Tune's own records are named after, which lie in the output folder while trials run.
 _RECORDS = "ray"
 
 
@@ -31,7 +31,7 @@ class RayOptions:
     """Where Ray is, and what of it a trial takes.
 
     Attributes:
-        address: of a running cluster, `auto` for the one of this machine; None starts one here for the series.
+        address: of a running cluster, `auto` for the one of this machine; None starts one here for the trials.
     """
 
     address: str | None = None
@@ -50,7 +50,7 @@ def run_trials_on_ray(
     """Train all trials that have no result yet, as many at a time as the cluster has room for; give those that failed.
 
     Raises:
-        BusyError: another series runs on Ray in the same output folder.
+        BusyError: other trials run on Ray in the same output folder.
         MissingExtraError: Ray Tune is not installed.
         UsageError: no cluster answers at the address, or this machine has less than a trial is to have.
     """

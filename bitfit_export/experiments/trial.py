@@ -11,10 +11,11 @@ from bitfit_export.bundle import TASK_NAME
 from bitfit_export.errors import DataError, UsageError
 from bitfit_export.files import canonical_json
 from bitfit_export.training.settings import METHODS, ORIGINAL, TrainingSettings
+from bitfit_export.training.stored_names import from_stored, to_stored
 
 __all__ = ["TRAIN_PREFIX", "Trial", "TrialResult", "method_label", "parse_method"]
 
-#: Before the name of a metric that was computed on training rows.
+#: Before the name of a metric that was computed on training examples.
 TRAIN_PREFIX = "train_"
 _DIGITS = 8
 #: The settings that a trial's name has in plain words.
@@ -36,19 +37,19 @@ class Trial:
     """One training of one task.
 
     Attributes:
-        train_rows: the number of training examples, always the same ones; None for all.
-        train_share: train on this share of the rows instead, more than 0 and at most 1.
-        validation_rows: the number of validation examples; None for all.
-        scored_train_rows: how many of the rows that it was trained on the result is scored on too, under
+        train_examples: the number of training examples, always the same ones; None for all.
+        train_share: train on this share of the examples instead, more than 0 and at most 1.
+        validation_examples: the number of validation examples; None for all.
+        scored_train_examples: how many of the examples that it was trained on the result is scored on too, under
             `train_<metric>`: what a generalisation gap is computed from.
     """
 
     task: str
     settings: TrainingSettings
-    train_rows: int | None = None
+    train_examples: int | None = None
     train_share: float | None = None
-    validation_rows: int | None = None
-    scored_train_rows: int = 0
+    validation_examples: int | None = None
+    scored_train_examples: int = 0
 
     def __post_init__(self) -> None:
         if self.settings.learning_rate is None:
@@ -56,10 +57,10 @@ class Trial:
         if not TASK_NAME.fullmatch(self.task):
             raise UsageError(f"{self.task!r} cannot be a task's name", hint="use letters, digits, '.', '_' and '-'")
         if self.train_share is not None:
-            if self.train_rows is not None:
-                raise UsageError("a number of training rows and a share of them, expected one of the two")
+            if self.train_examples is not None:
+                raise UsageError("a number of training examples and a share of them, expected one of the two")
             if not 0 < self.train_share <= 1:
-                raise UsageError(f"the share {self.train_share} of training rows, expected more than 0, at most 1")
+                raise UsageError(f"the share {self.train_share} of training examples, expected more than 0, at most 1")
 
     @property
     def learning_rate(self) -> float:
@@ -78,7 +79,8 @@ class Trial:
         The name of a training is the same in every process and release: it changes neither with a setting that is
         added later nor with a default.
         """
-        size = [f"{self.train_rows}rows"] if self.train_rows is not None else []
+        # "rows", as the first release wrote it.
+        size = [f"{self.train_examples}rows"] if self.train_examples is not None else []
         size += [f"{self.train_share:g}share"] if self.train_share is not None else []
         shown = [self.task, self.method, f"lr{self.learning_rate:g}", *size, f"seed{self.settings.seed}"]
         digest = hashlib.sha256(canonical_json(self._unusual())).hexdigest()[:_DIGITS]
@@ -86,11 +88,11 @@ class Trial:
 
     def _unusual(self) -> dict[str, Any]:
         settings = {name: value for name, value in self.settings.unusual().items() if name not in _SHOWN}
-        rows = {"validation_rows": self.validation_rows, "scored_train_rows": self.scored_train_rows}
-        return settings | {name: value for name, value in rows.items() if value}
+        counts = {"validation_examples": self.validation_examples, "scored_train_examples": self.scored_train_examples}
+        return to_stored(settings | {name: value for name, value in counts.items() if value})
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return to_stored(asdict(self))
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Trial:
@@ -100,6 +102,7 @@ class Trial:
         Raises:
             DataError: it has what this release does not know.
         """
+        value = from_stored(value)
         known, settings = {field.name for field in fields(Trial)}, {field.name for field in fields(TrainingSettings)}
         unknown = (set(value) - known) | (set(value.get("settings", ())) - settings)
         if unknown or not {"task", "settings"} <= set(value):
@@ -117,11 +120,11 @@ class TrialResult:
         base_model: the name that files record, see `ModelSource`.
         base_parameters: how many the base model has.
         metric: the task's first metric, by which the best epoch was chosen.
-        metrics: on the validation set in float32, and under `train_<metric>` on training rows.
+        metrics: on the validation set in float32, and under `train_<metric>` on training examples.
         history: validation metrics after each epoch.
         trained_parameters: in the base, and in the head.
         bias_changes: of each bias term that was trained, 1/dim(b) * |b_0 - b_F|_1; empty where no delta was made.
-        record: settings as they took effect, data digest, numbers of rows, versions.
+        record: settings as they took effect, data digest, numbers of examples, versions.
     """
 
     trial: Trial
@@ -143,7 +146,8 @@ class TrialResult:
 
     def as_json(self) -> dict[str, Any]:
         # Pairs, because the keys of a JSON object get sorted, and the model's order is that of the plots.
-        return asdict(self) | {"bias_changes": [list(pair) for pair in self.bias_changes.items()]}
+        bias_changes = [list(pair) for pair in self.bias_changes.items()]
+        return asdict(self) | {"trial": self.trial.as_json(), "bias_changes": bias_changes}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> TrialResult:

@@ -1,7 +1,7 @@
 """The engine that trains trials in this process, one after another, and what every engine keeps to.
 
-A trial that has a result is not trained again, so a series that was killed resumes where it stopped, also inside a
-trial. A trial that fails is reported, and the others are trained all the same; given again, the series tries it anew.
+A trial that has a result is not trained again, so trials that were killed resume where they stopped, also inside
+one. A trial that fails is reported, and the others are trained all the same; the next time it is tried anew.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Failure:
 
 
 class Watcher:
-    """Is told what happens to the trials of a series; does nothing by itself."""
+    """Is told what happens to the trials; does nothing by itself."""
 
     def started(self, trial: Trial, number: int, total: int) -> None:
         """The trial, which is so many-th, from 1, of all that are to be trained."""
@@ -56,7 +56,7 @@ def pending_trials(runner: TrialRunner, trials: Sequence[Trial]) -> list[Trial]:
     """The trials without a result, each once, in their order.
 
     Raises:
-        DataError: a result that was trained on other rows, or on another base model.
+        DataError: a result that was trained on other examples, or on another base model.
     """
     return [trial for trial in dict.fromkeys(trials) if runner.finished(trial) is None]
 

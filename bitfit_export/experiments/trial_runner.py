@@ -17,7 +17,7 @@ from bitfit_export.experiments.trial import TRAIN_PREFIX, Trial, TrialResult
 from bitfit_export.experiments.trial_store import TrialStore
 from bitfit_export.files.outputs import refuse_overlap
 from bitfit_export.training import TaskData, TrainingResult, load_task_data, train_task
-from bitfit_export.training.data import sample_rows
+from bitfit_export.training.data import sample_examples
 from bitfit_export.training.heads import with_pooling
 from bitfit_export.training.model_card import render_card
 from bitfit_export.training.work_folder import claimed_work_folder
@@ -33,7 +33,7 @@ _KEPT_DATA = 4
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where rows come from, and what is said of a task of one's own; see `load_task_data`."""
+    """Where examples come from, and what is said of a task of one's own; see `load_task_data`."""
 
     folder: Path | None = None
     columns: tuple[str, ...] | None = None
@@ -80,11 +80,11 @@ class TrialRunner:
         return load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
 
     def data_of(self, trial: Trial) -> TaskData:
-        """The rows of a trial."""
-        data = self._load_data(*_rows_of(trial))
-        if not trial.scored_train_rows:
+        """The examples of a trial."""
+        data = self._load_data(*_examples_of(trial))
+        if not trial.scored_train_examples:
             return data
-        scored = sample_rows(data.train, trial.scored_train_rows)
+        scored = sample_examples(data.train, trial.scored_train_examples)
         return replace(data, more_validation={**data.more_validation, TRAIN_PREFIX.rstrip("_"): scored})
 
     def load(self, trial: Trial) -> TrialResult | None:
@@ -95,16 +95,16 @@ class TrialRunner:
         """The stored result of a trial, once it is sure that training it now would give the same.
 
         Raises:
-            DataError: it was trained on other rows, without the biases that were added to the base model, or with, or
-                with another pooling than the one that `auto` chooses now.
+            DataError: it was trained on other examples, without the biases that were added to the base model, or with,
+                or with another pooling than the one that `auto` chooses now.
         """
         result = self.load(trial)
         if result is None:
             return None
-        digest, problem_type = self._digest_and_problem(*_rows_of(trial))
+        digest, problem_type = self._digest_and_problem(*_examples_of(trial))
         pooling = with_pooling(self.base, problem_type, trial.settings).pooling
         if result.record.get("data_digest") != digest:
-            what = "on other rows than the data has now"
+            what = "on other examples than the data has now"
         elif result.record.get("pooling", pooling) != pooling:
             what = f"with --pooling {result.record['pooling']}, where {trial.settings.pooling} is {pooling} now"
         elif tuple(result.record.get("added_biases", ())) != self.base.added_biases:
@@ -141,18 +141,18 @@ class TrialRunner:
         return result
 
     def _read_digest_and_problem(
-        self, task: str, train_rows: int | None, train_share: float | None, validation_rows: int | None
+        self, task: str, train_examples: int | None, train_share: float | None, validation_examples: int | None
     ) -> tuple[str, str]:
-        data = self._load_data(task, train_rows, train_share, validation_rows)
+        data = self._load_data(task, train_examples, train_share, validation_examples)
         return data.digest, data.spec.problem_type
 
     def _read_data(
-        self, task: str, train_rows: int | None, train_share: float | None, validation_rows: int | None
+        self, task: str, train_examples: int | None, train_share: float | None, validation_examples: int | None
     ) -> TaskData:
         options = self.options.data
         if train_share is not None:
-            whole = self._load_data(task, None, None, validation_rows)
-            train_rows = max(1, round(train_share * len(whole.train)))
+            whole = self._load_data(task, None, None, validation_examples)
+            train_examples = max(1, round(train_share * len(whole.train)))
         return load_task_data(
             task,
             data=options.folder,
@@ -160,8 +160,8 @@ class TrialRunner:
             label_column=options.label_column,
             problem_type=options.problem_type,
             labels=options.labels,
-            train_rows=train_rows,
-            validation_rows=validation_rows,
+            train_examples=train_examples,
+            validation_examples=validation_examples,
             revision=options.revision,
         )
 
@@ -187,12 +187,12 @@ class TrialRunner:
         )
 
 
-def _rows_of(trial: Trial) -> tuple[str, int | None, float | None, int | None]:
-    """What decides which rows a trial has."""
-    return trial.task, trial.train_rows, trial.train_share, trial.validation_rows
+def _examples_of(trial: Trial) -> tuple[str, int | None, float | None, int | None]:
+    """What decides which examples a trial has."""
+    return trial.task, trial.train_examples, trial.train_share, trial.validation_examples
 
 
 def _own_metrics(delta: TaskDelta) -> TaskDelta:
-    """The delta without the metrics on training rows: a card tells how a task does on rows that it has not seen."""
+    """The delta without the metrics on training examples: a card tells how a task does on those it has not seen."""
     metrics = {name: value for name, value in delta.config.metrics.items() if not name.startswith(TRAIN_PREFIX)}
     return replace(delta, config=replace(delta.config, metrics=metrics))

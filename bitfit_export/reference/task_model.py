@@ -213,10 +213,10 @@ def predict_logits(
     """
     columns = [list(column) for column in zip(*texts, strict=True)]
     encoded = tokenizer(*columns, truncation=True, max_length=max_length)
-    features = [{name: encoded[name][row] for name in encoded} for row in range(len(texts))]
-    sizes = [sum(map(len, row)) for row in texts]
-    rows = predict_features(model, tokenizer, features, sizes=sizes, batch_size=batch_size)
-    return rows if model.pooling == TOKENS else np.stack(rows)
+    features = [{name: encoded[name][index] for name in encoded} for index in range(len(texts))]
+    sizes = [sum(map(len, text)) for text in texts]
+    logits = predict_features(model, tokenizer, features, sizes=sizes, batch_size=batch_size)
+    return logits if model.pooling == TOKENS else np.stack(logits)
 
 
 def predict_features(
@@ -227,11 +227,11 @@ def predict_features(
     sizes: Sequence[int] | None = None,
     batch_size: int = 32,
 ) -> list[np.ndarray]:
-    """Logits of what a tokenizer gave, not padded: for each row float32 [labels], or [tokens, labels].
+    """Logits of what a tokenizer gave, not padded: for each text float32 [labels], or [tokens, labels].
 
-    Rows of about one size, by default the number of tokens, are batched together, so little is padded.
+    Texts of about one size, by default the number of tokens, are batched together, so little is padded.
     """
-    order_by = [len(row["input_ids"]) for row in features] if sizes is None else sizes
+    order_by = [len(each["input_ids"]) for each in features] if sizes is None else sizes
     order = sorted(range(len(features)), key=lambda index: order_by[index])
     logits: list[np.ndarray] = [np.empty(0)] * len(features)
     model.eval()
@@ -240,13 +240,13 @@ def predict_features(
         batch = pad_features(tokenizer, [features[index] for index in chosen])
         with torch.inference_mode():
             output = model(**batch)["logits"].float().numpy()
-        for index, row in zip(chosen, output, strict=True):
-            logits[index] = row[: len(features[index]["input_ids"])] if model.pooling == TOKENS else row
+        for index, values in zip(chosen, output, strict=True):
+            logits[index] = values[: len(features[index]["input_ids"])] if model.pooling == TOKENS else values
     return logits
 
 
 def pad_features(tokenizer: Any, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """The model's inputs [batch, sequence] of these rows, padded on the right, whatever side the tokenizer prefers."""
+    """The model's inputs [batch, sequence], padded on the right, whatever side the tokenizer prefers."""
     names = [name for name in tokenizer.model_input_names if name in features[0]]
-    rows = [{name: row[name] for name in names} for row in features]
-    return dict(tokenizer.pad(rows, padding=True, padding_side="right", return_tensors="pt"))
+    inputs = [{name: each[name] for name in names} for each in features]
+    return dict(tokenizer.pad(inputs, padding=True, padding_side="right", return_tensors="pt"))

@@ -16,8 +16,8 @@ __all__ = ["as_names", "as_options", "as_path", "check_labels", "check_name", "c
 _INT_MAX = 2**31 - 1
 
 
-def as_names(task: str | Sequence[str], *, rows: int | None = None) -> list[str]:
-    """Task names as a list; a list must have `rows` of them, where that is given."""
+def as_names(task: str | Sequence[str], *, items: int | None = None) -> list[str]:
+    """Task names as a list; a list must have `items` of them, where that is given."""
     if isinstance(task, str):
         return [task]
     if not isinstance(task, Iterable):
@@ -26,8 +26,8 @@ def as_names(task: str | Sequence[str], *, rows: int | None = None) -> list[str]
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
         raise InputError(f"a task is {quoted(wrong[0])}, expected the name of a loaded task")
-    if rows is not None and len(names) != rows:
-        raise InputError(f"there are {len(names)} tasks for {rows} rows, expected one task, or one for each row")
+    if items is not None and len(names) != items:
+        raise InputError(f"there are {len(names)} tasks for {items} items, expected one task, or one for each item")
     return names
 
 

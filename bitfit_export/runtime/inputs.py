@@ -45,13 +45,13 @@ class InputLimits:
 
         Raises:
             InputError: anything but integers of one shape [batch, sequence], neither 0; a sequence, an id or a mask
-                that is out of range; a row without a token.
+                that is out of range; an item without a token.
         """
         ids = _integers("input_ids", input_ids)
         mask = _integers("attention_mask", attention_mask)
         shape = items, length = ids.shape
         if not items or not length:
-            raise InputError(f"input_ids has shape {list(shape)}, expected at least one row and one token")
+            raise InputError(f"input_ids has shape {list(shape)}, expected at least one item and one token")
         if length > self.max_positions:
             raise InputError(
                 f"the sequence has {length} tokens, expected at most {self.max_positions}",
@@ -83,7 +83,7 @@ def _integers(name: str, values: ArrayLike) -> IntArray:
     try:
         array: NDArray[Any] = np.asarray(values)
     except ValueError as error:
-        raise InputError(f"{name} has rows of different lengths, expected one shape [batch, sequence]") from error
+        raise InputError(f"{name} has items of different lengths, expected one shape [batch, sequence]") from error
     if array.ndim != 2:
         raise InputError(f"{name} has shape {list(array.shape)}, expected two dimensions, [batch, sequence]")
     if array.size and array.dtype.kind not in "iu":
@@ -105,9 +105,9 @@ def _check_range(name: str, array: IntArray, largest: int) -> int:
     largest_found: int = array.item(array.argmax())
     if smallest_found < 0 or largest_found > largest:
         wrong = smallest_found if smallest_found < 0 else largest_found
-        row = int(np.nonzero((array == wrong).any(axis=1))[0][0])
+        item = int(np.nonzero((array == wrong).any(axis=1))[0][0])
         expected = "0 or more" if largest == _INT64_MAX else f"0 to {largest}" if largest else "0"
-        raise InputError(f"has {wrong} in {name}, expected {expected}", row=row)
+        raise InputError(f"has {wrong} in {name}, expected {expected}", item=item)
     return smallest_found
 
 
@@ -117,5 +117,5 @@ def _check_tokens(mask: IntArray) -> None:
         return
     has_token = mask.any(axis=1)
     if not has_token.all():
-        row = int(np.argmin(has_token))
-        raise InputError("has an attention_mask of zeros only, expected at least one token", row=row)
+        item = int(np.argmin(has_token))
+        raise InputError("has an attention_mask of zeros only, expected at least one token", item=item)

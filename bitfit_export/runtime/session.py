@@ -1,4 +1,4 @@
-"""BiasSession: load a bundle once, then run any of its tasks, or a batch in which every row is another task."""
+"""BiasSession: load a bundle once, then run any of its tasks, or a batch in which every item is another task."""
 
 from __future__ import annotations
 
@@ -217,21 +217,21 @@ class BiasSession:
         """Run the model on ids.
 
         Args:
-            task: the task of all rows, or a list with one for each row.
+            task: the task of all items, or a list with one for each.
             input_ids: integers [batch, sequence], from 0 to the vocabulary's size.
             attention_mask: 1 for a token, 0 for padding, [batch, sequence].
             token_type_ids: by default zeros.
 
         Returns:
             Logits float32, [batch, labels] for sentence tasks, [batch, sequence, labels] for token and span tasks. With
-            a list of tasks, labels is the largest number among them, and what lies beyond a row's own labels is -inf.
+            a list of tasks, labels is the largest number among them, and what lies beyond an item's own labels is -inf.
 
         Raises:
             InputError: a task that is not loaded, arrays that the model can't take, sentence tasks together with token
                 or span tasks, or different tasks where the bundle's layout runs one at a time.
         """
         text = self._limits.check(input_ids, attention_mask, token_type_ids)
-        names = as_names(task, rows=len(text["input_ids"]))
+        names = as_names(task, items=len(text["input_ids"]))
         with self._store.lease(names) as lease:
             (logits,) = self._model.run(text, lease.feeds(), [_one_output(lease.tasks)])
         return _own_labels(logits, lease.tasks)
@@ -248,14 +248,14 @@ class BiasSession:
 
         Returns:
             `logits` float32 [batch, labels] and, where the bundle was made with token or span tasks, `token_logits`
-            float32 [batch, sequence, labels]; -inf beyond a row's own labels. A sentence task's row of `token_logits`
-            means nothing, nor does a token or span task's row of `logits`.
+            float32 [batch, sequence, labels]; -inf beyond an item's own labels. What `token_logits` has for the item of
+            a sentence task means nothing, nor does what `logits` has for that of a token or span task.
 
         Raises:
             InputError: as `run`, but for the mix.
         """
         text = self._limits.check(input_ids, attention_mask, token_type_ids)
-        names = as_names(task, rows=len(text["input_ids"]))
+        names = as_names(task, items=len(text["input_ids"]))
         with self._store.lease(names) as lease:
             outputs = self._model.run(text, lease.feeds(), self._model.outputs)
         logits = zip(self._model.outputs, outputs, strict=True)
@@ -301,7 +301,7 @@ class BiasSession:
         batch_size: int = BATCH_SIZE,
         batch_tokens: int = BATCH_TOKENS,
     ) -> Any:
-        """Answer texts, as the Hugging Face pipeline of each task does. All texts see the same rows.
+        """Answer texts, as the Hugging Face pipeline of each task does. All texts see the same bias rows.
 
         Args:
             texts: a string or a tuple of two is one text; a list holds several. A token task takes a string, or the
@@ -336,21 +336,21 @@ class BiasSession:
         if top_k is not None:
             check_positive("top_k", top_k)
         items = as_texts(texts)
-        with self._store.lease(as_names(task, rows=len(items))) as lease:
+        with self._store.lease(as_names(task, items=len(items))) as lease:
             tasks = lease.tasks * len(items) if isinstance(task, str) else lease.tasks
             _check_top_k(tasks, top_k)
             chunks = cut_chunks(self._encoder, items, tasks, truncate=truncate, max_length=max_length)
             found: list[list[Result]] = [[] for _ in items]
             lengths = [len(chunk.tokens.ids) for chunk in chunks]
             # Where a run serves one task, batches are of one task.
-            groups = ["" if self._store.mixes_tasks else tasks[chunk.row].name for chunk in chunks]
+            groups = ["" if self._store.mixes_tasks else tasks[chunk.item].name for chunk in chunks]
             for places in plan_batches(lengths, groups, batch_size=batch_size, batch_tokens=batch_tokens):
                 batch = [chunks[place] for place in places]
                 outputs = self._run_chunks(batch, tasks, lease, one_task=isinstance(task, str))
                 for chunk, values in zip(batch, outputs, strict=True):
-                    text, info = items[chunk.row], tasks[chunk.row]
+                    text, info = items[chunk.item], tasks[chunk.item]
                     read = read_chunk(info, chunk, text, values, answers=top_k or 1, max_tokens=max_answer_tokens)
-                    found[chunk.row].append(read)
+                    found[chunk.item].append(read)
         results = [join_results(info, each) for info, each in zip(tasks, found, strict=True)]
         if top_k is not None:
             return [each[:top_k] for each in results]
@@ -360,17 +360,17 @@ class BiasSession:
         self, chunks: Sequence[Chunk], tasks: Sequence[LoadedTask], lease: Lease, *, one_task: bool
     ) -> list[Float32Array]:
         """For each chunk the output that its task's answers are in."""
-        with numbered([chunk.row for chunk in chunks]):
+        with numbered([chunk.item for chunk in chunks]):
             text = self._limits.check(**self._pad([chunk.tokens for chunk in chunks]))
-        feeds = lease.feeds(None if one_task else [chunk.row for chunk in chunks])
-        names = [tasks[chunk.row].output for chunk in chunks]
+        feeds = lease.feeds(None if one_task else [chunk.item for chunk in chunks])
+        names = [tasks[chunk.item].output for chunk in chunks]
         wanted = sorted(set(names))
         outputs = dict(zip(wanted, self._model.run(text, feeds, wanted), strict=True))
         return [outputs[name][place] for place, name in enumerate(names)]
 
-    def _pad(self, rows: Sequence[TokenIds | AlignedTokens]) -> dict[str, IntArray]:
+    def _pad(self, items: Sequence[TokenIds | AlignedTokens]) -> dict[str, IntArray]:
         """The text inputs that the graph has."""
-        padded = self._encoder.pad(rows)
+        padded = self._encoder.pad(items)
         return {name: padded[name] for name in self._model.text_inputs}
 
     def _check_runs(self, row: BiasRow, name: str) -> None:
@@ -460,7 +460,7 @@ def _check_top_k(tasks: Sequence[LoadedTask], top_k: int | None) -> None:
 
 
 def _own_labels(logits: Float32Array, tasks: Sequence[LoadedTask]) -> Float32Array:
-    """[batch, ..., labels] without the labels that no row has; -inf where a row has fewer than another."""
+    """[batch, ..., labels] without the labels that no item has; -inf where an item has fewer than another."""
     counts = [task.label_count for task in tasks]
     most = max(counts)
     if most < logits.shape[-1]:

@@ -22,6 +22,7 @@ from bitfit_export.training.settings import (
     SCHEDULES,
     TrainingSettings,
 )
+from bitfit_export.training.stored_names import to_stored
 from bitfit_export.training.tasks import PROBLEM_TYPES
 
 if TYPE_CHECKING:
@@ -136,13 +137,13 @@ def evaluate(
         stride: see `TrainingSettings`.
     """
     from bitfit_export.reference.task_model import predict_features
-    from bitfit_export.training.features import encode_rows
+    from bitfit_export.training.features import encode_examples
 
     scores: dict[str, float] = {}
-    for name, rows in {"": data.validation, **data.more_validation}.items():
-        if not rows.labels:
+    for name, examples in {"": data.validation, **data.more_validation}.items():
+        if not examples.labels:
             raise DataError("the validation set is empty")
-        encoded = encode_rows(data.spec, rows, base.tokenizer, max_length=max_length, stride=stride)
+        encoded = encode_examples(data.spec, examples, base.tokenizer, max_length=max_length, stride=stride)
         logits = predict_features(model, base.tokenizer, encoded.features, sizes=encoded.sizes)
         prefix = f"{name}_" if name else ""
         scores |= {prefix + metric: value for metric, value in encoded.score(logits).items()}
@@ -164,7 +165,6 @@ def _record(base: BaseModel, settings: TrainingSettings, data: TaskData, trained
         "best_epoch": trained.best_epoch,
         "data_digest": data.digest,
         **({"data_revision": data.revision} if data.revision else {}),
-        "train_rows": len(data.train.labels),
-        "validation_rows": len(data.validation.labels),
+        **to_stored({"train_examples": len(data.train), "validation_examples": len(data.validation)}),
         "versions": {name: version(name) for name in libraries} | {"python": platform.python_version()},
     }

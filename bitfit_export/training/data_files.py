@@ -21,7 +21,8 @@ from bitfit_export.errors import DataError, MissingExtraError
 __all__ = ["HUB_DATASET", "HUB_REVISION", "Splits", "Table", "read_files", "read_folder", "read_hub"]
 
 HUB_DATASET = "nyu-mll/glue"
-#: The commit of it that is read unless another one is asked for, so that the same command has the same rows tomorrow.
+#: The commit of it that is read unless another one is asked for, so that the same command has the same data
+#: tomorrow.
 HUB_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 _TRAIN = ("train",)
 #: Characters of a CSV field: the largest C long of every platform, in place of 128 KiB.
@@ -32,11 +33,11 @@ _VALIDATION_SETS = {"mnli": ("matched", "mismatched")}
 
 @dataclass(frozen=True)
 class Table:
-    """A split as it was read: each row with its line, row or question number, from 1."""
+    """A split as it was read: each example with the number of its line, question or example, from 1."""
 
     name: str
     unit: str
-    rows: list[tuple[int, Mapping[str, object]]]
+    examples: list[tuple[int, Mapping[str, object]]]
 
     def at(self, number: int) -> str:
         return f"{self.name}, {self.unit} {number}"
@@ -122,7 +123,8 @@ def read_hub(task: str, revision: str | None = None) -> Splits:
         if name not in splits:
             raise DataError(f"{HUB_DATASET} {task} has the splits {', '.join(splits)}; expected {' and '.join(names)}")
     train, validation, *others = (
-        Table(f"{HUB_DATASET} {task} {name}", "row", list(enumerate(splits[name].to_list(), start=1))) for name in names
+        Table(f"{HUB_DATASET} {task} {name}", "example", list(enumerate(splits[name].to_list(), start=1)))
+        for name in names
     )
     return Splits(train, validation, f"{HUB_DATASET} {task}", dict(zip(sets[1:], others, strict=True)), revision)
 
@@ -145,14 +147,14 @@ def _one_file(folder: Path, stems: tuple[str, ...], otherwise: str = "") -> Path
 
 def _read_table(path: Path) -> Table:
     if not path.is_file():
-        raise DataError(f"{path} is not there; expected a file of rows")
+        raise DataError(f"{path} is not there; expected a file of examples")
     suffix = next((suffix for suffix in _READERS if path.name.endswith(suffix)), None)
     if suffix is None:
         raise DataError(f"{path} has no known suffix; expected one of {', '.join(_READERS)}")
-    rows = list(_READERS[suffix](path))
-    if len(rows) == 1 and isinstance(rows[0][1].get("data"), list):
-        return Table(str(path), "question", list(enumerate(_squad_questions(path, rows[0][1]), start=1)))
-    return Table(str(path), "row" if suffix == ".parquet" else "line", rows)
+    found = list(_READERS[suffix](path))
+    if len(found) == 1 and isinstance(found[0][1].get("data"), list):
+        return Table(str(path), "question", list(enumerate(_squad_questions(path, found[0][1]), start=1)))
+    return Table(str(path), "example" if suffix == ".parquet" else "line", found)
 
 
 def _squad_questions(path: Path, root: Mapping[str, Any]) -> Iterator[Mapping[str, object]]:
@@ -192,34 +194,34 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
         is_array = line.lstrip().startswith("[")
         hint = _array_hint(path) if is_array else "one JSON object a line"
         try:
-            row = json.loads(line)
+            example = json.loads(line)
         except (ValueError, RecursionError) as error:
             problem = " by itself: a JSON array begins there" if is_array else f": {error}"
             raise DataError(f"{path}, line {number} is not JSON{problem}", hint=hint) from error
-        if not isinstance(row, dict):
+        if not isinstance(example, dict):
             raise DataError(f"{path}, line {number} is not a JSON object{' but an array' * is_array}", hint=hint)
-        yield number, row
+        yield number, example
 
 
 def _array_hint(path: Path) -> str:
     """The command that makes lines of a JSON array."""
     name = shlex.quote(str(path))
     command = f"zcat {name} | jq -c '.[]'" if path.suffix == ".gz" else f"jq -c '.[]' {name}"
-    return f"write each element on a line of its own: {command} > rows.jsonl"
+    return f"write each element on a line of its own: {command} > examples.jsonl"
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     csv.field_size_limit(_MAX_FIELD)
     reader = csv.reader((line for _, line in _lines(path)), strict=True)
 
-    def rows() -> Iterator[tuple[int, list[str]]]:
+    def records() -> Iterator[tuple[int, list[str]]]:
         try:
-            for row in reader:
-                yield reader.line_num, row
+            for cells in reader:
+                yield reader.line_num, cells
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num} is not CSV: {error}") from error
 
-    return _with_header(path, rows())
+    return _with_header(path, records())
 
 
 def _read_tsv(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
@@ -227,25 +229,27 @@ def _read_tsv(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     return _with_header(path, ((number, line.split("\t") if line else []) for number, line in stripped))
 
 
-def _with_header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, Mapping[str, object]]]:
-    _, header = next(rows, (0, []))
+def _with_header(path: Path, records: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, Mapping[str, object]]]:
+    _, header = next(records, (0, []))
     if len(set(header)) != len(header):
         raise DataError(f"{path} names a column twice: {', '.join(header)}")
-    for number, row in rows:
-        if len(row) not in (0, len(header)):
-            raise DataError(f"{path}, line {number} has {len(row)} fields; expected {len(header)}: {', '.join(header)}")
-        if row:
-            yield number, dict(zip(header, row, strict=True))
+    for number, cells in records:
+        if len(cells) not in (0, len(header)):
+            raise DataError(
+                f"{path}, line {number} has {len(cells)} fields; expected {len(header)}: {', '.join(header)}"
+            )
+        if cells:
+            yield number, dict(zip(header, cells, strict=True))
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     parquet = _require("pyarrow.parquet")
     try:
         # ParquetFile, not read_table: that one makes columns of folder names such as `label=1`.
-        rows = parquet.ParquetFile(path).read().to_pylist()
+        examples = parquet.ParquetFile(path).read().to_pylist()
     except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors derive from these
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
-    return iter(enumerate(rows, start=1))
+    return iter(enumerate(examples, start=1))
 
 
 def _require(module: str) -> Any:

@@ -1,4 +1,4 @@
-"""Checked rows: what a table's columns must hold for each problem type, and what becomes of it."""
+"""Checked examples: what a split's columns must hold for each problem type, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bitfit_export.errors import DataError
 from bitfit_export.training.data_files import Table
 from bitfit_export.training.tasks import GLUE_TASKS, TaskSpec, is_integer, is_number, label_name
 
-__all__ = ["Rows", "check_columns", "check_label_kinds", "convert", "label_values"]
+__all__ = ["Examples", "check_columns", "check_label_kinds", "convert", "label_values"]
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 #: Problem types whose label column holds a list of labels.
@@ -20,12 +20,12 @@ _LIST_LABELS = ("multi_label", "token")
 
 
 @dataclass(frozen=True)
-class Rows:
+class Examples:
     """One split.
 
     Attributes:
-        texts: for each row one or two texts; of a token task its words; of a span task question and context.
-        labels: for each row, by problem type
+        texts: for each example one or two texts; of a token task its words; of a span task question and context.
+        labels: for each example, by problem type
             single_label: a label id;
             multi_label: a 0 or a 1 for each label;
             regression: a number;
@@ -44,16 +44,17 @@ class Rows:
 
 
 def check_columns(table: Table, columns: tuple[str, ...], label_column: str, problem_type: str | None) -> None:
-    """Each row has every column, and what stands for its label is there and of a type that can be one."""
+    """Each example has every column, and what stands for its label is there and of a type that can be one."""
     expected = (*columns, label_column)
-    for number, row in table.rows:
+    for number, example in table.examples:
         for name in expected:
-            if name not in row:
+            if name not in example:
                 raise DataError(
-                    f"{table.at(number)} has no column {name!r}; found {', '.join(row)}; needed {', '.join(expected)}",
+                    f"{table.at(number)} has no column {name!r}; found {', '.join(example)}; "
+                    f"needed {', '.join(expected)}",
                     hint="--columns and --label-column name other columns",
                 )
-        label = row[label_column]
+        label = example[label_column]
         if problem_type in _LIST_LABELS:
             _check_label_list(table, number, label, label_column)
         elif problem_type != "span":
@@ -85,9 +86,9 @@ def _check_label(table: Table, number: int, label: object, label_column: str) ->
 
 
 def label_values(table: Table, label_column: str) -> Iterator[tuple[int, Any]]:
-    """Every label with the number of its row; those of a list one by one."""
-    for number, row in table.rows:
-        value = row[label_column]
+    """Every label with the number of its example; those of a list one by one."""
+    for number, example in table.examples:
+        value = example[label_column]
         yield from ((number, each) for each in value) if isinstance(value, list) else [(number, value)]
 
 
@@ -104,29 +105,30 @@ def check_label_kinds(tables: Sequence[Table], label_column: str) -> None:
         )
 
 
-# --- rows to texts and labels
+# --- what was read, to texts and labels
 
 
-def convert(table: Table, spec: TaskSpec) -> Rows:
-    """The rows of a table that `check_columns` has passed.
+def convert(table: Table, spec: TaskSpec) -> Examples:
+    """The examples of a table that `check_columns` has passed.
 
     Raises:
-        DataError: with the place of the row, for a text, label or answer that is not what the spec says.
+        DataError: with the place of the example, for a text, label or answer that is not what the spec says.
     """
     read_texts = _words if spec.problem_type == "token" else _texts
-    texts = [read_texts(table, number, row, spec.columns) for number, row in table.rows]
+    texts = [read_texts(table, number, example, spec.columns) for number, example in table.examples]
     read_label = _label_reader(table, spec)
     labels = [
-        read_label(number, row[spec.label_column], text) for (number, row), text in zip(table.rows, texts, strict=True)
+        read_label(number, example[spec.label_column], text)
+        for (number, example), text in zip(table.examples, texts, strict=True)
     ]
-    return Rows(texts, labels)
+    return Examples(texts, labels)
 
 
 _LabelReader = Callable[[int, Any, tuple[str, ...]], Any]
 
 
 def _label_reader(table: Table, spec: TaskSpec) -> _LabelReader:
-    """A function from (row number, label, texts) to what `Rows.labels` has for the problem type."""
+    """A function from (example number, label, texts) to what `Examples.labels` has for the problem type."""
     if spec.problem_type == "regression":
         return lambda number, value, _: _regression_label(table, number, value)
     if spec.problem_type == "span":
@@ -147,12 +149,12 @@ def _label_reader(table: Table, spec: TaskSpec) -> _LabelReader:
     return find_present if spec.problem_type == "multi_label" else find_each
 
 
-def _texts(table: Table, number: int, row: Mapping[str, object], columns: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_text(table, number, row[name], name) for name in columns)
+def _texts(table: Table, number: int, example: Mapping[str, object], columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_text(table, number, example[name], name) for name in columns)
 
 
-def _words(table: Table, number: int, row: Mapping[str, object], columns: tuple[str, ...]) -> tuple[str, ...]:
-    words = row[columns[0]]
+def _words(table: Table, number: int, example: Mapping[str, object], columns: tuple[str, ...]) -> tuple[str, ...]:
+    words = example[columns[0]]
     if not isinstance(words, list) or not words:
         raise DataError(f"{table.at(number)}: {columns[0]!r} is {words!r}; expected a list of words")
     return tuple(_text(table, number, word, columns[0]) for word in words)
@@ -209,7 +211,7 @@ def _regression_label(table: Table, number: int, value: object) -> float:
 
 
 def _label_finder(table: Table, spec: TaskSpec) -> Callable[[int, object], int]:
-    """A function from (row number, label) to the label's id: by name, or by the id itself.
+    """A function from (example number, label) to the label's id: by name, or by the id itself.
 
     Where the names are numbers themselves, a number is a name and never an id.
     """
@@ -224,11 +226,11 @@ def _label_finder(table: Table, spec: TaskSpec) -> Callable[[int, object], int]:
         known = ", ".join(f"{name} ({label_id})" for label_id, name in enumerate(spec.labels))
         hint = None
         if label_name(value) == "-1":
-            hint = "-1 marks a row without a label, as in GLUE's test split: use the validation split"
+            hint = "-1 marks an example without a label, as in GLUE's test split: use the validation split"
         elif isinstance(value, float):
             hint = "write label ids as whole numbers; --problem-type regression where they are not ids"
         elif spec.name not in GLUE_TASKS:
-            hint = "--labels names all of them, those too that no training row has"
+            hint = "--labels names all of them, those too that no training example has"
         raise DataError(f"{table.at(number)}: the label {value!r} is none of {spec.name}'s labels: {known}", hint=hint)
 
     return find

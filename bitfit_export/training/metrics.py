@@ -1,6 +1,6 @@
 """The metrics by which a task is judged, computed with scikit-learn and SciPy where these have them.
 
-Every metric is a pure function of (predictions, references), one of each for a row, and by problem type these are
+Every metric is a pure function of (predictions, references), one of each for an example, and by problem type these are
 
 - single_label: label ids;
 - multi_label: a 0 or a 1 for each label;
@@ -39,14 +39,14 @@ def compute(
     is 0.0: a model that always answers the same has learnt nothing.
 
     Raises UsageError for a name that is unknown or belongs to the other problem type, for lengths that differ and
-    for no rows; MissingExtraError where scikit-learn or SciPy is missing.
+    for no examples; MissingExtraError where scikit-learn or SciPy is missing.
     """
     for name in metric_names:
         _check_name(name, problem_type)
     if len(predictions) != len(references):
         raise UsageError(f"{len(predictions)} predictions for {len(references)} references; expected as many")
     if len(references) == 0:
-        raise UsageError("no rows to compute a metric of; expected one at least")
+        raise UsageError("no examples to compute a metric of; expected one at least")
     return {name: METRICS[problem_type][name](predictions, references) for name in metric_names}
 
 
@@ -64,7 +64,7 @@ def _accuracy(predictions: _Values, references: _Values) -> float:
 
 def _f1(predictions: _Values, references: _Values) -> float:
     # labels= and average="macro" over that one class, not average="binary", which refuses a third class that a
-    # row may have been given. zero_division: no positives anywhere is 0, as scikit-learn has it, but in silence.
+    # example may have been given. zero_division: no positives anywhere is 0, as scikit-learn has it, but in silence.
     return float(_sklearn().f1_score(references, predictions, labels=[1], average="macro", zero_division=0.0))
 
 
@@ -90,7 +90,7 @@ def _spearman(predictions: _Values, references: _Values) -> float:
 
 def _correlation(function: str, predictions: _Values, references: _Values) -> float:
     if len(references) < 2:
-        return 0.0  # SciPy refuses one row; a correlation of one point is as undefined as that of a constant
+        return 0.0  # SciPy refuses one example; a correlation of one point is as undefined as that of a constant
     stats = _scipy_stats()
     with warnings.catch_warnings():
         # The two warnings say that the correlation is not defined; the 0.0 below is our answer to that.
@@ -104,7 +104,7 @@ def _finite_or_zero(value: float) -> float:
 
 
 def _word_accuracy(predictions: _Values, references: _Values) -> float:
-    pairs = [pair for row in zip(predictions, references, strict=True) for pair in zip(*row, strict=True)]
+    pairs = [pair for both in zip(predictions, references, strict=True) for pair in zip(*both, strict=True)]
     return float(np.mean([found == expected for found, expected in pairs]))
 
 
@@ -154,7 +154,7 @@ METRICS: dict[str, dict[str, Callable[[_Values, _Values], float]]] = {
         "macro_f1": _macro_f1,
         "matthews_correlation": _matthews_correlation,
     },
-    # scikit-learn's accuracy of several labels is the share of rows whose labels are all right.
+    # scikit-learn's accuracy of several labels is the share of examples whose labels are all right.
     "multi_label": {"micro_f1": _micro_f1, "macro_f1": _macro_f1, "exact_match": _accuracy},
     "regression": {"pearson": _pearson, "spearman": _spearman},
     "token": {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bitfit_export.base_model.loading import model_argument
 from bitfit_export.delta import DeltaConfig, TaskDelta
+from bitfit_export.training.stored_names import from_stored
 
 __all__ = ["ComparedRun", "render_card"]
 
@@ -74,10 +75,16 @@ def _front_matter(config: DeltaConfig) -> str:
 
 
 def _results(config: DeltaConfig) -> str:
-    rows = config.training.get("validation_rows", "all")
+    examples = from_stored(config.training).get("validation_examples", "all")
     lines = [f"| {name} | {value:.4f} |" for name, value in config.metrics.items()]
     return "\n".join(
-        [f"On the validation set ({rows} rows), in float32:\n", "| metric | value |", "| --- | --- |", *lines, ""]
+        [
+            f"On the validation set ({examples} examples), in float32:\n",
+            "| metric | value |",
+            "| --- | --- |",
+            *lines,
+            "",
+        ]
     )
 
 
@@ -104,7 +111,7 @@ def _comparison(runs: Sequence[ComparedRun], config: DeltaConfig) -> str:
 
 
 def _settings(config: DeltaConfig) -> str:
-    record = config.training
+    record = from_stored(config.training)
     plain = {name: value for name, value in record.items() if not isinstance(value, dict)}
     plain["bias_terms"] = ", ".join(record.get("bias_terms", ())) or "all"
     if "added_biases" in record:

@@ -9,7 +9,7 @@ import os
 
 from bitfit_export.errors import UsageError
 
-__all__ = ["is_first_process", "rows_a_process", "together_on_cpu", "wait_for_all"]
+__all__ = ["is_first_process", "items_per_process", "together_on_cpu", "wait_for_all"]
 
 
 def is_first_process() -> bool:
@@ -21,8 +21,8 @@ def _process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def rows_a_process(batch_size: int) -> int:
-    """Returns the number of a batch's examples for this process, so that all processes together have the batch.
+def items_per_process(batch_size: int) -> int:
+    """Returns how many of a batch's items are this process's, so that all processes together have the batch.
 
     Raises:
         UsageError: the batch cannot be shared out evenly.

@@ -14,7 +14,7 @@ import numpy as np
 
 from bitfit_export.errors import UsageError
 from bitfit_export.training import metrics
-from bitfit_export.training.examples import Rows
+from bitfit_export.training.examples import Examples
 from bitfit_export.training.tasks import TaskSpec
 
 __all__ = ["BEST_STARTS", "MAX_ANSWER_TOKENS", "EncodedSpans", "Span", "Window", "best_spans"]
@@ -33,12 +33,12 @@ class Window:
     """A part of a context.
 
     Attributes:
-        row: the question's number.
+        question: its number, from 0.
         offsets: for each token its first character in the context and the one after its last, int32 [tokens, 2].
         context: whether a token is one of the context, bool [tokens].
     """
 
-    row: int
+    question: int
     offsets: np.ndarray
     context: np.ndarray
 
@@ -55,24 +55,26 @@ class Span:
 class EncodedSpans:
     """Questions, and windows of their contexts that have `max_length` tokens together and share `stride` tokens."""
 
-    def __init__(self, spec: TaskSpec, rows: Rows, tokenizer: Any, max_length: int, stride: int) -> None:
+    def __init__(self, spec: TaskSpec, examples: Examples, tokenizer: Any, max_length: int, stride: int) -> None:
         if not 0 <= stride < max_length // 2:
             raise UsageError(f"--stride is {stride}, expected 0 to below half of --max-length {max_length}")
         self._spec = spec
-        self._contexts = [context for _, context in rows.texts]
-        self._references = [[text for _, text in answers] for answers in rows.labels]
+        self._contexts = [context for _, context in examples.texts]
+        self._references = [[text for _, text in answers] for answers in examples.labels]
         self.features: list[dict[str, Any]] = []
         self.windows: list[Window] = []
-        for first in range(0, len(rows), _CHUNK):
-            for feature, window in _windows(rows.texts[first : first + _CHUNK], first, tokenizer, max_length, stride):
-                start, text = rows.labels[window.row][0]
+        for first in range(0, len(examples), _CHUNK):
+            for feature, window in _windows(
+                examples.texts[first : first + _CHUNK], first, tokenizer, max_length, stride
+            ):
+                start, text = examples.labels[window.question][0]
                 feature["labels"] = list(_answer_tokens(window, start, start + len(text)))
                 self.features.append(feature)
                 self.windows.append(window)
         self.sizes = [len(feature["input_ids"]) for feature in self.features]
 
     def score(self, logits: Sequence[np.ndarray]) -> dict[str, float]:
-        """See `EncodedRows`."""
+        """See `EncodedExamples`."""
         return metrics.compute(self._spec.metrics, "span", self.answers(logits), self._references)
 
     def answers(self, logits: Sequence[np.ndarray]) -> list[str]:
@@ -80,9 +82,9 @@ class EncodedSpans:
         best: list[Span | None] = [None] * len(self._contexts)
         for window, values in zip(self.windows, logits, strict=True):
             for span in best_spans(values, window, count=1):
-                rival = best[window.row]
+                rival = best[window.question]
                 if rival is None or span.score > rival.score:
-                    best[window.row] = span
+                    best[window.question] = span
         # Some tokenizers count the space before a word as part of it.
         return [
             context[span.start : span.end].strip() if span else ""
@@ -97,7 +99,7 @@ def best_spans(logits: np.ndarray, window: Window, *, count: int = BEST_STARTS) 
     and which have at most `MAX_ANSWER_TOKENS` tokens.
 
     Args:
-        logits: [tokens, 2], of a token as the first and as the last one; rows for padding may follow.
+        logits: [tokens, 2], of a token as the first and as the last one; those of padding may follow.
     """
     scores = np.where(window.context[:, None], logits[: len(window.context)], -np.inf)
     starts, ends = np.argsort(-scores, axis=0, kind="stable")[:BEST_STARTS].T
@@ -114,7 +116,7 @@ def best_spans(logits: np.ndarray, window: Window, *, count: int = BEST_STARTS) 
 
 
 def _windows(
-    texts: Sequence[tuple[str, ...]], first_row: int, tokenizer: Any, max_length: int, stride: int
+    texts: Sequence[tuple[str, ...]], first_question: int, tokenizer: Any, max_length: int, stride: int
 ) -> Iterator[tuple[dict[str, Any], Window]]:
     """Each window of each text with what the model is fed for it."""
     special = tokenizer.num_special_tokens_to_add(pair=True)
@@ -133,10 +135,10 @@ def _windows(
         return_offsets_mapping=True,
     )
     names = [name for name in tokenizer.model_input_names if name in encoded]
-    for index, row in enumerate(encoded["overflow_to_sample_mapping"]):
+    for index, question in enumerate(encoded["overflow_to_sample_mapping"]):
         context = np.array([side == 1 for side in encoded.sequence_ids(index)])
         offsets = np.array(encoded["offset_mapping"][index], np.int32)
-        yield {name: encoded[name][index] for name in names}, Window(first_row + row, offsets, context)
+        yield {name: encoded[name][index] for name in names}, Window(first_question + question, offsets, context)
 
 
 def _cut(questions: list[str], tokenizer: Any, room: int) -> list[str]:

@@ -154,13 +154,13 @@ def infer_spec(
     values: Sequence[object],
     where: str,
 ) -> TaskSpec:
-    """The spec of a task that is not one of GLUE's, from the options and the training rows' labels.
+    """The spec of a task that is not one of GLUE's, from the options and the training examples' labels.
 
     It is a regression where a label is not a whole number (3.5, and 3.0 too), unless the options say otherwise. The
     labels are the options', else those in `values`: names sorted by code point, numbers by value. A token task whose
-    labels mark entities is judged by those. `where` names the rows in errors.
+    labels mark entities is judged by those. `where` names the examples in errors.
 
-    Raises DataError for fewer than two labels, for negative ones, which elsewhere mark rows without a label, and for
+    Raises DataError for fewer than two labels, for negative ones, which elsewhere mark examples without one, and for
     fractions that are to be classes.
     """
     problem_type = options.problem_type
@@ -188,8 +188,8 @@ def _infer_labels(values: Sequence[object], where: str) -> tuple[str, ...]:
     numeric = all(is_integer(name) for name in names)
     if numeric and min(map(int, names)) < 0:
         raise DataError(
-            f"{where} has the label {min(map(int, names))}, which often marks a row without a label",
-            hint="leave those rows out, or name all labels in their order: --labels=-1,1",
+            f"{where} has the label {min(map(int, names))}, which often marks an example without a label",
+            hint="leave those examples out, or name all labels in their order: --labels=-1,1",
         )
     if len(names) < 2:
         raise DataError(f"{where} has one label only, {names.pop()!r}; expected two or more")

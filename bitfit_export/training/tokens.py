@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bitfit_export.training import metrics
-from bitfit_export.training.examples import Rows
+from bitfit_export.training.examples import Examples
 from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.trainable import IGNORED
 
@@ -22,27 +22,28 @@ __all__ = ["EncodedWords", "first_tokens"]
 class EncodedWords:
     """Sentences, cut at `max_length` tokens. A word without a token left has no prediction, which is an error."""
 
-    def __init__(self, spec: TaskSpec, rows: Rows, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, spec: TaskSpec, examples: Examples, tokenizer: Any, max_length: int) -> None:
         self._spec = spec
-        self._references = [[spec.labels[label] for label in labels] for labels in rows.labels]
-        texts = [" ".join(words) for words in rows.texts]
+        self._references = [[spec.labels[label] for label in labels] for labels in examples.labels]
+        texts = [" ".join(words) for words in examples.texts]
         encoded = tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
         names = [name for name in tokenizer.model_input_names if name in encoded]
         self._first_tokens = [
-            first_tokens(words, offsets) for words, offsets in zip(rows.texts, encoded["offset_mapping"], strict=True)
+            first_tokens(words, offsets)
+            for words, offsets in zip(examples.texts, encoded["offset_mapping"], strict=True)
         ]
         self.features: list[dict[str, Any]] = [
             {name: encoded[name][index] for name in names}
             | {"labels": _token_labels(len(encoded["input_ids"][index]), first, labels)}
-            for index, (first, labels) in enumerate(zip(self._first_tokens, rows.labels, strict=True))
+            for index, (first, labels) in enumerate(zip(self._first_tokens, examples.labels, strict=True))
         ]
         self.sizes = [len(feature["input_ids"]) for feature in self.features]
 
     def score(self, logits: Sequence[np.ndarray]) -> dict[str, float]:
-        """See `EncodedRows`."""
+        """See `EncodedExamples`."""
         predictions = [
-            [None if position is None else self._spec.labels[row[position].argmax()] for position in first]
-            for row, first in zip(logits, self._first_tokens, strict=True)
+            [None if position is None else self._spec.labels[scores[position].argmax()] for position in first]
+            for scores, first in zip(logits, self._first_tokens, strict=True)
         ]
         return metrics.compute(self._spec.metrics, "token", predictions, self._references)
 
@@ -65,8 +66,8 @@ def first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> li
 
 
 def _token_labels(length: int, first: Sequence[int | None], labels: Sequence[int]) -> list[int]:
-    row = [IGNORED] * length
+    token_labels = [IGNORED] * length
     for position, label in zip(first, labels, strict=True):
         if position is not None:
-            row[position] = label
-    return row
+            token_labels[position] = label
+    return token_labels

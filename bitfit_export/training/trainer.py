@@ -23,11 +23,11 @@ from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.errors import BitfitError, OutputError, UsageError, first_line
 from bitfit_export.reference.task_model import TaskModel
-from bitfit_export.training.data import Rows, TaskData
-from bitfit_export.training.features import EncodedRows, collate, encode_rows
+from bitfit_export.training.data import Examples, TaskData
+from bitfit_export.training.features import EncodedExamples, collate, encode_examples
 from bitfit_export.training.heads import choose_head
 from bitfit_export.training.methods import Method, create_method
-from bitfit_export.training.processes import is_first_process, rows_a_process, together_on_cpu, wait_for_all
+from bitfit_export.training.processes import is_first_process, items_per_process, together_on_cpu, wait_for_all
 from bitfit_export.training.settings import TrainingSettings
 from bitfit_export.training.trainable import TrainableModel
 from bitfit_export.training.work_folder import (
@@ -131,8 +131,8 @@ def _make_trainer(
 ) -> _DeltaTrainer:
     spec = data.spec
 
-    def encode(rows: Rows) -> EncodedRows:
-        return encode_rows(spec, rows, base.tokenizer, max_length=settings.max_length, stride=settings.stride)
+    def encode(examples: Examples) -> EncodedExamples:
+        return encode_examples(spec, examples, base.tokenizer, max_length=settings.max_length, stride=settings.stride)
 
     features = encode(data.train).features
     trainer = _DeltaTrainer(
@@ -152,15 +152,15 @@ def _make_trainer(
 
 
 def _arguments(
-    settings: TrainingSettings, method: Method, metric: str, rows: int, work_folder: Path
+    settings: TrainingSettings, method: Method, metric: str, examples: int, work_folder: Path
 ) -> TrainingArguments:
     assert settings.learning_rate is not None
-    steps = -(-rows // settings.batch_size) * settings.epochs
+    steps = -(-examples // settings.batch_size) * settings.epochs
     arguments = TrainingArguments(
         output_dir=str(work_folder),
         use_cpu=together_on_cpu(),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=rows_a_process(settings.batch_size),
+        per_device_train_batch_size=items_per_process(settings.batch_size),
         per_device_eval_batch_size=64,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else "linear",
@@ -208,10 +208,10 @@ class _Epochs(TrainerCallback):
 class _DeltaTrainer(Trainer):
     """A Trainer whose checkpoints hold the trained parameters alone, and are marked when they are whole.
 
-    It judges by what a row's problem type is judged by, after each epoch, over all rows of `validation`.
+    It judges by what an example's problem type is judged by, after each epoch, over all examples of `validation`.
     """
 
-    def __init__(self, method: Method, validation: EncodedRows, **options: Any) -> None:
+    def __init__(self, method: Method, validation: EncodedExamples, **options: Any) -> None:
         super().__init__(eval_dataset=validation.features, compute_metrics=self._score, **options)
         self._method = method
         self._validation = validation
@@ -237,14 +237,14 @@ class _DeltaTrainer(Trainer):
         return may_be_best and bool(super()._determine_best_metric(metrics, trial))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> list[int]:
-        # Rows of about one length are evaluated together too, so the logits come in another order than the rows.
+        # Examples of about one length are evaluated together too, so the logits come in another order.
         self._order = list(super()._get_eval_sampler(eval_dataset))
         return self._order
 
     def _score(self, outcome: EvalPrediction) -> dict[str, float]:
         logits: list[np.ndarray] = [np.empty(0)] * len(self._order)
-        for index, row in zip(self._order, outcome.predictions, strict=True):
-            logits[index] = row
+        for index, values in zip(self._order, outcome.predictions, strict=True):
+            logits[index] = values
         return self._validation.score(logits)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

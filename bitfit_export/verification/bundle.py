@@ -60,29 +60,29 @@ SAMPLE_TEXTS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-_RANDOM_ROWS = 24
+_RANDOM_ITEMS = 24
 _BATCH = 8
 _LONGEST_RANDOM = 64
-#: A row as long as the model takes is compared too, but attention grows with the square of it.
+#: An item as long as the model takes is compared too, but attention grows with the square of it.
 _LONGEST = 1024
 _PROBE_LABELS = 3
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The bundle's logits beside PyTorch's over some rows.
+    """The bundle's logits beside PyTorch's over some items.
 
     Attributes:
-        name: a task's name, `mixed` for batches in which every row is another task, or `PROBE`; with underscores
+        name: a task's name, `mixed` for batches in which every item is another task, or `PROBE`; with underscores
             at the end where a task has that name.
-        rows: how many decisions were compared: texts, or the tokens of texts.
-        argmax_agreement: share of the rows with the same largest logit.
+        items: how many decisions were compared: texts, or the tokens of texts.
+        argmax_agreement: share of the items with the same largest logit.
         tolerance: the largest difference allowed; None in a lower precision.
         least_agreement: the smallest share allowed there.
     """
 
     name: str
-    rows: int
+    items: int
     max_difference: float
     mean_difference: float
     argmax_agreement: float
@@ -115,7 +115,7 @@ class _Batch:
     arrays: dict[str, np.ndarray]
 
     @property
-    def rows(self) -> int:
+    def items(self) -> int:
         return len(self.arrays["input_ids"])
 
 
@@ -184,7 +184,7 @@ def check_report(report: VerifyReport) -> None:
         raise VerificationError(
             f"{len(failed)} of {len(report.comparisons)} comparisons with PyTorch failed; {worst.name}: largest "
             f"difference {worst.max_difference:.2e}, expected {allowed}; the same argmax on "
-            f"{worst.argmax_agreement:.1%} of {worst.rows} rows, expected "
+            f"{worst.argmax_agreement:.1%} of {worst.items} items, expected "
             f"{'all' if worst.tolerance is not None else f'at least {worst.least_agreement:.0%}'}"
         )
 
@@ -197,7 +197,7 @@ def compare_logits(
     *,
     least_agreement: float = 0.0,
 ) -> Comparison:
-    """Compare logits row by row; each row is float32 [labels of its task]."""
+    """Compare logits item by item; each is float32 [labels of its task]."""
     if any(ours.shape != theirs.shape for ours, theirs in zip(found, expected, strict=True)):
         raise VerificationError(f"{name}: the bundle gives another number of logits than PyTorch")
     differences = [np.abs(ours - theirs) for ours, theirs in zip(found, expected, strict=True)]
@@ -236,17 +236,17 @@ def _text_batches(session: BiasSession, base: BaseModel) -> list[_Batch]:
 
 
 def _random_batches(base: BaseModel, seed: int) -> list[_Batch]:
-    """Random ids of random lengths; one token, and a row as long as the model takes, each alone."""
+    """Random ids of random lengths; one token, and an item as long as the model takes, each alone."""
     generator = np.random.default_rng(seed)
     most = min(_LONGEST_RANDOM, base.max_positions) + 1
-    several = [(_BATCH, int(generator.integers(2, most))) for _ in range(0, _RANDOM_ROWS, _BATCH)]
+    several = [(_BATCH, int(generator.integers(2, most))) for _ in range(0, _RANDOM_ITEMS, _BATCH)]
     shapes = [*several, (1, 1), (1, min(_LONGEST, base.max_positions))]
-    return [_random_batch(base, rows, longest, generator) for rows, longest in shapes]
+    return [_random_batch(base, items, longest, generator) for items, longest in shapes]
 
 
-def _random_batch(base: BaseModel, rows: int, longest: int, generator: np.random.Generator) -> _Batch:
-    """The first row is the longest; the others are padded on the right."""
-    lengths = generator.integers(1, longest + 1, rows)
+def _random_batch(base: BaseModel, items: int, longest: int, generator: np.random.Generator) -> _Batch:
+    """The first item is the longest; the others are padded on the right."""
+    lengths = generator.integers(1, longest + 1, items)
     lengths[0] = longest
     mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
     ids = generator.integers(0, base.module.config.vocab_size, mask.shape) * mask
@@ -258,14 +258,14 @@ def _random_batch(base: BaseModel, rows: int, longest: int, generator: np.random
 
 
 def _fit(static_shape: tuple[int, int] | None, batches: Sequence[_Batch]) -> list[_Batch]:
-    """The batches cut to what a model of fixed shape takes, in rows and in tokens."""
+    """The batches cut to what a model of fixed shape takes, in items and in tokens."""
     if static_shape is None:
         return list(batches)
     most, longest = static_shape
     return [
         _Batch({name: array[start : start + most, :longest] for name, array in batch.arrays.items()})
         for batch in batches
-        for start in range(0, batch.rows, most)
+        for start in range(0, batch.items, most)
     ]
 
 
@@ -305,7 +305,7 @@ def _load_probe(session: BiasSession, packer: RowPacker, name: str, labels: int,
 
 
 def _reference_logits(base: BaseModel, delta: TaskDelta, batches: Sequence[_Batch]) -> list[np.ndarray]:
-    """PyTorch's decisions for each row of the batches, each [decisions, labels]: one, or one a token."""
+    """PyTorch's decisions for each item of the batches, each [decisions, labels]: one, or one a token."""
     import torch
 
     from bitfit_export.reference.task_model import merged_model
@@ -314,24 +314,26 @@ def _reference_logits(base: BaseModel, delta: TaskDelta, batches: Sequence[_Batc
     with torch.inference_mode():
         outputs = [model(**{name: torch.from_numpy(v) for name, v in b.arrays.items()})["logits"] for b in batches]
     return [
-        row for batch, output in zip(batches, outputs, strict=True) for row in _decisions(batch, output.numpy(), delta)
+        item
+        for batch, output in zip(batches, outputs, strict=True)
+        for item in _decisions(batch, output.numpy(), delta)
     ]
 
 
 def _decisions(batch: _Batch, logits: np.ndarray, delta: TaskDelta) -> list[np.ndarray]:
-    """[batch, labels] or [batch, sequence, labels] to [decisions, labels of the task] a row, without the padding."""
+    """[batch, labels] or [batch, sequence, labels] to [decisions, labels of the task] per item, without the padding."""
     labels = delta.config.output_size
     if delta.config.problem_type not in TOKEN_PROBLEMS:
-        return [row[None, :labels] for row in logits]
-    return [row[kept.astype(bool), :labels] for row, kept in zip(logits, batch.arrays["attention_mask"], strict=True)]
+        return [item[None, :labels] for item in logits]
+    return [item[kept.astype(bool), :labels] for item, kept in zip(logits, batch.arrays["attention_mask"], strict=True)]
 
 
-def _flat(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return [decision for row in rows for decision in row]
+def _flat(items: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [decision for item in items for decision in item]
 
 
 def _run_single(session: BiasSession, task: str, delta: TaskDelta, batches: Sequence[_Batch]) -> list[np.ndarray]:
-    return _flat([row for b in batches for row in _decisions(b, session.run(task, **b.arrays), delta)])
+    return _flat([item for b in batches for item in _decisions(b, session.run(task, **b.arrays), delta)])
 
 
 def _compare_mixed(
@@ -342,24 +344,24 @@ def _compare_mixed(
     seed: int,
     tolerance: float | None,
 ) -> Comparison:
-    """Batches in which every row is another task, each row cut to its own task's labels."""
-    tasks = shuffled_tasks(list(deltas), sum(batch.rows for batch in batches), seed)
-    expected = [references[task][row] for row, task in enumerate(tasks)]
+    """Batches in which every item is another task, each item cut to its own task's labels."""
+    tasks = shuffled_tasks(list(deltas), sum(batch.items for batch in batches), seed)
+    expected = [references[task][item] for item, task in enumerate(tasks)]
     found: list[np.ndarray] = []
     for batch in batches:
-        chosen = tasks[len(found) : len(found) + batch.rows]
+        chosen = tasks[len(found) : len(found) + batch.items]
         outputs = session.run_outputs(chosen, **batch.arrays)
-        for row, task in enumerate(chosen):
+        for item, task in enumerate(chosen):
             name = TOKEN_LOGITS if deltas[task].config.problem_type in TOKEN_PROBLEMS else LOGITS
-            one = replace(batch, arrays={key: array[row : row + 1] for key, array in batch.arrays.items()})
-            found += _decisions(one, outputs[name][row : row + 1], deltas[task])
+            one = replace(batch, arrays={key: array[item : item + 1] for key, array in batch.arrays.items()})
+            found += _decisions(one, outputs[name][item : item + 1], deltas[task])
     return compare_logits(_free_name("mixed", deltas), _flat(found), _flat(expected), tolerance)
 
 
-def shuffled_tasks(names: list[str], rows: int, seed: int) -> list[str]:
-    """A task for each row: every task about equally often, in random order."""
+def shuffled_tasks(names: list[str], items: int, seed: int) -> list[str]:
+    """A task for each item: every task about equally often, in random order."""
     random = np.random.default_rng(seed + 1)
-    if len(names) > rows:
+    if len(names) > items:
         names = [str(name) for name in random.permutation(names)]
-    repeated = (names * (rows // len(names) + 1))[:rows]
+    repeated = (names * (items // len(names) + 1))[:items]
     return [str(name) for name in random.permutation(repeated)]

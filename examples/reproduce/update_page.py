@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bitfit_export.experiments.reproduce import EXPERIMENTS
+from bitfit_export.experiments.reproduce import REPORTS
 from bitfit_export.files import write_bytes
 
 _SCRIPT = re.escape("examples/reproduce/update_page.py")
@@ -28,8 +28,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     text = arguments.page.read_text(encoding="utf-8")
     names = [match[1] for match in _MARKED.findall(text)]
-    if not names or not set(names) <= set(EXPERIMENTS):
-        sys.exit(f"{arguments.page} has marks for {names or 'nothing'}, expected some of {', '.join(EXPERIMENTS)}")
+    if not names or not set(names) <= set(REPORTS):
+        sys.exit(f"{arguments.page} has marks for {names or 'nothing'}, expected some of {', '.join(REPORTS)}")
     write_bytes(arguments.page, _MARKED.sub(lambda match: _filled(match, arguments.results), text).encode())
 
 

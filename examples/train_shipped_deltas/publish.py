@@ -37,10 +37,10 @@ def main() -> None:
     for task in sorted({record["task"] for record in results.values()}):
         own = {name: record for name, record in results.items() if record["task"] == task}
         publish(model, task, own, notes.get(task, ""))
-        print(_row(task, own))
+        print(_line(task, own))
 
 
-def _row(task: str, results: dict[str, dict[str, Any]]) -> str:
+def _line(task: str, results: dict[str, dict[str, Any]]) -> str:
     """A line of the table of docs/results.md: the best run of each method."""
     metric = _metric_of(task)
     best = [_best(results, method, metric) for method in _METHOD_NAMES]
@@ -92,13 +92,13 @@ def _compared(name: str, record: dict[str, Any]) -> ComparedRun:
 
 def _tried(results: dict[str, dict[str, Any]], metric: str) -> str:
     """Every run of the task, so that a reader sees what the best one was chosen from."""
-    rows = [
+    lines = [
         f"| {record['method']} | {record['settings']['pooling']} | {record['settings']['learning_rate']:g} | "
         f"{record['settings']['epochs']} | {record['metrics'][metric]:.4f} |"
         for _, record in sorted(results.items())
     ]
     header = f"| method | pooling | learning rate | epochs | {metric} |"
-    return "\n".join(["## What was tried\n", header, "| --- | --- | --- | --- | --- |", *rows, ""])
+    return "\n".join(["## What was tried\n", header, "| --- | --- | --- | --- | --- |", *lines, ""])
 
 
 if __name__ == "__main__":

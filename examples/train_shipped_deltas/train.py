@@ -3,7 +3,7 @@
     python examples/train_shipped_deltas/train.py --data DIR [--model mpnet-base --model-folder DIR] [--runs 1,2]
 
 Every run of `runs/<model>.json` is trained once: its result goes to `results/<model>/` as JSON when it ends, and a run
-that has a result is skipped, so an interrupted series resumes where it stopped. The delta of each bitfit run is
+that has a result is skipped, so an interrupted sweep resumes where it stopped. The delta of each bitfit run is
 kept under `runs/`. No time is recorded, for a run that was interrupted has none. `publish.py` then ships the best run
 of each task.
 """
@@ -25,6 +25,7 @@ from bitfit_export.base_model.loading import BaseModel, load_base_model, resolve
 from bitfit_export.cli.progress import EpochReport
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.training import TrainingSettings, load_task_data, train_task
+from bitfit_export.training.stored_names import from_stored
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -60,11 +61,11 @@ def train_once(base: BaseModel, data_folder: Path, run: dict[str, Any], number: 
     if result_file.exists():
         return
     print(f"run {number}: {name}", file=sys.stderr)
-    rows = {name: run[name] for name in ("train_rows", "validation_rows") if name in run}
-    data = load_task_data(run["task"], data=data_folder, **rows)
-    settings = TrainingSettings(**{name: value for name, value in run.items() if name not in ("task", *rows)})
+    settings = from_stored(run)
+    counts = {name: settings.pop(name) for name in ("train_examples", "validation_examples") if name in settings}
+    data = load_task_data(settings.pop("task"), data=data_folder, **counts)
     runs = ROOT / "runs" / base.source.short_name
-    result = train_task(base, data, settings, runs / name, [EpochReport(data.spec.metrics[0])])
+    result = train_task(base, data, TrainingSettings(**settings), runs / name, [EpochReport(data.spec.metrics[0])])
     if result.delta is not None:
         result.delta.save(runs / f"{name}.delta", card="", overwrite=True)
     record = {

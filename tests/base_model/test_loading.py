@@ -256,14 +256,14 @@ def test_a_tokenizer_with_more_ids_than_the_embedding_is_one_clear_error(tiny_ba
     module = copy.deepcopy(tiny_base.module)
     module.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    rows = tiny_base.module.config.vocab_size
-    message = rf"has ids up to {rows + 1} \(the token '<url>'\), but the model's embedding has {rows} rows, expected at"
+    entries = tiny_base.module.config.vocab_size
+    message = rf"has ids up to {entries + 1} \(the token '<url>'\), but the model's embedding has {entries} entries, "
     with pytest.raises(BaseModelError, match=message) as caught:
         load_base_model(str(tmp_path))
     assert "hint: call model.resize_token_embeddings(len(tokenizer)), and save the model again" in str(caught.value)
     module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     module.save_pretrained(tmp_path)
-    assert load_base_model(str(tmp_path)).tokenizer.convert_tokens_to_ids("<url>") == rows + 1
+    assert load_base_model(str(tmp_path)).tokenizer.convert_tokens_to_ids("<url>") == entries + 1
 
 
 def test_a_tokenizer_does_not_split_special_tokens_as_a_bundle_cannot(tiny_base: BaseModel, tmp_path: Path) -> None:

@@ -61,6 +61,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_rows(path: Path, rows: Sequence[object]) -> Path:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+def write_lines(path: Path, values: Sequence[object]) -> Path:
+    path.write_text("".join(f"{json.dumps(value)}\n" for value in values))
     return path

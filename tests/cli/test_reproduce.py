@@ -31,10 +31,10 @@ def test_a_sweep_says_which_learning_rate_is_the_best(
     done = bitfit("sweep", *words, "--seeds", "2")
     assert done.status == 0, done.err
     assert "trial 8 of 8" in done.err
-    header, _, *rows = done.out.splitlines()
+    header, _, *lines = done.out.splitlines()
     assert header.split()[:2] == ["task", "method"]
-    assert [row.split()[0] for row in rows] == ["mood", "size"]
-    assert all("4 of 4" in row for row in rows)
+    assert [line.split()[0] for line in lines] == ["mood", "size"]
+    assert all("4 of 4" in line for line in lines)
     summary = json.loads((workplace / "sweeps/tiny-bert/summary.json").read_text())
     means = {}
     for path in (workplace / "sweeps/tiny-bert/trials").glob("mood-*.json"):
@@ -42,7 +42,7 @@ def test_a_sweep_says_which_learning_rate_is_the_best(
         means.setdefault(result["trial"]["settings"]["learning_rate"], []).append(result["metrics"]["accuracy"])
     best = max(sum(values) / len(values) for values in means.values())
     assert summary[0]["score"]["mean"] == pytest.approx(best)
-    best_delta = next(word for word in rows[0].split() if word.startswith("sweeps/"))
+    best_delta = next(word for word in lines[0].split() if word.startswith("sweeps/"))
     assert bitfit("inspect", best_delta).status == 0
     again = bitfit("sweep", *words, "--seeds", "0,1,0")
     assert again.out == done.out
@@ -61,7 +61,7 @@ def test_a_failed_trial_shows_in_the_exit_status(
     assert done.status == 3
     assert "1 trials failed" in done.err
     assert f"{trial.name} cannot be made: File exists" in done.err
-    assert [row.split()[:2] for row in done.out.splitlines()[2:]] == [["mood", "frozen"], ["mood", "bitfit"]]
+    assert [line.split()[:2] for line in done.out.splitlines()[2:]] == [["mood", "frozen"], ["mood", "bitfit"]]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_bad_words_end_a_sweep_before_it_trains(
 
 
 @pytest.mark.slow
-def test_table_3_has_a_row_for_each_method_and_says_what_is_missing(
+def test_table_3_has_a_line_for_each_method_and_says_what_is_missing(
     bitfit: Bitfit, model_folder: str, tasks: Path, workplace: Path
 ) -> None:
     words = ["table3", "--model", model_folder, "--data", tasks, "--tasks", "mood,size", *QUICK]
@@ -95,30 +95,32 @@ def test_table_3_has_a_row_for_each_method_and_says_what_is_missing(
     assert done.out == (workplace / "results/reproduce/tiny-bert/table3.md").read_text()
     lines = done.out.splitlines()
     assert lines[0] == "| tiny-bert | % Param | mood accuracy | size accuracy | Avg. |"
-    rows = {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    found = {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
     names = "Full-FT,BitFit,b_q, b_m2,b_m2,b_q,Frozen,rand uniform,rand row/col,Adapters,Diff-Prune"
-    assert ",".join(list(rows)[2:]) == names
-    assert rows["Frozen"][0] == "0.00%"
+    assert ",".join(list(found)[2:]) == names
+    assert found["Frozen"][0] == "0.00%"
     more = bitfit("reproduce", *words, "--seeds", "2", "--methods", "frozen,bitfit", "--report")
     assert "(1 of 2 seeds)" in more.out
     third = bitfit("reproduce", *words, "--seeds", "5,6", "--methods", "frozen", "--report").out.splitlines()[2]
     assert third == "| Frozen | - | not trained | not trained | - |"
 
 
-def test_data_size_is_about_shares_and_takes_no_number_of_rows(bitfit: Bitfit, model_folder: str, tasks: Path) -> None:
-    words = ["--model", model_folder, "--data", tasks, "--tasks", "mood", "--train-rows", "8"]
+def test_data_size_is_about_shares_and_takes_no_number_of_examples(
+    bitfit: Bitfit, model_folder: str, tasks: Path
+) -> None:
+    words = ["--model", model_folder, "--data", tasks, "--tasks", "mood", "--train-examples", "8"]
     done = bitfit("reproduce", "data-size", *words)
     assert done.status == 2
-    assert "--train-rows for data-size, which trains on shares" in done.err
+    assert "--train-examples for data-size, which trains on shares" in done.err
 
 
 @pytest.mark.slow
 def test_figures_are_drawn(bitfit: Bitfit, model_folder: str, tasks: Path, workplace: Path) -> None:
     words = ["--model", model_folder, "--data", tasks, "--tasks", "mood", "--seeds", "1", *QUICK]
     assert bitfit("reproduce", "figure1", *words).status == 0
-    done = bitfit("reproduce", "figure2", *words, "--train-rows", "8,16")
+    done = bitfit("reproduce", "figure2", *words, "--train-examples", "8,16")
     assert done.status == 0, done.err
-    assert done.out.startswith("|  | training rows | 8 | 16 |\n")
+    assert done.out.startswith("|  | training examples | 8 | 16 |\n")
     gap = bitfit("reproduce", "gap", *words)
     assert gap.status == 0
     assert "trial 1 of 1" in gap.err  # full; bitfit is figure 1's

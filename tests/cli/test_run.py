@@ -21,7 +21,7 @@ from bitfit_export.bundle.limits import MAX_LINE_SIZE
 from bitfit_export.cli import run as run_module
 from bitfit_export.errors import InputError, UsageError
 from tests import traces
-from tests.cli.conftest import Bitfit, write_rows
+from tests.cli.conftest import Bitfit, write_lines
 from tests.conftest import MakeDelta
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def test_a_regression_has_a_score_alone(bitfit: Bitfit, tiny_bundle: Path) -> No
 
 
 def test_rows_of_a_file_may_name_their_own_tasks_and_columns(bitfit: Bitfit, tiny_bundle: Path, tmp_path: Path) -> None:
-    rows = [
+    asked = [
         {"task": "score", "text": "a", "text_pair": "b"},
         {"sentence": "a"},
         {"task": "three_way", "sentence1": "a", "sentence2": "b"},
     ]
-    done = bitfit("run", tiny_bundle, "--task", "two_way", "--input", write_rows(tmp_path / "rows", rows * 20))
+    done = bitfit("run", tiny_bundle, "--task", "two_way", "--input", write_lines(tmp_path / "texts", asked * 20))
     answers = lines_of(done.out)
     assert [answer["task"] for answer in answers] == ["score", "two_way", "three_way"] * 20
     pair = lines_of(bitfit("run", tiny_bundle, "--task", "score", "--pair", "--text", "a", "--text", "b").out)
@@ -87,18 +87,18 @@ def test_a_row_may_be_loaded_besides_the_bundles_own(bitfit: Bitfit, tiny_bundle
 
 
 def test_rows_of_every_kind_may_stand_in_one_file(bitfit: Bitfit, kinds_bundle: Path, tmp_path: Path) -> None:
-    rows = [
+    asked = [
         {"task": "tags", "tokens": ["Ada", "lives", "unbelievably", "well"]},
         {"task": "two_way", "text": "a"},
         {"task": "answers", "question": "Who?", "context": "Ada lives here."},
         {"task": "tags", "text": "Ada lives"},
         {"task": "answers", "text": "Who?", "text_pair": "Ada lives here."},
     ]
-    answers = lines_of(bitfit("run", kinds_bundle, "--input", write_rows(tmp_path / "rows.jsonl", rows)).out)
-    assert [answer["task"] for answer in answers] == [row["task"] for row in rows]
+    answers = lines_of(bitfit("run", kinds_bundle, "--input", write_lines(tmp_path / "texts.jsonl", asked)).out)
+    assert [answer["task"] for answer in answers] == [each["task"] for each in asked]
     words, sentence, span, text, pair = answers
     assert [list(each) for each in words["tokens"]] == [["word", "label", "score"]] * 4
-    assert [each["word"] for each in words["tokens"]] == rows[0]["tokens"]
+    assert [each["word"] for each in words["tokens"]] == asked[0]["tokens"]
     assert {each["label"] for each in words["tokens"]} <= {"O", "B-person"}
     assert set(sentence) == {"task", "label", "score"}
     assert list(span) == ["task", "answer", "score", "start", "end"]
@@ -118,28 +118,28 @@ def test_every_score_has_six_digits(bitfit: Bitfit, kinds_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("line", "message"),
     [
-        ({"task": "tags", "tokens": []}, "line 1 of rows.jsonl has tokens [], expected a list of words"),
-        ({"task": "tags", "tokens": "Ada"}, "line 1 of rows.jsonl has tokens 'Ada', expected a list of words"),
+        ({"task": "tags", "tokens": []}, "line 1 of texts.jsonl has tokens [], expected a list of words"),
+        ({"task": "tags", "tokens": "Ada"}, "line 1 of texts.jsonl has tokens 'Ada', expected a list of words"),
         ({"task": "tags", "tokens": ["Ada", 5]}, "has tokens ['Ada', 5], expected a list of words"),
-        ({"task": "answers", "question": "Who?", "context": 5}, "line 1 of rows.jsonl has context, question, task,"),
-        ({"task": "answers", "question": "Who?"}, "line 1 of rows.jsonl has question, task, expected text"),
-        ({"task": "answers", "text": "Who?"}, "line 1 of rows.jsonl is one text, expected a pair of a question"),
-        ({"task": "two_way", "tokens": ["a"]}, "line 1 of rows.jsonl is a list of words, expected one text or a"),
-        ({"task": "tags", "tokens": ["word"] * 70}, "line 1 of rows.jsonl has 72 tokens, expected at most 64"),
+        ({"task": "answers", "question": "Who?", "context": 5}, "line 1 of texts.jsonl has context, question, task,"),
+        ({"task": "answers", "question": "Who?"}, "line 1 of texts.jsonl has question, task, expected text"),
+        ({"task": "answers", "text": "Who?"}, "line 1 of texts.jsonl is one text, expected a pair of a question"),
+        ({"task": "two_way", "tokens": ["a"]}, "line 1 of texts.jsonl is a list of words, expected one text or a"),
+        ({"task": "tags", "tokens": ["word"] * 70}, "line 1 of texts.jsonl has 72 tokens, expected at most 64"),
     ],
 )
-def test_a_row_that_its_task_can_not_take(
+def test_a_line_that_its_task_can_not_take(
     bitfit: Bitfit,
     kinds_bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    row: dict[str, object],
+    line: dict[str, object],
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = bitfit("run", kinds_bundle, "--input", write_rows(Path("rows.jsonl"), [row]))
+    done = bitfit("run", kinds_bundle, "--input", write_lines(Path("texts.jsonl"), [line]))
     assert (done.status, done.out) == (2, "")
     assert message in done.err
 
@@ -147,15 +147,18 @@ def test_a_row_that_its_task_can_not_take(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "has no rows"),
-        ("\n\n", "has no rows"),
-        ('{"text": "a"}\n{"text": ', "line 2 of rows.jsonl is not valid JSON"),
-        ("[1]", "line 1 of rows.jsonl is [1], expected an object"),
-        ("[" * 100_000, "line 1 of rows.jsonl is not valid JSON"),
-        ('{"words": "a"}', "line 1 of rows.jsonl has words, expected text"),
-        ('{"text": 5}', "line 1 of rows.jsonl has text, expected text"),
+        ("", "has no JSON object"),
+        ("\n\n", "has no JSON object"),
+        ('{"text": "a"}\n{"text": ', "line 2 of texts.jsonl is not valid JSON"),
+        ("[1]", "line 1 of texts.jsonl is [1], expected an object"),
+        ("[" * 100_000, "line 1 of texts.jsonl is not valid JSON"),
+        ('{"words": "a"}', "line 1 of texts.jsonl has words, expected text"),
+        ('{"text": 5}', "line 1 of texts.jsonl has text, expected text"),
         ('{"text": "a"}\n{"text": "a", "task": "poetry"}', "'poetry' is not loaded"),
-        ('{"text": "a"}\n\n{"text": "%s"}' % ("word " * 80), "line 3 of rows.jsonl has 82 tokens, expected at most 64"),
+        (
+            '{"text": "a"}\n\n{"text": "%s"}' % ("word " * 80),
+            "line 3 of texts.jsonl has 82 tokens, expected at most 64",
+        ),
     ],
 )
 def test_a_bad_input_file_is_one_clear_error(
@@ -167,8 +170,8 @@ def test_a_bad_input_file_is_one_clear_error(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("rows.jsonl").write_text(content)
-    done = bitfit("run", tiny_bundle, "--task", "two_way", "--input", "rows.jsonl")
+    Path("texts.jsonl").write_text(content)
+    done = bitfit("run", tiny_bundle, "--task", "two_way", "--input", "texts.jsonl")
     assert (done.status, done.out) == (2, "")
     assert message in done.err
 
@@ -218,8 +221,8 @@ def test_the_tokens_of_a_batch_change_no_answer(bitfit: Bitfit, tiny_bundle: Pat
 
 
 def test_a_reader_that_goes_away_is_no_error(tiny_bundle: Path, tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", [{"text": "a"}] * 500)
-    words = ["run", str(tiny_bundle), "--task", "score", "--input", str(rows)]
+    path = write_lines(tmp_path / "texts.jsonl", [{"text": "a"}] * 500)
+    words = ["run", str(tiny_bundle), "--task", "score", "--input", str(path)]
     run = f"from bitfit_export.cli import main; raise SystemExit(main({words!r}))"
     done = subprocess.run(
         ["sh", "-c", '"$0" -c "$1" | head -n 1', sys.executable, run], capture_output=True, text=True, check=False
@@ -273,9 +276,9 @@ class TestJsonLines:
         def read_all() -> None:
             with (self.FOLDER / name).open("rb") as stream:
                 for question in run_module.read_lines(name, stream, self.INDEX["task"]):
-                    read.append(as_row(question))  # what was read before an error counts
+                    read.append(as_line(question))  # what was read before an error counts
             if not read:
-                raise InputError("no rows")
+                raise InputError("no lines")
 
         if expected["fault"] is None:
             read_all()
@@ -289,15 +292,15 @@ class TestJsonLines:
         assert ("is not valid JSON" in caught.value.message) == (expected["fault"] == "json")
 
     def test_the_longest_line(self) -> None:
-        row = b'{"text": "a"}'
+        line = b'{"text": "a"}'
         longest = MAX_LINE_SIZE
         for mark in (b"", b"\xef\xbb\xbf"):
-            data = mark + row.ljust(longest) + b"\n" + row.ljust(longest)
+            data = mark + line.ljust(longest) + b"\n" + line.ljust(longest)
             assert len(list(run_module.read_lines("x", io.BytesIO(data), "t"))) == 2
-            data = mark + row + b"\n" + row.ljust(longest + 1) + b"\n"
+            data = mark + line + b"\n" + line.ljust(longest + 1) + b"\n"
             with pytest.raises(InputError, match="line 2 of x is too long, expected at most 16777216 bytes"):
                 list(run_module.read_lines("x", io.BytesIO(data), "t"))
-        data = b"\xef\xbb\xbf" + row.ljust(longest + 1) + b"\n"
+        data = b"\xef\xbb\xbf" + line.ljust(longest + 1) + b"\n"
         with pytest.raises(InputError, match="line 1 of x is too long"):
             list(run_module.read_lines("x", io.BytesIO(data), "t"))
 
@@ -311,13 +314,13 @@ class TestJsonLines:
             list(run_module.read_lines("x", io.BytesIO(b'[{"text": "a"}]'), "t"))
 
     def test_long_values_are_shortened(self) -> None:
-        for row in ({"tokens": "x" * 100_000}, {"x" * 100_000: 1}, ["x" * 100_000]):
+        for value in ({"tokens": "x" * 100_000}, {"x" * 100_000: 1}, ["x" * 100_000]):
             with pytest.raises(InputError) as caught:
-                list(run_module.read_lines("x", io.BytesIO(json.dumps(row).encode()), "t"))
+                list(run_module.read_lines("x", io.BytesIO(json.dumps(value).encode()), "t"))
             assert len(str(caught.value)) < 500
 
 
-def as_row(question: run_module.Question) -> dict[str, Any]:
+def as_line(question: run_module.Question) -> dict[str, Any]:
     """A question as the index has it."""
     if isinstance(question.text, list):
         return {"task": question.task, "tokens": question.text}

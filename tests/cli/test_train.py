@@ -14,19 +14,19 @@ import pytest
 
 from bitfit_export.delta import CONFIG_FILE, TENSOR_FILE, TaskDelta
 from bitfit_export.files.locks import locked
-from tests.cli.conftest import Bitfit, write_rows
+from tests.cli.conftest import Bitfit, write_lines
 
 QUICK = ["--pooling", "mean", "--learning-rate", "0.01", "--max-length", "16", "--threads", "1"]
 
 
 @pytest.fixture
 def mood_data(workplace: Path) -> Path:
-    """32 rows to train on and 8 to validate on, in the columns that need no option."""
+    """32 examples to train on and 8 to validate on, in the columns that need no option."""
     folder = workplace / "data"
     folder.mkdir()
-    rows = [{"sentence": f"it is {word}", "label": label} for label, word in enumerate(["bad", "good"])]
-    write_rows(folder / "train.jsonl", rows * 16)
-    write_rows(folder / "dev.jsonl", rows * 4)
+    examples = [{"sentence": f"it is {word}", "label": label} for label, word in enumerate(["bad", "good"])]
+    write_lines(folder / "train.jsonl", examples * 16)
+    write_lines(folder / "dev.jsonl", examples * 4)
     return folder
 
 
@@ -51,15 +51,15 @@ def test_a_delta_is_trained_and_compiled(bitfit: Bitfit, model_folder: str, mood
 def test_words_with_tags_and_questions_with_answers_are_trained_on(
     bitfit: Bitfit, model_folder: str, workplace: Path
 ) -> None:
-    rows = {
+    examples = {
         "tags": {"tokens": ["it", "runs"], "tags": ["PRON", "VERB"]},
         "qa": {"question": "who?", "context": "a cat ran", "answers": [{"text": "a cat", "answer_start": 0}]},
     }
-    for task, row in rows.items():
+    for task, example in examples.items():
         (workplace / task).mkdir()
         for name in ("train", "dev"):
-            write_rows(workplace / task / f"{name}.jsonl", [row] * 4)
-        words = ["--model", model_folder, "--task", task, "--data", task, "--epochs", 1, "--train-rows", 3]
+            write_lines(workplace / task / f"{name}.jsonl", [example] * 4)
+        words = ["--model", model_folder, "--task", task, "--data", task, "--epochs", 1, "--train-examples", 3]
         done = bitfit("train", *words, "--max-length", 16, "--stride", 4, "--threads", 1)
         assert done.status == 0, done.err
         config = TaskDelta.load(workplace / "deltas/tiny-bert" / task).config
@@ -105,7 +105,8 @@ def test_a_run_that_learnt_nothing_says_so_with_a_hint(bitfit: Bitfit, model_fol
     assert (done.status, done.out) == (0, "deltas/tiny-bert/luck\n")
     warning, hint = done.err.splitlines()[-2:]
     assert warning == (
-        "warning: nothing was learnt: accuracy reached 0.5000 on 32 rows, and the same answer to every row has 0.5000"
+        "warning: nothing was learnt: accuracy reached 0.5000 on 32 examples, and the same answer to every example has "
+        "0.5000"
     )
     assert hint == (
         "hint: train again with --pooling mean, --schedule linear --warmup 0.1, "
@@ -138,7 +139,7 @@ def test_an_existing_delta_is_refused_before_training(
         (["--max-length", "500"], "takes at most 64 tokens"),
         (["--columns", "words"], "words"),
         (["--task", "a task"], "cannot be a task's name"),
-        (["--train-rows", "0"], "--train-rows is 0"),
+        (["--train-examples", "0"], "--train-examples is 0"),
         (["--pooling", "tokens"], "--pooling tokens for a single_label task"),
         (["--data-revision", "v2"], "the data's revision is v2, but the data is in files"),
     ],
@@ -239,7 +240,7 @@ def test_base_model_and_data_are_never_the_output(
 
 
 @pytest.mark.parametrize("command", [["sweep", "--tasks", "mood"], ["reproduce", "table3", "--tasks", "mood"]])
-def test_a_series_does_not_write_into_base_model_or_data(
+def test_a_sweep_does_not_write_into_base_model_or_data(
     bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path, command: list[str]
 ) -> None:
     shutil.copytree(model_folder, workplace / "own")

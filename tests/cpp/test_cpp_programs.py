@@ -17,7 +17,7 @@ import pytest
 
 from bitfit_export.bundle import decode_row, encode_row, read_manifest
 from bitfit_export.runtime import BiasSession
-from tests.conftest import compile_shipped, real_data, real_rows
+from tests.conftest import compile_shipped, real_data, real_examples
 from tests.cpp.conftest import GetBundle, assert_same_lines, cpp_run, run
 
 
@@ -318,7 +318,7 @@ def test_dev_rows_of_the_shipped_tasks(
 ) -> None:
     """From text, one task after the other and then mixed: the labels of Python, and its scores."""
     pytest.importorskip("torch", reason="needs bitfit-export[export]")
-    rows = request.config.getoption("--dev-rows") or None
+    rows = request.config.getoption("--dev-examples") or None
     folder = tmp_path / "bundle"
     folder.mkdir()
     tasks = ("sst2", "mrpc", "cola", "stsb", "rte")
@@ -326,7 +326,7 @@ def test_dev_rows_of_the_shipped_tasks(
     compile_shipped(tasks, folder)
     lines = []
     for task in tasks:
-        for row in real_rows(task)[:rows]:
+        for row in real_examples(task)[:rows]:
             texts = {name: row[name] for name in ("sentence", "sentence1", "sentence2") if name in row}
             lines.append(json.dumps({"task": task, **texts}) + "\n")
     assert len(lines) == (5 * rows if rows else 4100)

@@ -82,15 +82,15 @@ class TestPredict:
     @pytest.mark.parametrize(
         ("texts", "task", "options", "message"),
         [
-            (["fine", "long " * 80], "score", {}, "row 1 has 82 tokens, expected at most 64"),
-            (["fine", "a b c"], "score", {"max_length": 4}, "row 1 has 5 tokens, expected at most 4"),
+            (["fine", "long " * 80], "score", {}, "item 1 has 82 tokens, expected at most 64"),
+            (["fine", "a b c"], "score", {"max_length": 4}, "item 1 has 5 tokens, expected at most 4"),
             (["fine"], "score", {"max_length": 65}, "max_length is 65, expected 1 to 64 tokens"),
             (["fine"], "score", {"max_length": 1, "truncate": True}, "max_length is 1, expected at least 2"),
-            (["fine"], "answers", {}, "row 0 is a text, expected a question and a context for the task answers"),
-            ([["a", "b"]], "tags", {}, "row 0 is a pair of texts, expected a text or a list of words"),
-            ([{"words": ["a"]}], "score", {}, "row 0 is a list of words, expected a text or a pair of texts"),
-            ([["who?", ""]], "answers", {}, "row 0 is refused: the context has no word"),
-            ([["who? " * 80, "Ada"]], "answers", {}, "row 0 is refused: the question has"),
+            (["fine"], "answers", {}, "item 0 is a text, expected a question and a context for the task answers"),
+            ([["a", "b"]], "tags", {}, "item 0 is a pair of texts, expected a text or a list of words"),
+            ([{"words": ["a"]}], "score", {}, "item 0 is a list of words, expected a text or a pair of texts"),
+            ([["who?", ""]], "answers", {}, "item 0 is refused: the context has no word"),
+            ([["who? " * 80, "Ada"]], "answers", {}, "item 0 is refused: the question has"),
             ([], "score", {}, "there is no text, expected at least one"),
         ],
     )
@@ -142,6 +142,6 @@ class TestByteLevel:
 
     def test_a_context_of_spaces(self, open_session: OpenBundle, bundle: Path) -> None:
         answer = open_session(bundle)("predict", texts=[["who", "   "]], tasks=["answers"])
-        assert answer["message"] == "row 0 is refused: the context has no word, expected at least one"
+        assert answer["message"] == "item 0 is refused: the context has no word, expected at least one"
         with pytest.raises(InputError, match="a context without a word"):
             BiasSession(bundle).predict([("who", "   ")], "answers")

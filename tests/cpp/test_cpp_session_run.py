@@ -141,7 +141,7 @@ class TestRunOutputs:
             ({"capacity": 104}, "the logits have room for 104 values, expected 105 or more"),
             ({"tasks": ["nope"]}, 'the task "nope" is not loaded'),
             ({"tasks": ["score"] * 2}, "there are 2 tasks for 3 rows"),
-            ({"attention_mask": [[0] * 7] * 3}, "row 0 has an attention_mask of zeros only"),
+            ({"attention_mask": [[0] * 7] * 3}, "item 0 has an attention_mask of zeros only"),
         ],
     )
     def test_what_cannot_be_run_is_refused(
@@ -179,12 +179,12 @@ class TestRefusals:
             (
                 ["score"],
                 {"input_ids": [[1, 2], [3, 30522], [1, 1]]},
-                "row 1 has 30522 in input_ids, expected 0 to 30521",
+                "item 1 has 30522 in input_ids, expected 0 to 30521",
             ),
-            (["score"], {"input_ids": [[1, 2], [3, 4], [-1, 1]]}, "row 2 has -1 in input_ids"),
-            (["score"], {"attention_mask": [[1, 1], [1, 2], [1, 1]]}, "row 1 has 2 in attention_mask, expected 0 or 1"),
-            (["score"], {"attention_mask": [[1, 1], [1, 1], [0, 0]]}, "row 2 has an attention_mask of zeros only"),
-            (["score"], {"token_type_ids": [[0, 0], [-1, 0], [0, 0]]}, "row 1 has -1 in token_type_ids"),
+            (["score"], {"input_ids": [[1, 2], [3, 4], [-1, 1]]}, "item 2 has -1 in input_ids"),
+            (["score"], {"attention_mask": [[1, 1], [1, 2], [1, 1]]}, "item 1 has 2 in attention_mask, expected 0 or 1"),
+            (["score"], {"attention_mask": [[1, 1], [1, 1], [0, 0]]}, "item 2 has an attention_mask of zeros only"),
+            (["score"], {"token_type_ids": [[0, 0], [-1, 0], [0, 0]]}, "item 1 has -1 in token_type_ids"),
             (["score"], {"token_type_ids": [[0, 0], [7, 0], [0, 0]]}, "the model can't run this batch"),
             (
                 ["score"],

@@ -17,14 +17,14 @@ WORDS = ("bad", "good")
 def write_task(folder: Path, *, train: int = 16, dev: int = 4, words: Sequence[str] = WORDS) -> None:
     """A task that asks which of the words a sentence has."""
     folder.mkdir(parents=True)
-    rows = [{"sentence": f"it is {word}", "label": label} for label, word in enumerate(words)]
+    examples = [{"sentence": f"it is {word}", "label": label} for label, word in enumerate(words)]
     for name, count in (("train", train), ("dev", dev)):
-        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows * count))
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(example)}\n" for example in examples * count))
 
 
 @pytest.fixture
 def data_folder(tmp_path: Path) -> Path:
-    """`mood` and `size`, with 32 rows to train on and 8 to validate on each."""
+    """`mood` and `size`, with 32 examples to train on and 8 to validate on each."""
     write_task(tmp_path / "data" / "mood")
     write_task(tmp_path / "data" / "size", words=("small", "large"))
     return tmp_path / "data"

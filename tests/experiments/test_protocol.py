@@ -15,8 +15,8 @@ from bitfit_export.experiments import Trial
 from bitfit_export.experiments.reproduce import PAPER, Protocol, read_protocol
 
 FILE: dict[str, Any] = {
-    "settings": {"epochs": 3, "learning_rate": 1e-3, "scored_train_rows": 7},
-    "tasks": {"cola": {"epochs": 5, "train_rows": 100}},
+    "settings": {"epochs": 3, "learning_rate": 1e-3, "scored_train_examples": 7},
+    "tasks": {"cola": {"epochs": 5, "train_examples": 100}},
     "methods": {"full": {"learning_rate": [1e-5, 2e-5]}, "b_q+b_m2": {"epochs": 6}},
     "experiments": {
         "table3": {
@@ -57,8 +57,8 @@ def test_methods_win_over_tasks_and_tasks_over_what_is_for_all(protocol: Protoco
     trials = protocol.trials(protocol.experiments["table3"], tiny_base)
     epochs = {(trial.task, trial.method): trial.settings.epochs for trial in trials}
     assert (epochs["mrpc", "bitfit"], epochs["cola", "bitfit"], epochs["cola", "b_q+b_m2"]) == (3, 5, 6)
-    assert {(trial.task, trial.train_rows) for trial in trials} == {("mrpc", None), ("cola", 100)}
-    assert {trial.scored_train_rows for trial in trials} == {7}
+    assert {(trial.task, trial.train_examples) for trial in trials} == {("mrpc", None), ("cola", 100)}
+    assert {trial.scored_train_examples for trial in trials} == {7}
     assert {
         trial.settings.epochs for trial in protocol.trials(protocol.experiments["table3"], tiny_base, {"epochs": 1})
     } == {1}
@@ -71,7 +71,7 @@ def test_an_experiment_has_settings_of_its_own(protocol: Protocol, tiny_base: Ba
 
 def test_sizes_and_shares_make_trials(protocol: Protocol, tiny_base: BaseModel) -> None:
     sizes = protocol.trials(protocol.experiments["figure2"], tiny_base)
-    assert {(trial.task, trial.method, trial.train_rows) for trial in sizes} == {
+    assert {(trial.task, trial.method, trial.train_examples) for trial in sizes} == {
         ("squad", method, size) for method in ("bitfit", "full") for size in (500, 1000)
     }
     shares = protocol.trials(protocol.experiments["data-size"], tiny_base)
@@ -123,7 +123,7 @@ def test_the_schedule_is_the_papers_unless_the_protocol_says_another(protocol: P
     assert schedules(replace(protocol, settings={"schedule": "linear", "warmup": 0.06})) == {("linear", 0.06)}
 
 
-def test_a_series_is_narrowed(protocol: Protocol) -> None:
+def test_an_experiment_is_narrowed(protocol: Protocol) -> None:
     table3 = protocol.experiments["table3"]
     assert table3.narrowed(tasks=["mrpc"]).seeds_of("mrpc") == (0, 1, 2)
     assert table3.narrowed(tasks=["mrpc"]).tasks == ("mrpc",)
@@ -142,6 +142,8 @@ def test_a_series_is_narrowed(protocol: Protocol) -> None:
         ('{"experiments": {"table9": {}}}', "table9"),
         ('{"experiments": {"table3": {"rounds": [{"tasks": ["cola"]}]}}}', "seeds"),
         ('{"experiments": []}', "form"),
+        ('{"settings": {"train_rows": 1, "train_examples": 2}}', "one of them twice, by its old name and by its new"),
+        ('{"settings": {"train_rows": "1"}}', 'train_examples "1", expected whole numbers'),
         ('{"settings": {"epochs": "8"}}', 'epochs "8", expected whole numbers'),
         ('{"settings": {"max_length": null}}', "max_length null"),
         ('{"settings": {"bf16": "false"}}', "expected true or false"),
@@ -164,11 +166,22 @@ def test_a_file_that_is_no_protocol_is_refused(tmp_path: Path, text: str, messag
 
 
 def test_what_may_be_left_to_the_trainer_may_be_null(tmp_path: Path, tiny_base: BaseModel) -> None:
-    settings = {"learning_rate": None, "patience": None, "stride": None, "train_rows": None, "epochs": 2}
+    settings = {"learning_rate": None, "patience": None, "stride": None, "train_examples": None, "epochs": 2}
     (tmp_path / "protocol.json").write_text(json.dumps({"settings": settings}))
     protocol = read_protocol(tmp_path / "protocol.json")
     (trial,) = protocol.trials(protocol.experiments["figure1"], tiny_base)
     assert (trial.learning_rate, trial.settings.epochs) == (4e-4, 2)
+
+
+def test_counts_of_examples_may_have_their_older_names(tmp_path: Path, tiny_base: BaseModel) -> None:
+    old = json.dumps(FILE).replace("train_examples", "train_rows")
+    assert "scored_train_rows" in old
+    trials = []
+    for text in (old, json.dumps(FILE)):
+        (tmp_path / "protocol.json").write_text(text)
+        protocol = read_protocol(tmp_path / "protocol.json")
+        trials.append(protocol.trials(protocol.experiments["table3"], tiny_base))
+    assert trials[0] == trials[1]
 
 
 def test_a_protocol_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -176,6 +189,6 @@ def test_a_protocol_that_is_not_there_is_refused(tmp_path: Path) -> None:
         read_protocol(tmp_path / "protocol.json")
 
 
-def test_the_example_is_a_protocol_with_every_row_of_table_3() -> None:
+def test_the_example_is_a_protocol_with_every_method_of_table_3() -> None:
     example = read_protocol(Path(__file__).parents[2] / "examples/reproduce/minilm-l6.json")
     assert example.experiments["table3"].methods == PAPER.experiments["table3"].methods

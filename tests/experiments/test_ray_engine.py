@@ -1,4 +1,4 @@
-"""The same series on Ray Tune, for real: a cluster of one machine that the engine starts."""
+"""The same trials on Ray Tune, for real: a cluster of one machine that the engine starts."""
 
 from __future__ import annotations
 

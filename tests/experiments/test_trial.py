@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bitfit_export.errors import DataError, UsageError
-from bitfit_export.experiments import Trial
+from bitfit_export.experiments import Trial, TrialResult
 from bitfit_export.experiments.trial import method_label, parse_method
+from bitfit_export.files import canonical_json
 from bitfit_export.training import TrainingSettings
 
 SETTINGS = TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, schedule="constant", warmup=0.0)
@@ -19,7 +20,7 @@ SETTINGS = TrainingSettings(learning_rate=1e-3, epochs=3, seed=2, schedule="cons
 def test_a_name_says_what_differs() -> None:
     terms = TrainingSettings(bias_terms=("b_q", "b_m2"), learning_rate=1e-3, seed=2)
     assert Trial("mrpc", SETTINGS).name.startswith("mrpc-bitfit-lr0.001-seed2-")
-    assert Trial("mrpc", terms, train_rows=500).name.startswith("mrpc-b_q+b_m2-lr0.001-500rows-seed2-")
+    assert Trial("mrpc", terms, train_examples=500).name.startswith("mrpc-b_q+b_m2-lr0.001-500rows-seed2-")
     assert Trial("mrpc", SETTINGS, train_share=0.3).name.startswith("mrpc-bitfit-lr0.001-0.3share-seed2-")
 
 
@@ -36,10 +37,27 @@ def test_a_default_that_changes_takes_no_name_from_an_older_training() -> None:
     assert now.settings.unusual().keys() == {"learning_rate", "epochs", "seed", "schedule", "warmup"}
 
 
+STORED = sorted((Path(__file__).parents[2] / "results" / "reproduce" / "minilm-l6" / "trials").glob("*.json"))
+
+
 def test_the_trials_of_the_repository_are_found_by_their_names() -> None:
-    folder = Path(__file__).parents[2] / "results" / "reproduce" / "minilm-l6" / "trials"
-    for path in folder.glob("*.json"):
+    assert STORED
+    for path in STORED:
         assert Trial.from_json(json.loads(path.read_bytes())["trial"]).name == path.stem
+
+
+def test_counts_of_examples_have_the_first_release_s_names_in_files() -> None:
+    path = next(path for path in STORED if path.stem.startswith("ewt-bitfit-lr0.001-3000rows-"))
+    written = json.loads(path.read_bytes())
+    assert (written["trial"]["train_rows"], written["trial"]["validation_rows"]) == (3000, 1000)
+    trial = TrialResult.from_json(written).trial
+    assert (trial.train_examples, trial.validation_examples, trial.scored_train_examples) == (3000, 1000, 500)
+
+
+def test_the_results_of_the_repository_are_written_as_they_were_read() -> None:
+    for path in STORED:
+        data = path.read_bytes()
+        assert canonical_json(TrialResult.from_json(json.loads(data)).as_json()) == data
 
 
 @pytest.mark.parametrize(
@@ -51,8 +69,8 @@ def test_the_trials_of_the_repository_are_found_by_their_names() -> None:
         Trial("mrpc", replace(SETTINGS, bf16=True)),
         Trial("mrpc", replace(SETTINGS, stride=0)),
         Trial("mrpc", replace(SETTINGS, l0_penalty=0.0)),
-        Trial("mrpc", SETTINGS, validation_rows=10),
-        Trial("mrpc", SETTINGS, scored_train_rows=10),
+        Trial("mrpc", SETTINGS, validation_examples=10),
+        Trial("mrpc", SETTINGS, scored_train_examples=10),
     ],
 )
 def test_trials_that_differ_have_names_that_differ(other: Trial) -> None:

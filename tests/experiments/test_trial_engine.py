@@ -1,4 +1,4 @@
-"""Series of trials: stored as they come, gone on with after a kill, not ended by one that fails."""
+"""Trials: stored as they come, gone on with after a kill, not ended by one that fails."""
 
 from __future__ import annotations
 
@@ -112,20 +112,20 @@ def test_a_trial_that_was_killed_goes_on_after_its_last_epoch(runner: TrialRunne
     assert runner.load(trial()) is None
     count = CountSteps()
     run_trials(runner, [trial()], Diary(count))
-    assert count.steps == 2  # 32 rows by 16: those of the second epoch alone
+    assert count.steps == 2  # 32 examples by 16: those of the second epoch alone
     whole = TrialRunner(TrialRunnerOptions(**vars(runner.options) | {"output": runner.store.folder / "whole"}))
     run_trials(whole, [trial()], Watcher())
     assert runner.load(trial()) == whole.load(trial())
 
 
-def test_data_that_cannot_be_read_end_the_series_before_it_starts(runner: TrialRunner) -> None:
+def test_data_that_cannot_be_read_end_all_trials_before_the_first(runner: TrialRunner) -> None:
     diary = Diary()
     with pytest.raises(DataError, match="or a folder smell"):
         run_trials(runner, [trial(), trial("smell")], diary)
     assert diary.events == []
 
 
-def test_bias_terms_that_the_model_lacks_end_the_series_before_it_starts(runner: TrialRunner) -> None:
+def test_bias_terms_that_the_model_lacks_end_all_trials_before_the_first(runner: TrialRunner) -> None:
     diary = Diary()
     with pytest.raises(UsageError, match="b_z selects none"):
         run_trials(runner, [trial(), trial(bias_terms=("b_z",))], diary)
@@ -142,7 +142,7 @@ def test_results_of_other_rows_are_refused(runner: TrialRunner, data_folder: Pat
     run_trials(runner, [trial()], Watcher())
     (data_folder / "mood" / "dev.jsonl").write_text('{"sentence": "it is good", "label": 1}\n' * 4)
     again, diary = TrialRunner(runner.options), Diary()
-    with pytest.raises(DataError, match=r"mood-bitfit.*json was trained on other rows than the data has now"):
+    with pytest.raises(DataError, match=r"mood-bitfit.*json was trained on other examples than the data has now"):
         run_trials(again, [trial()], diary)
     assert diary.events == []
     assert again.load(trial()) is not None  # a report still has it
@@ -194,13 +194,13 @@ def test_a_file_that_is_no_result_is_refused(runner: TrialRunner) -> None:
 
 def test_rows_are_chosen_by_number_and_by_share(runner: TrialRunner) -> None:
     settings = trial().settings
-    assert len(runner.data_of(Trial("mood", settings, train_rows=6)).train) == 6
+    assert len(runner.data_of(Trial("mood", settings, train_examples=6)).train) == 6
     assert len(runner.data_of(Trial("mood", settings, train_share=0.25)).train) == 8
-    assert len(runner.data_of(Trial("mood", settings, validation_rows=3)).validation) == 3
+    assert len(runner.data_of(Trial("mood", settings, validation_examples=3)).validation) == 3
 
 
 def test_training_rows_are_scored_too(runner: TrialRunner) -> None:
-    scored = Trial("mood", trial().settings, scored_train_rows=10)
+    scored = Trial("mood", trial().settings, scored_train_examples=10)
     run_trials(runner, [scored, trial()], Watcher())
     result, plain = runner.load(scored), runner.load(trial())
     assert result is not None

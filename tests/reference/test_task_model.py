@@ -87,7 +87,7 @@ def our_model(theirs: Any, names: dict[str, str], **options: Any) -> TrainableMo
 
 
 def inputs_of(family: str) -> dict[str, torch.Tensor]:
-    """Three rows, for text of 9, 4 and 1 tokens: padded on the right, and no id is the padding's within a row."""
+    """Three items, for text of 9, 4 and 1 tokens: padded on the right, and no id is the padding's within a text."""
     random = torch.Generator().manual_seed(1)
     if family == "vit":
         return {"pixel_values": torch.randn(3, 3, 16, 16, generator=random)}
@@ -235,12 +235,12 @@ def test_predictions_of_a_token_task_are_as_long_as_their_texts(tiny_base: BaseM
     model = merged_model(tiny_base, delta)
     texts = [("a much longer text than the one beside it",), ("short",), ("", "pair")]
     for pair in ([texts[0], texts[1]], [texts[2]]):
-        rows = predict_logits(model, tiny_base.tokenizer, pair, max_length=32)
-        for text, row in zip(pair, rows, strict=True):
+        found = predict_logits(model, tiny_base.tokenizer, pair, max_length=32)
+        for text, logits in zip(pair, found, strict=True):
             batch = tiny_base.tokenizer(*text, return_tensors="pt")
             with torch.no_grad():
                 expected = model(**batch)["logits"][0].numpy()
-            np.testing.assert_allclose(row, expected, atol=1e-5)
+            np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 def test_padding_is_on_the_right_even_for_a_tokenizer_that_prefers_the_left(

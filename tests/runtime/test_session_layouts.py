@@ -166,7 +166,7 @@ def test_a_static_model_takes_its_own_sequence_and_no_longer_one(open_layout: Op
     assert session.run("tags", **random_batch(2, 48)).shape == (2, 48, 4)
     with pytest.raises(InputError, match="the sequence has 49 tokens, expected at most 48"):
         session.run("tags", **random_batch(2, 49))
-    with pytest.raises(InputError, match="row 0 has 52 tokens, expected at most 48"):
+    with pytest.raises(InputError, match="item 0 has 52 tokens, expected at most 48"):
         session.encode("word " * 50)
     assert session.encode("word " * 50, truncate=True)["input_ids"].shape == (1, 48)
 

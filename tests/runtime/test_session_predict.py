@@ -107,7 +107,7 @@ def test_no_batch_has_more_tokens_than_told(shared: BiasSession, monkeypatch: py
 
 def test_predict_truncates_when_told(shared: BiasSession) -> None:
     long = "word " * 100
-    with pytest.raises(InputError, match="row 1 has 102 tokens, expected at most 64"):
+    with pytest.raises(InputError, match="item 1 has 102 tokens, expected at most 64"):
         shared.predict(["fine", long], "two_way")
     cut = shared.predict([long], "two_way", truncate=True)
     assert cut == shared.predict(["word " * 62], "two_way")
@@ -119,7 +119,7 @@ def test_logits_that_are_no_numbers_are_no_answer(
 ) -> None:
     row = read_row(bundle / "tasks" / "two_way.bias", layout=layout)
     session.load_task(save_row(task="huge", biases=np.full_like(row.biases, 3e38)))
-    with pytest.raises(InputError, match="row 1 has logits that are not finite numbers from the task huge"):
+    with pytest.raises(InputError, match="item 1 has logits that are not finite numbers from the task huge"):
         session.predict(["fine", "fine"], ["two_way", "huge"])
 
 
@@ -128,10 +128,10 @@ def test_a_refused_text_is_named_by_its_place_and_not_by_that_in_its_batch(
 ) -> None:
     class Limits:
         def check(self, **arrays: Any) -> Any:
-            raise InputError("is odd", row=0)
+            raise InputError("is odd", item=0)
 
     monkeypatch.setattr(session, "_limits", Limits())
-    with pytest.raises(InputError, match="row 2 is odd"):
+    with pytest.raises(InputError, match="item 2 is odd"):
         session.predict(["the longest of all texts", "a longer one", "short"], "two_way")
 
 

@@ -135,20 +135,20 @@ def test_a_model_without_token_types(tmp_path: Path, minilm_folder: Path, make_d
     ]
     zeros = np.zeros_like(batch["input_ids"])
     np.testing.assert_array_equal(session.run("task", **batch, token_type_ids=zeros), session.run("task", **batch))
-    with pytest.raises(InputError, match=r"row 0 has 1 in token_type_ids, expected 0$"):
+    with pytest.raises(InputError, match=r"item 0 has 1 in token_type_ids, expected 0$"):
         session.run("task", **batch, token_type_ids=zeros + 1)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input_ids": np.zeros((0, 9), np.int64)}, r"input_ids has shape \[0, 9\], expected at least one row"),
-        ({"input_ids": np.zeros((4, 0), np.int64)}, r"input_ids has shape \[4, 0\], expected at least one row"),
+        ({"input_ids": np.zeros((0, 9), np.int64)}, r"input_ids has shape \[0, 9\], expected at least one item"),
+        ({"input_ids": np.zeros((4, 0), np.int64)}, r"input_ids has shape \[4, 0\], expected at least one item"),
         ({"input_ids": []}, r"input_ids has shape \[0\], expected two dimensions"),
-        ({"input_ids": [[]]}, r"input_ids has shape \[1, 0\], expected at least one row"),
+        ({"input_ids": [[]]}, r"input_ids has shape \[1, 0\], expected at least one item"),
         ({"input_ids": np.zeros(9, np.int64)}, r"input_ids has shape \[9\], expected two dimensions"),
         ({"input_ids": np.zeros((4, 9, 1), np.int64)}, r"expected two dimensions, \[batch, sequence\]"),
-        ({"input_ids": [[1, 2], [3]]}, "input_ids has rows of different lengths"),
+        ({"input_ids": [[1, 2], [3]]}, "input_ids has items of different lengths"),
         ({"input_ids": [["a", "b"]]}, "input_ids has dtype <U1, expected integers"),
         ({"input_ids": [[1, None]]}, "input_ids has dtype object, expected integers"),
         ({"input_ids": np.ones((4, 9))}, "input_ids has dtype float64, expected integers"),
@@ -166,11 +166,11 @@ def test_wrong_arrays_are_refused(shared: BiasSession, changes: dict[str, Any], 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("input_ids", -1, "row 2 has -1 in input_ids, expected 0 to 30521"),
-        ("input_ids", 30522, "row 2 has 30522 in input_ids, expected 0 to 30521"),
-        ("attention_mask", 2, "row 2 has 2 in attention_mask, expected 0 to 1"),
-        ("attention_mask", -1, "row 2 has -1 in attention_mask, expected 0 to 1"),
-        ("token_type_ids", -1, "row 2 has -1 in token_type_ids, expected 0 or more"),
+        ("input_ids", -1, "item 2 has -1 in input_ids, expected 0 to 30521"),
+        ("input_ids", 30522, "item 2 has 30522 in input_ids, expected 0 to 30521"),
+        ("attention_mask", 2, "item 2 has 2 in attention_mask, expected 0 to 1"),
+        ("attention_mask", -1, "item 2 has -1 in attention_mask, expected 0 to 1"),
+        ("token_type_ids", -1, "item 2 has -1 in token_type_ids, expected 0 or more"),
         ("token_type_ids", 2, "can't run this batch: .*(out of data bounds|expected 0 to 1)"),
     ],
 )
@@ -190,7 +190,7 @@ def test_the_largest_id_is_taken(shared: BiasSession) -> None:
 def test_a_row_without_a_token_is_refused(shared: BiasSession) -> None:
     mask = BATCH["attention_mask"].copy()
     mask[3] = 0
-    with pytest.raises(InputError, match="row 3 has an attention_mask of zeros only"):
+    with pytest.raises(InputError, match="item 3 has an attention_mask of zeros only"):
         shared.run("two_way", **(BATCH | {"attention_mask": mask}))
 
 
@@ -205,9 +205,9 @@ def test_a_long_sequence_is_refused(shared: BiasSession) -> None:
     [
         ("rte", "'rte' is not loaded, expected one of score, three_way, two_way"),
         ("", "'' is not loaded"),
-        (["two_way"], "there are 1 tasks for 4 rows"),
-        ([], "there are 0 tasks for 4 rows"),
-        (["two_way"] * 5, "there are 5 tasks for 4 rows"),
+        (["two_way"], "there are 1 tasks for 4 items"),
+        ([], "there are 0 tasks for 4 items"),
+        (["two_way"] * 5, "there are 5 tasks for 4 items"),
         (["two_way", "rte", "score", "score"], "'rte' is not loaded"),
         (["two_way", None, "score", "score"], "a task is None"),
         (None, "the task is None"),

@@ -133,11 +133,11 @@ def test_several_contexts_keep_their_order_whatever_the_batches(session: BiasSes
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (np.str_("no pair"), "row 1 is one text, expected a pair of a question and a context for the task answers"),
-        (["a", "b"], "row 1 is a list of words, expected a pair of a question"),
-        ((QUESTION, ""), "row 1 has a context without a word, expected at least one"),
-        ((QUESTION, " \x07 "), "row 1 has a context without a word"),
-        (("word " * 61, "London"), "row 1 has a question of 64 tokens with the special ones, expected fewer than 64"),
+        (np.str_("no pair"), "item 1 is one text, expected a pair of a question and a context for the task answers"),
+        (["a", "b"], "item 1 is a list of words, expected a pair of a question"),
+        ((QUESTION, ""), "item 1 has a context without a word, expected at least one"),
+        ((QUESTION, " \x07 "), "item 1 has a context without a word"),
+        (("word " * 61, "London"), "item 1 has a question of 64 tokens with the special ones, expected fewer than 64"),
     ],
 )
 def test_what_is_no_question_and_context_is_refused(session: BiasSession, text: Any, message: str) -> None:

@@ -109,7 +109,7 @@ def test_words_without_a_token_are_left_out(session: BiasSession) -> None:
 
 
 def test_words_that_are_cut_off_are_left_out(session: BiasSession) -> None:
-    with pytest.raises(InputError, match="row 1 has 72 tokens, expected at most 64"):
+    with pytest.raises(InputError, match="item 1 has 72 tokens, expected at most 64"):
         session.predict(["fine", ["word"] * 70], "tags")
     (found,) = session.predict([["word"] * 70], "tags", truncate=True)
     assert len(found) == 62
@@ -119,15 +119,15 @@ def test_words_that_are_cut_off_are_left_out(session: BiasSession) -> None:
 
 def test_the_row_of_an_error_is_the_texts_own(session: BiasSession) -> None:
     """Texts of different kinds are tokenised apart; messages still count all of them."""
-    with pytest.raises(InputError, match="row 2 has 72 tokens"):
+    with pytest.raises(InputError, match="item 2 has 72 tokens"):
         session.predict(["fine", ("one", "two"), ["word"] * 70], ["three_way", "two_way", "tags"])
 
 
 @pytest.mark.parametrize(
     ("text", "task", "message"),
     [
-        (("one", "two"), "tags", "row 1 is a pair of texts, expected one text or a list of words for .* tags"),
-        (["one", "two"], "two_way", "row 1 is a list of words, expected one text or a pair of texts for .* two"),
+        (("one", "two"), "tags", "item 1 is a pair of texts, expected one text or a list of words for .* tags"),
+        (["one", "two"], "two_way", "item 1 is a list of words, expected one text or a pair of texts for .* two"),
     ],
 )
 def test_a_text_of_the_wrong_kind_is_refused(session: BiasSession, text: Any, task: str, message: str) -> None:

@@ -1,6 +1,6 @@
 """Shipped tasks of every kind in one bundle: sentences, words of a sentence, spans of a context, in one batch.
 
-`--dev-rows 0` takes the whole dev sets: more than half an hour on one core, most of it for the spans.
+`--dev-examples 0` takes the whole dev sets: more than half an hour on one core, most of it for the spans.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bitfit_export.delta import TOKEN_PROBLEMS, TaskDelta
 from bitfit_export.reference.task_model import merged_model, pad_features, predict_features
 from bitfit_export.runtime import BiasSession
 from bitfit_export.training.data import TaskData, load_task_data
-from bitfit_export.training.features import EncodedRows, encode_rows
+from bitfit_export.training.features import EncodedExamples, encode_examples
 from bitfit_export.verification.bundle import FP32_TOLERANCE
 from tests.conftest import compile_shipped, real_data
 
@@ -27,16 +27,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.data]
 
 @dataclass(frozen=True)
 class Shipped:
-    """A bundle of the five tasks, their encoded dev rows, and PyTorch's logits for each feature, without padding."""
+    """A bundle of the five tasks, their encoded dev examples, and PyTorch's logits for each feature, not padded."""
 
     base: BaseModel
     deltas: dict[str, TaskDelta]
     session: BiasSession
-    encoded: dict[str, EncodedRows]
+    encoded: dict[str, EncodedExamples]
     expected: dict[str, list[np.ndarray]]
 
     def features(self, tasks: tuple[str, ...]) -> list[tuple[str, int]]:
-        """Task and number of each feature, short ones first, so that a batch has rows of about one length."""
+        """Task and number of each feature, short ones first, so that a batch has examples of about one length."""
         pairs = [(task, index) for task in tasks for index in range(len(self.encoded[task].features))]
         return sorted(pairs, key=lambda pair: len(self.encoded[pair[0]].features[pair[1]]["input_ids"]))
 
@@ -48,18 +48,18 @@ class Shipped:
         }
         outputs = self.session.run_outputs([task for task, _ in batch], **inputs)
         found = []
-        for row, ((task, _), feature) in enumerate(zip(batch, features, strict=True)):
+        for example, ((task, _), feature) in enumerate(zip(batch, features, strict=True)):
             config = self.deltas[task].config
             if config.problem_type in TOKEN_PROBLEMS:
-                found.append(outputs["token_logits"][row, : len(feature["input_ids"]), : config.output_size])
+                found.append(outputs["token_logits"][example, : len(feature["input_ids"]), : config.output_size])
             else:
-                found.append(outputs["logits"][row, : config.output_size])
+                found.append(outputs["logits"][example, : config.output_size])
         return found
 
 
-def dev_rows(task: str, rows: int) -> TaskData:
-    """A task's data with so many dev rows; 0 is all. All rows of a task of words are quick enough."""
-    some = {"validation_rows": rows} if rows and task != "ewt" else {}
+def dev_examples(task: str, examples: int) -> TaskData:
+    """A task's data with so many dev examples; 0 is all. All examples of a task of words are quick enough."""
+    some = {"validation_examples": examples} if examples and task != "ewt" else {}
     return load_task_data(task, data=real_data(task), **some)
 
 
@@ -68,12 +68,12 @@ def shipped(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path, reque
     real_data(*TASKS)
     folder = tmp_path_factory.mktemp("kinds")
     base, deltas = compile_shipped(TASKS, folder)
-    encoded: dict[str, EncodedRows] = {}
+    encoded: dict[str, EncodedExamples] = {}
     expected = {}
     for task, delta in deltas.items():
-        data = dev_rows(task, request.config.getoption("--dev-rows"))
+        data = dev_examples(task, request.config.getoption("--dev-examples"))
         config = delta.config
-        encoded[task] = encode_rows(
+        encoded[task] = encode_examples(
             data.spec,
             data.validation,
             base.tokenizer,

@@ -1,4 +1,4 @@
-"""The five deltas that ship, on the whole dev sets: the bundle answers every row as PyTorch does."""
+"""The five deltas that ship, on the whole dev sets: the bundle answers every example as PyTorch does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.data]
 
 @dataclass(frozen=True)
 class Shipped:
-    """The shipped deltas, their bundle, their dev sets, and PyTorch's logits for each row."""
+    """The shipped deltas, their bundle, their dev sets, and PyTorch's logits for each example."""
 
     base: BaseModel
     deltas: dict[str, TaskDelta]
@@ -56,44 +56,46 @@ def texts_of(data: TaskData) -> list[str | tuple[str, str]]:
     return [text[0] if len(text) == 1 else (text[0], text[1]) for text in data.validation.texts]
 
 
-def run_rows(shipped: Shipped, rows: list[tuple[str, int]]) -> list[np.ndarray]:
-    """The bundle's logits for (task, row) in batches of 32, from text."""
+def run_examples(shipped: Shipped, examples: list[tuple[str, int]]) -> list[np.ndarray]:
+    """The bundle's logits for (task, example) in batches of 32, from text."""
     texts = {task: texts_of(shipped.data[task]) for task in TASKS}
     limits = {task: shipped.deltas[task].config.max_length for task in TASKS}
     assert len(set(limits.values())) == 1
     found: list[np.ndarray] = []
-    for start in range(0, len(rows), 32):
-        batch = rows[start : start + 32]
+    for start in range(0, len(examples), 32):
+        batch = examples[start : start + 32]
         ids = shipped.session.encode(
-            [texts[task][row] for task, row in batch], truncate=True, max_length=limits[batch[0][0]]
+            [texts[task][example] for task, example in batch], truncate=True, max_length=limits[batch[0][0]]
         )
         tasks = [task for task, _ in batch]
         logits = shipped.session.run(tasks if len(set(tasks)) > 1 else tasks[0], **ids)
-        found += [row[: shipped.deltas[task].config.output_size] for row, task in zip(logits, tasks, strict=True)]
+        found += [
+            example[: shipped.deltas[task].config.output_size] for example, task in zip(logits, tasks, strict=True)
+        ]
     return found
 
 
 def by_length(shipped: Shipped, *tasks: str) -> list[tuple[str, int]]:
-    """Task and number of each row, short ones first, so that a batch has rows of about one length."""
+    """Task and number of each example, short ones first, so that a batch has examples of about one length."""
     texts = {task: shipped.data[task].validation.texts for task in tasks}
-    pairs = [(task, row) for task in tasks for row in range(len(texts[task]))]
+    pairs = [(task, example) for task in tasks for example in range(len(texts[task]))]
     return sorted(pairs, key=lambda pair: sum(map(len, texts[pair[0]][pair[1]])))
 
 
 def task_logits(shipped: Shipped, task: str) -> np.ndarray:
-    """The bundle's logits for all dev rows of the task, run once."""
+    """The bundle's logits for all dev examples of the task, run once."""
     if task not in shipped.found:
         pairs = by_length(shipped, task)
-        logits = np.stack(run_rows(shipped, pairs))
-        shipped.found[task] = logits[np.argsort([row for _, row in pairs])]
+        logits = np.stack(run_examples(shipped, pairs))
+        shipped.found[task] = logits[np.argsort([example for _, example in pairs])]
     return shipped.found[task]
 
 
 def assert_rows_are_pytorchs(shipped: Shipped, pairs: list[tuple[str, int]]) -> None:
-    for (task, row), logits in zip(pairs, run_rows(shipped, pairs), strict=True):
-        expected = shipped.expected[task][row]
-        assert np.abs(logits - expected).max() <= FP32_TOLERANCE, (task, row)
-        assert logits.argmax() == expected.argmax(), (task, row)
+    for (task, example), logits in zip(pairs, run_examples(shipped, pairs), strict=True):
+        expected = shipped.expected[task][example]
+        assert np.abs(logits - expected).max() <= FP32_TOLERANCE, (task, example)
+        assert logits.argmax() == expected.argmax(), (task, example)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -112,7 +114,7 @@ def test_mixed_batches(shipped: Shipped) -> None:
 
 
 def test_mixed_batches_in_random_order(shipped: Shipped) -> None:
-    """Short rows beside long ones of other tasks."""
+    """Short examples beside long ones of other tasks."""
     pairs = by_length(shipped, *TASKS)
     order = np.random.default_rng(0).permutation(len(pairs))[:256]
     assert_rows_are_pytorchs(shipped, [pairs[index] for index in order])

@@ -13,7 +13,7 @@ from bitfit_export.base_model.loading import load_base_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.interop.delta_lookup import SHIPPED
 from bitfit_export.training import TrainingSettings, load_task_data, train_task
-from bitfit_export.training.data import Rows
+from bitfit_export.training.data import Examples
 from tests.conftest import real_data
 
 
@@ -46,8 +46,8 @@ def test_in_a_real_training_key_biases_do_not_change(tmp_path: Path) -> None:
 
     At the paper's rate, which is constant: with one that falls, so short a training hardly moves any bias.
     """
-    data = load_task_data("rte", data=real_data("rte"), train_rows=160)
-    few = Rows(data.validation.texts[:32], data.validation.labels[:32])
+    data = load_task_data("rte", data=real_data("rte"), train_examples=160)
+    few = Examples(data.validation.texts[:32], data.validation.labels[:32])
     papers = {"schedule": "constant", "warmup": 0.0}
     settings = TrainingSettings(pooling="mean", learning_rate=1e-3, epochs=2, max_length=64, **papers)
     result = train_task(load_base_model("minilm-l6"), dataclasses.replace(data, validation=few), settings, tmp_path)

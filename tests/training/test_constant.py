@@ -1,4 +1,4 @@
-"""A training that is no better than the same answer to every row is found; one that is better is left alone."""
+"""A training that is no better than the same answer to every example is found; one that is better is left alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bitfit_export.training.constant import constant_scores, find_constant_run
-from bitfit_export.training.data import Rows
+from bitfit_export.training.data import Examples
 from bitfit_export.training.tasks import GLUE_TASKS, OWN_METRICS, TaskSpec
 
 
@@ -15,8 +15,8 @@ def spec(problem_type: str, labels: tuple[str, ...] = ("no", "yes"), metrics: tu
     return TaskSpec("own", problem_type, ("text",), "label", labels, metrics or OWN_METRICS[problem_type])
 
 
-def rows(labels: list[Any]) -> Rows:
-    return Rows([("some text",)] * len(labels), labels)
+def examples(labels: list[Any]) -> Examples:
+    return Examples([("some text",)] * len(labels), labels)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def rows(labels: list[Any]) -> Rows:
     ],
 )
 def test_what_a_constant_answer_scores(task: TaskSpec, labels: list[Any], expected: dict[str, float]) -> None:
-    found = constant_scores(task, rows(labels))
+    found = constant_scores(task, examples(labels))
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
-BALANCED = rows([0, 1] * 500)
+BALANCED = examples([0, 1] * 500)
 
 
 @pytest.mark.parametrize("accuracies", [[0.5, 0.5, 0.5], [0.5, 0.515], [0.46, 0.49], [0.53]])
@@ -51,7 +51,7 @@ def test_a_training_that_never_leaves_it_is_found(accuracies: list[float]) -> No
         spec("single_label"), BALANCED, [{"accuracy": value, "macro_f1": 0.6} for value in accuracies]
     )
     assert found is not None
-    assert (found.metric, found.constant, found.best, found.rows) == ("accuracy", 0.5, max(accuracies), 1000)
+    assert (found.metric, found.constant, found.best, found.examples) == ("accuracy", 0.5, max(accuracies), 1000)
 
 
 @pytest.mark.parametrize("accuracies", [[0.5, 0.535], [0.751, 0.5]])
@@ -63,7 +63,7 @@ def test_one_epoch_that_is_better_is_enough(accuracies: list[float]) -> None:
 @pytest.mark.parametrize(
     ("task", "labels", "scores", "is_constant"),
     [
-        # 1,043 rows as CoLA has: two standard errors are 0.062.
+        # 1,043 examples as CoLA has: two standard errors are 0.062.
         (GLUE_TASKS["cola"], [0] * 322 + [1] * 721, {"matthews_correlation": 0.05}, True),
         (GLUE_TASKS["cola"], [0] * 322 + [1] * 721, {"matthews_correlation": 0.07}, False),
         (GLUE_TASKS["stsb"], [0.0, 1.0] * 750, {"spearman": 0.05, "pearson": 0.3}, True),
@@ -71,7 +71,7 @@ def test_one_epoch_that_is_better_is_enough(accuracies: list[float]) -> None:
         # MRPC: "always equivalent" has an F1 of 0.812 and an accuracy of 0.684.
         (GLUE_TASKS["mrpc"], [0] * 129 + [1] * 279, {"f1": 0.82, "accuracy": 0.69}, True),
         (GLUE_TASKS["mrpc"], [0] * 129 + [1] * 279, {"f1": 0.84, "accuracy": 0.76}, False),
-        # A rare label: 0.97 is right in every second of the rows where "always 0" is wrong.
+        # A rare label: 0.97 is right in every second of the examples where "always 0" is wrong.
         (spec("single_label"), [0] * 940 + [1] * 60, {"accuracy": 0.97, "macro_f1": 0.8}, False),
         (spec("single_label"), [0] * 940 + [1] * 60, {"accuracy": 0.94, "macro_f1": 0.48}, True),
         (spec("token", ("NOUN", "VERB")), [[0, 0, 0, 1]] * 100, {"accuracy": 0.76}, True),
@@ -83,4 +83,4 @@ def test_one_epoch_that_is_better_is_enough(accuracies: list[float]) -> None:
 def test_each_metric_is_compared_with_its_own_constant(
     task: TaskSpec, labels: list[Any], scores: dict[str, float], is_constant: bool
 ) -> None:
-    assert (find_constant_run(task, rows(labels), [scores]) is not None) == is_constant
+    assert (find_constant_run(task, examples(labels), [scores]) is not None) == is_constant

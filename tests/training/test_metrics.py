@@ -84,7 +84,7 @@ def test_correlation_with_a_constant_is_zero_and_silent(name: str, predictions, 
 
 
 @pytest.mark.parametrize("name", ["pearson", "spearman"])
-def test_correlation_of_one_row_is_zero(name: str) -> None:
+def test_correlation_of_one_example_is_zero(name: str) -> None:
     assert one(name, [1.0], [1.0], "regression") == 0.0
 
 
@@ -110,18 +110,18 @@ def test_order_is_that_of_the_names_and_arrays_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "problem_type", "rows", "message"),
+    ("names", "problem_type", "examples", "message"),
     [
         (["bleu"], "single_label", ([1], [1]), "unknown metric 'bleu'.*accuracy, f1, macro_f1, matthews_correlation"),
         (["accuracy"], "regression", ([1.0], [1.0]), "unknown metric 'accuracy'.*pearson, spearman"),
         (["accuracy"], "ranking", ([1], [1]), "unknown problem type 'ranking'"),
         (["accuracy"], "single_label", ([1, 0], [1]), "2 predictions for 1 references"),
-        (["accuracy"], "single_label", ([], []), "no rows"),
+        (["accuracy"], "single_label", ([], []), "no examples"),
     ],
 )
-def test_bad_arguments(names, problem_type, rows, message) -> None:
+def test_bad_arguments(names, problem_type, examples, message) -> None:
     with pytest.raises(UsageError, match=message):
-        compute(names, problem_type, *rows)
+        compute(names, problem_type, *examples)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ def test_a_card_has_what_a_reader_needs(tiny_deltas: dict[str, TaskDelta]) -> No
     assert card.startswith("---\nbase_model: tiny-bert\n")
     for text in (
         "# two_way on tiny",
-        "On the validation set (32 rows)",
+        "On the validation set (32 examples)",
+        "| validation_examples | 32 |",
         "| accuracy | 0.8125 |",
         "| head only | 770 | mean | 0.005 | 3 | 0.5000 |",
         "A note.",

@@ -17,8 +17,8 @@ from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import DataError, UsageError
 from bitfit_export.reference.task_model import merged_model
 from bitfit_export.training import TrainingSettings, evaluate, train_task
-from bitfit_export.training.data import Rows, TaskData
-from bitfit_export.training.features import encode_rows
+from bitfit_export.training.data import Examples, TaskData
+from bitfit_export.training.features import encode_examples
 from bitfit_export.training.heads import choose_head
 from bitfit_export.training.tasks import OWN_METRICS, TaskSpec
 from tests.families import tiny_base as family_base
@@ -40,7 +40,7 @@ def make_data(problem_type: str) -> TaskData:
         random.shuffle(labels)
         return [str(random.choice(KINDS[label])) for label in labels], labels
 
-    def rows(count: int) -> Rows:
+    def examples(count: int) -> Examples:
         texts: list[tuple[str, ...]] = []
         labels: list[Any] = []
         for words, kinds in (sentence() for _ in range(count)):
@@ -55,7 +55,7 @@ def make_data(problem_type: str) -> TaskData:
                 number = words[kinds.index(2)]
                 texts.append(("how many?", text))
                 labels.append([(text.index(number), number)])
-        return Rows(texts, labels)
+        return Examples(texts, labels)
 
     columns, names = {
         "multi_label": (("sentence",), ("noun", "verb")),
@@ -63,7 +63,7 @@ def make_data(problem_type: str) -> TaskData:
         "span": (("question", "context"), ("start", "end")),
     }[problem_type]
     spec = TaskSpec("own", problem_type, columns, "label", names, OWN_METRICS[problem_type])
-    return TaskData(spec, rows(96), rows(40), "d" * 64, "made up")
+    return TaskData(spec, examples(96), examples(40), "d" * 64, "made up")
 
 
 def delta_of(base: BaseModel, data: TaskData, settings: TrainingSettings, folder: Path, **options: Any) -> TaskDelta:
@@ -84,7 +84,7 @@ def test_a_task_is_learnt_and_the_best_epoch_is_kept(tiny_base: BaseModel, tmp_p
     assert config.pooling == ("mean" if problem_type == "multi_label" else "tokens")
     assert tuple(config.metrics) == data.spec.metrics
     first = data.spec.metrics[0]
-    # Without learning anything: 0.8 for all labels on every row, about 0.4 for one label per word or any word.
+    # Without learning anything: 0.8 for all labels on every example, about 0.4 for one label per word or any word.
     assert config.metrics[first] > 0.85
     # What was found after the epoch and what the merged delta gives are two ways to one number.
     assert result.history[result.best_epoch - 1][first] == pytest.approx(config.metrics[first], abs=1e-6)
@@ -154,7 +154,9 @@ def test_another_seed_and_other_bias_terms_give_another_delta(
 
 def test_further_validation_sets_are_reported_beside_the_first(tiny_base: BaseModel, tmp_path: Path) -> None:
     data = make_data("token")
-    wrong = Rows(data.validation.texts, [[(label + 1) % 3 for label in row] for row in data.validation.labels])
+    wrong = Examples(
+        data.validation.texts, [[(label + 1) % 3 for label in example] for example in data.validation.labels]
+    )
     both = dataclasses.replace(data, more_validation={"mismatched": wrong})
     delta = delta_of(tiny_base, both, QUICK, tmp_path)
     model = merged_model(tiny_base, delta)
@@ -225,8 +227,8 @@ def test_a_text_without_any_token_is_refused(minilm_folder: Path) -> None:
     """BERT's tokenizer adds [CLS] and [SEP]; one of a decoder adds nothing."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder)
     spec = TaskSpec("own", "single_label", ("text",), "label", ("a", "b"), ("accuracy",))
-    rows = Rows([("good",), ("",)], [0, 1])
-    assert len(encode_rows(spec, rows, tokenizer, max_length=8).features[1]["input_ids"]) == 2
+    examples = Examples([("good",), ("",)], [0, 1])
+    assert len(encode_examples(spec, examples, tokenizer, max_length=8).features[1]["input_ids"]) == 2
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
-    with pytest.raises(DataError, match="row 2 has no token"):
-        encode_rows(spec, rows, tokenizer, max_length=8)
+    with pytest.raises(DataError, match="example 2 has no token"):
+        encode_examples(spec, examples, tokenizer, max_length=8)

@@ -12,7 +12,7 @@ import pytest
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import UsageError
-from bitfit_export.training.processes import is_first_process, rows_a_process
+from bitfit_export.training.processes import is_first_process, items_per_process
 from tests.experiments.conftest import write_task
 
 
@@ -38,7 +38,7 @@ def test_two_processes_train_one_delta(tiny_base: BaseModel, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "deltas/tiny-bert/mood\n"
     assert done.stderr.count("epoch 6: ") == 1
-    assert "18/18" in done.stderr  # 40 rows are 3 steps of 16, whatever the number of processes
+    assert "18/18" in done.stderr  # 40 examples are 3 steps of 16, whatever the number of processes
     assert os.listdir(tmp_path / "deltas/tiny-bert") == ["mood"]
     delta = TaskDelta.load(tmp_path / "deltas/tiny-bert/mood")
     assert delta.config.training["batch_size"] == 16
@@ -52,8 +52,8 @@ def test_the_first_process_is_that_of_rank_0(monkeypatch: pytest.MonkeyPatch, ra
 
 
 def test_a_batch_is_shared_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rows_a_process(16) == 16
+    assert items_per_process(16) == 16
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert rows_a_process(16) == 4
+    assert items_per_process(16) == 4
     with pytest.raises(UsageError, match="multiple of the 4 processes"):
-        rows_a_process(18)
+        items_per_process(18)

@@ -10,7 +10,7 @@ import pytest
 
 from bitfit_export.errors import UsageError
 from bitfit_export.training.data import load_task_data
-from bitfit_export.training.examples import Rows
+from bitfit_export.training.examples import Examples
 from bitfit_export.training.spans import BEST_STARTS, MAX_ANSWER_TOKENS, EncodedSpans, Span, Window, best_spans
 from bitfit_export.training.tasks import TaskSpec
 from tests.conftest import real_data
@@ -20,7 +20,7 @@ SPEC = TaskSpec("qa", "span", ("question", "context"), "answers", ("start", "end
 LONG = " ".join(["the cat sat on a mat and"] * 8 + ["red blue green dog"])
 CONTEXTS = ["The Denver Broncos won in Santa Clara, California.", LONG]
 ANSWERS = ["Santa Clara", "blue green dog"]
-ROWS = Rows(
+EXAMPLES = Examples(
     [("Where did they win?", CONTEXTS[0]), ("which?", CONTEXTS[1])],
     [[(context.index(answer), answer)] for context, answer in zip(CONTEXTS, ANSWERS, strict=True)],
 )
@@ -28,18 +28,18 @@ ROWS = Rows(
 
 @pytest.fixture(scope="module")
 def encoded(wordpiece: Any) -> EncodedSpans:
-    return EncodedSpans(SPEC, ROWS, wordpiece, max_length=32, stride=8)
+    return EncodedSpans(SPEC, EXAMPLES, wordpiece, max_length=32, stride=8)
 
 
 def test_a_window_without_room_for_a_question_is_refused(wordpiece: Any) -> None:
     """[CLS] and two [SEP] are a window's own; half of it is for the context."""
     with pytest.raises(UsageError, match="--max-length is 7, expected at least 8"):
-        EncodedSpans(SPEC, ROWS, wordpiece, max_length=7, stride=0)
-    assert EncodedSpans(SPEC, ROWS, wordpiece, max_length=8, stride=0).windows
+        EncodedSpans(SPEC, EXAMPLES, wordpiece, max_length=7, stride=0)
+    assert EncodedSpans(SPEC, EXAMPLES, wordpiece, max_length=8, stride=0).windows
 
 
 def test_a_long_context_is_read_in_windows_that_overlap(encoded: EncodedSpans, wordpiece: Any) -> None:
-    assert [window.row for window in encoded.windows] == [0, 1, 1, 1]
+    assert [window.question for window in encoded.windows] == [0, 1, 1, 1]
     assert all(len(feature["input_ids"]) <= 32 for feature in encoded.features)
     parts = [window.offsets[window.context] for window in encoded.windows[1:]]
     for one, following in itertools.pairwise(parts):
@@ -61,8 +61,8 @@ def test_an_answer_that_a_window_has_in_part_is_not_in_it(wordpiece: Any) -> Non
     """Windows of 15 words begin at every sixth one; the answer is the words 20 to 25, each a token."""
     words = LONG.split()
     begin, answer = len(" ".join(words[:20])) + 1, " ".join(words[20:26])
-    rows = Rows([("which?", LONG)], [[(begin, answer)]])
-    encoded = EncodedSpans(SPEC, rows, wordpiece, max_length=20, stride=9)
+    examples = Examples([("which?", LONG)], [[(begin, answer)]])
+    encoded = EncodedSpans(SPEC, examples, wordpiece, max_length=20, stride=9)
     firsts = [len(LONG[: window.offsets[window.context][0, 0]].split()) for window in encoded.windows]
     assert firsts[:5] == [0, 6, 12, 18, 24]
     context_begins = 4  # after [CLS] which ? [SEP]
@@ -72,22 +72,22 @@ def test_an_answer_that_a_window_has_in_part_is_not_in_it(wordpiece: Any) -> Non
 
 
 def test_many_questions_are_tokenised_in_parts(wordpiece: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = EncodedSpans(SPEC, ROWS, wordpiece, max_length=32, stride=8)
+    whole = EncodedSpans(SPEC, EXAMPLES, wordpiece, max_length=32, stride=8)
     monkeypatch.setattr("bitfit_export.training.spans._CHUNK", 1)
-    parts = EncodedSpans(SPEC, ROWS, wordpiece, max_length=32, stride=8)
+    parts = EncodedSpans(SPEC, EXAMPLES, wordpiece, max_length=32, stride=8)
     assert parts.features == whole.features
-    assert [window.row for window in parts.windows] == [window.row for window in whole.windows]
+    assert [window.question for window in parts.windows] == [window.question for window in whole.windows]
 
 
 def logits_for(encoded: EncodedSpans, labels: list[list[int]], strength: list[float]) -> list[np.ndarray]:
-    """Logits that peak at the labels, with two rows of padding that would win if they were read."""
-    rows = []
+    """Logits that peak at the labels, with two tokens of padding that would win if they were read."""
+    found = []
     for feature, (first, last), peak in zip(encoded.features, labels, strength, strict=True):
-        row = np.zeros((len(feature["input_ids"]) + 2, 2), np.float32)
-        row[-2:] = 100
-        row[first, 0] = row[last, 1] = peak
-        rows.append(row)
-    return rows
+        values = np.zeros((len(feature["input_ids"]) + 2, 2), np.float32)
+        values[-2:] = 100
+        values[first, 0] = values[last, 1] = peak
+        found.append(values)
+    return found
 
 
 def test_right_logits_are_a_perfect_score(encoded: EncodedSpans) -> None:
@@ -141,8 +141,8 @@ def test_answers_have_a_greatest_length(tokens: int, allowed: bool) -> None:
 
 
 def test_the_space_before_a_word_is_not_part_of_the_answer(byte_level: Any) -> None:
-    rows = Rows([("x?", "xx ab yy")], [[(3, "ab")]])
-    encoded = EncodedSpans(SPEC, rows, byte_level, max_length=32, stride=4)
+    examples = Examples([("x?", "xx ab yy")], [[(3, "ab")]])
+    encoded = EncodedSpans(SPEC, examples, byte_level, max_length=32, stride=4)
     (feature,) = encoded.features
     first, last = feature["labels"]
     assert byte_level.convert_ids_to_tokens(feature["input_ids"][first : last + 1]) == ["Ġa", "b"]
@@ -150,8 +150,8 @@ def test_the_space_before_a_word_is_not_part_of_the_answer(byte_level: Any) -> N
 
 
 def test_a_question_that_is_too_long_is_cut(wordpiece: Any) -> None:
-    rows = Rows([("why " * 100, CONTEXTS[0])], ROWS.labels[:1])
-    encoded = EncodedSpans(SPEC, rows, wordpiece, max_length=32, stride=8)
+    examples = Examples([("why " * 100, CONTEXTS[0])], EXAMPLES.labels[:1])
+    encoded = EncodedSpans(SPEC, examples, wordpiece, max_length=32, stride=8)
     for feature, window in zip(encoded.features, encoded.windows, strict=True):
         assert wordpiece.decode(feature["input_ids"]).count("why") == 32 // 2 - 3
         assert window.context.any()
@@ -160,7 +160,7 @@ def test_a_question_that_is_too_long_is_cut(wordpiece: Any) -> None:
 @pytest.mark.parametrize("stride", [-1, 16, 40])
 def test_windows_must_go_forward(wordpiece: Any, stride: int) -> None:
     with pytest.raises(UsageError, match=f"--stride is {stride}, expected 0 to below half of --max-length 32"):
-        EncodedSpans(SPEC, ROWS, wordpiece, max_length=32, stride=stride)
+        EncodedSpans(SPEC, EXAMPLES, wordpiece, max_length=32, stride=stride)
 
 
 @pytest.mark.slow

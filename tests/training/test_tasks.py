@@ -133,7 +133,7 @@ def test_given_options_win_over_inference() -> None:
         ([1, 1], {}, "one label only, '1'"),
         (["", "a"], {}, "the label ''; expected names without control characters"),
         (["a\tb", "a"], {"labels": ("a", "a\tb")}, "the label 'a\\\\tb'; expected names"),
-        ([-1, 1], {}, "the label -1, which often marks a row without a label"),
+        ([-1, 1], {}, "the label -1, which often marks an example without a label"),
         ([0.5, 1], {"problem_type": "single_label"}, "the label 0.5; expected names or whole numbers"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitfit_export.training.data import load_task_data
-from bitfit_export.training.examples import Rows
+from bitfit_export.training.examples import Examples
 from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.tokens import EncodedWords, first_tokens
 from tests.conftest import real_data
@@ -16,18 +16,18 @@ from tests.conftest import real_data
 LABELS = ("ADJ", "NOUN", "PUNCT")
 SPEC = TaskSpec("pos", "token", ("tokens",), "tags", LABELS, ("accuracy",))
 WORDS = [("unbelievable", "embeddings", "!"), ("don't", "U.S.A.", "..."), ("naïve", "Zoë")]
-ROWS = Rows(WORDS, [[0, 1, 2], [0, 1, 2], [0, 1]])
+EXAMPLES = Examples(WORDS, [[0, 1, 2], [0, 1, 2], [0, 1]])
 
 
 def test_labels_stand_where_transformers_puts_pre_split_words(wordpiece: Any) -> None:
     """transformers tokenises a list of words itself, and says which word a token is of."""
-    features = EncodedWords(SPEC, ROWS, wordpiece, 64).features
+    features = EncodedWords(SPEC, EXAMPLES, wordpiece, 64).features
     theirs = wordpiece([list(words) for words in WORDS], is_split_into_words=True)
     for index, feature in enumerate(features):
         assert feature["input_ids"] == theirs["input_ids"][index]
         words = theirs.word_ids(index)
         first = [word is not None and word not in words[:position] for position, word in enumerate(words)]
-        expected = [ROWS.labels[index][word] if new else -100 for word, new in zip(words, first, strict=True)]
+        expected = [EXAMPLES.labels[index][word] if new else -100 for word, new in zip(words, first, strict=True)]
         assert feature["labels"] == expected
         assert feature.keys() == {"input_ids", "attention_mask", "token_type_ids", "labels"}
 
@@ -52,7 +52,7 @@ def test_first_tokens_by_hand(
 
 
 def test_a_tokenizer_that_counts_spaces_as_part_of_words(byte_level: Any) -> None:
-    encoded = EncodedWords(SPEC, Rows([("xy", "é", "ay")], [[0, 1, 2]]), byte_level, 64)
+    encoded = EncodedWords(SPEC, Examples([("xy", "é", "ay")], [[0, 1, 2]]), byte_level, 64)
     (feature,) = encoded.features
     assert byte_level.convert_ids_to_tokens(feature["input_ids"]) == (
         ["<s>", "x", "y", "Ġ", "Ã", "©", "Ġa", "y", "</s>"]
@@ -63,15 +63,15 @@ def test_a_tokenizer_that_counts_spaces_as_part_of_words(byte_level: Any) -> Non
 
 def perfect_logits(encoded: EncodedWords) -> list[np.ndarray]:
     """Logits that are right wherever there is a label, and say label 0 elsewhere; with padding after them."""
-    rows = []
+    examples = []
     for feature in encoded.features:
         labels = np.array([*feature["labels"], -100, -100])
-        rows.append(np.eye(len(LABELS))[np.maximum(labels, 0)])
-    return rows
+        examples.append(np.eye(len(LABELS))[np.maximum(labels, 0)])
+    return examples
 
 
 def test_right_logits_are_a_perfect_score(wordpiece: Any) -> None:
-    encoded = EncodedWords(SPEC, ROWS, wordpiece, 64)
+    encoded = EncodedWords(SPEC, EXAMPLES, wordpiece, 64)
     assert encoded.score(perfect_logits(encoded)) == {"accuracy": 1.0}
     wrong = perfect_logits(encoded)
     wrong[2] = np.roll(wrong[2], 1, axis=1)
@@ -80,14 +80,14 @@ def test_right_logits_are_a_perfect_score(wordpiece: Any) -> None:
 
 def test_words_that_are_cut_off_are_errors(wordpiece: Any) -> None:
     words = ("one", "two", "three", "four")
-    encoded = EncodedWords(SPEC, Rows([words], [[1, 1, 1, 1]]), wordpiece, 5)  # [CLS] one two three [SEP]
+    encoded = EncodedWords(SPEC, Examples([words], [[1, 1, 1, 1]]), wordpiece, 5)  # [CLS] one two three [SEP]
     assert len(encoded.features[0]["input_ids"]) == 5
     assert encoded.score(perfect_logits(encoded)) == {"accuracy": 3 / 4}
 
 
 def test_a_word_that_has_no_token_is_an_error(wordpiece: Any) -> None:
     """BERT's normalisation drops control characters."""
-    encoded = EncodedWords(SPEC, Rows([("one", "\x01")], [[1, 1]]), wordpiece, 16)
+    encoded = EncodedWords(SPEC, Examples([("one", "\x01")], [[1, 1]]), wordpiece, 16)
     assert encoded.score(perfect_logits(encoded)) == {"accuracy": 1 / 2}
 
 
@@ -97,7 +97,7 @@ def test_real_sentences_are_tokenised_as_transformers_does_it_and_none_of_their_
     """UD English EWT: its own statistics say 12,544 and 2,001 sentences, of 204,577 and 25,147 words."""
     data = load_task_data("ewt", data=real_data("ewt"))
     assert (len(data.train), len(data.validation)) == (12544, 2001)
-    assert [sum(map(len, rows.texts)) for rows in (data.train, data.validation)] == [204577, 25147]
+    assert [sum(map(len, examples.texts)) for examples in (data.train, data.validation)] == [204577, 25147]
     assert len(data.spec.labels) == 17
     encoded = EncodedWords(data.spec, data.train, wordpiece, 256)
     theirs = wordpiece([list(words) for words in data.train.texts], is_split_into_words=True)["input_ids"]

@@ -17,7 +17,7 @@ from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BitfitError, UsageError
 from bitfit_export.reference.task_model import merged_model, predict_logits
 from bitfit_export.training import TrainingSettings, evaluate, train_task
-from bitfit_export.training.data import Rows, TaskData
+from bitfit_export.training.data import Examples, TaskData
 from bitfit_export.training.methods import create_method
 from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.trainable import TrainableModel
@@ -32,17 +32,17 @@ WORDS = ("good fine great lovely", "bad poor awful dreadful")
 
 
 def make_data(problem_type: str = "single_label") -> TaskData:
-    """Rows whose label is in their words, so that a tiny model learns something."""
+    """Examples whose label is in their words, so that a tiny model learns something."""
     random = np.random.default_rng(0)
 
-    def rows(count: int) -> Rows:
+    def examples(count: int) -> Examples:
         labels: list[Any] = random.integers(0, 2, count).tolist()
         texts = [(f"it is {random.choice(WORDS[label].split())} " * int(random.integers(1, 3)),) for label in labels]
-        return Rows(texts, labels if problem_type == "single_label" else [float(label) for label in labels])
+        return Examples(texts, labels if problem_type == "single_label" else [float(label) for label in labels])
 
     labels, metrics = (("good", "bad"), ("accuracy",)) if problem_type == "single_label" else ((), ("pearson",))
     spec = TaskSpec("mood", problem_type, ("sentence",), "label", labels, metrics)
-    return TaskData(spec, rows(96), rows(40), "d" * 64, "made up")
+    return TaskData(spec, examples(96), examples(40), "d" * 64, "made up")
 
 
 @pytest.fixture(scope="module")

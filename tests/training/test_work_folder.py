@@ -46,14 +46,14 @@ def others(base: BaseModel) -> dict[str, tuple[BaseModel, TaskData, TrainingSett
     more_labels = dataclasses.replace(DATA.spec, labels=(*DATA.spec.labels, "so-so"))
     return {
         "settings": (base, DATA, TrainingSettings(epochs=4)),
-        "rows": (base, dataclasses.replace(DATA, digest="e" * 64), SETTINGS),
+        "examples": (base, dataclasses.replace(DATA, digest="e" * 64), SETTINGS),
         "labels": (base, dataclasses.replace(DATA, spec=more_labels), SETTINGS),
         "base": (dataclasses.replace(base, digest="e" * 64), DATA, SETTINGS),
         "added biases": (dataclasses.replace(base, added_biases=("one.bias",)), DATA, SETTINGS),
     }
 
 
-@pytest.mark.parametrize("what", ["settings", "rows", "labels", "base", "added biases"])
+@pytest.mark.parametrize("what", ["settings", "examples", "labels", "base", "added biases"])
 def test_another_run_is_refused_once_there_is_a_checkpoint(tiny_base: BaseModel, tmp_path: Path, what: str) -> None:
     begin(tmp_path, tiny_base)
     checkpoint(tmp_path, 6)
@@ -63,7 +63,7 @@ def test_another_run_is_refused_once_there_is_a_checkpoint(tiny_base: BaseModel,
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
 
 
-@pytest.mark.parametrize("what", ["settings", "rows"])
+@pytest.mark.parametrize("what", ["settings", "examples"])
 def test_a_run_that_left_no_checkpoint_is_in_nobodys_way(tiny_base: BaseModel, tmp_path: Path, what: str) -> None:
     begin(tmp_path, tiny_base)
     checkpoint(tmp_path, 6, whole=False)
@@ -115,7 +115,7 @@ def test_a_run_resumes_by_the_pooling_that_it_has_whether_named_or_chosen(tiny_b
 def test_restart_forgets_an_interrupted_run(tiny_base: BaseModel, tmp_path: Path) -> None:
     begin(tmp_path, tiny_base)
     checkpoint(tmp_path, 6)
-    with claimed_work_folder(tmp_path, *others(tiny_base)["rows"], restart=True):
+    with claimed_work_folder(tmp_path, *others(tiny_base)["examples"], restart=True):
         assert last_checkpoint(tmp_path) is None
 
 

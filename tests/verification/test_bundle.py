@@ -73,7 +73,7 @@ def test_a_good_bundle_passes_with_any_seed(
         report = verify_bundle(tiny_bundle, tiny_base, tiny_deltas, seed=seed)
         assert [each.name for each in report.comparisons] == [*tiny_deltas, "mixed"]
         assert 0 < report.max_difference <= FP32_TOLERANCE
-        assert all(each.rows == 34 for each in report.comparisons)
+        assert all(each.items == 34 for each in report.comparisons)
 
 
 def test_one_wrong_bias_value_is_found(
@@ -145,7 +145,7 @@ def test_an_empty_text_of_a_tokenizer_that_adds_no_token_is_left_out(
     compiled = compile_bundle(base, deltas, tmp_path)
     report = verify_bundle(tmp_path, base, deltas, packer=compiled.packer)
     assert all(each.passed for each in report.comparisons)
-    with pytest.raises(InputError, match="row 1 has no token"):
+    with pytest.raises(InputError, match="item 1 has no token"):
         BiasSession(tmp_path).predict(["fine", ""], "own")
 
 

@@ -52,7 +52,7 @@ def check_lengths(base: BaseModel, model: onnx.ModelProto) -> None:
 
 
 def text_inputs(base: BaseModel, length: int) -> dict[str, torch.Tensor]:
-    """Two rows of ids, of which the second is padded after some more than half, where there is room for that."""
+    """Two items of ids, of which the second is padded after some more than half, where there is room for that."""
     mask = torch.ones(2, length, dtype=torch.int64)
     mask[1, length // 2 + 1 :] = 0
     ids = _FIRST_ID + torch.arange(2 * length).reshape(2, length) % _IDS

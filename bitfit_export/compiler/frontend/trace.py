@@ -130,7 +130,7 @@ def _reason(error: Exception) -> str:
 
 
 def _example_inputs(base: BaseModel) -> dict[str, torch.Tensor]:
-    """Two rows of sizes that are not special and, for text, a mask that matters."""
+    """Two items of sizes that are not special and, for text, a mask that matters."""
     if base.modality == "text":
         return text_inputs(base, 7)
     if base.modality == "audio":

@@ -1,6 +1,6 @@
 """Find the sites: the node inputs through which bias values enter the graph, or the reason why one cannot be lifted.
 
-A bias that is lifted by row has one more dimension than a constant one: the batch, since each row of a batch may be
+A bias that is lifted by row has one more dimension than a constant one: the batch, since each item of a batch may be
 another task. So such a site is safe where the node adds the bias to a tensor whose first dimension is the batch and
 whose last one is the bias's own; anything else is refused with a reason, never guessed at. A bias that is lifted for
 the whole batch at once keeps its shape, so any use of it will do.

@@ -3,7 +3,7 @@
 Requires: every bias term of the layout is a constant with sites that `find_bias_sites` accepted.
 Ensures: no bias is a constant any more, and every value of a row has a use. The inputs are read like this:
 
-- `table`: `task_ids` int64 [batch or 1] and `bias_table` float32 [tasks, N]. A row of the batch gets its own values:
+- `table`: `task_ids` int64 [batch or 1] and `bias_table` float32 [tasks, N]. An item of the batch gets its own values:
 
       bias_table -- Gather by task_ids --> [b, N] -- Unsqueeze --> [b, 1, N] -- Split --> [b, 1, n] each
 

@@ -23,21 +23,21 @@ def report_changes(context: Context) -> Report:
 
     The text has the mean over the layers.
     """
-    rows: list[list[str]] = []
+    body: list[list[str]] = []
     data: dict[str, Any] = {}
     plots = {}
-    several = len(context.series.methods) > 1
-    for task, method in itertools.product(context.series.tasks, context.series.methods):
+    several = len(context.experiment.methods) > 1
+    for task, method in itertools.product(context.experiment.tasks, context.experiment.methods):
         name = f"{task}-{method}" if several else task
         title = f"{task_title(task)}, {method_title(method)}" if several else task_title(task)
         changes = _changes(context, task, method)
         by_term = mean_by_term(changes)
-        rows.append([title, *(_cell(by_term.get(term)) for term in PAPER_NAMES)])
+        body.append([title, *(_cell(by_term.get(term)) for term in PAPER_NAMES)])
         data[name] = {"changes": changes, "mean_by_term": by_term} if changes else {"status": NOT_TRAINED}
         if changes:
             plots[f"-{name}"] = functools.partial(draw_grid, lay_out(changes), f"{title} on {context.model}")
     header = [f"change on {context.model}, x 1000", *PAPER_NAMES]
-    return Report(markdown_table(header, rows), {"tasks": data}, plots)
+    return Report(markdown_table(header, body), {"tasks": data}, plots)
 
 
 def _changes(context: Context, task: str, method: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitfit_export.experiments.reproduce.protocol import Series
+from bitfit_export.experiments.reproduce.protocol import Experiment
 from bitfit_export.experiments.summary import Score, best_score
 from bitfit_export.experiments.trial import Trial, TrialResult
 from bitfit_export.training.tasks import GLUE_TASKS
@@ -108,7 +108,7 @@ class Context:
     """
 
     model: str
-    series: Series
+    experiment: Experiment
     trials: Sequence[Trial]
     results: Sequence[TrialResult]
     failed: frozenset[str] = frozenset()
@@ -152,6 +152,6 @@ class Context:
 def _is_of(trial: Trial, task: str, method: str, size: int | None, share: float | None) -> bool:
     if (trial.task, trial.method) != (task, method):
         return False
-    return (size is None or trial.train_rows == size) and (
+    return (size is None or trial.train_examples == size) and (
         share is None or trial.train_share == (share if share < 1 else None)
     )

@@ -1,5 +1,5 @@
-"""Figure 2 of the BitFit paper, SQuAD against the number of training rows, and the second paper's stability: GLUE tasks
-against the share of training rows and against training time.
+"""Figure 2 of the BitFit paper, SQuAD against the number of training examples, and the second paper's stability: GLUE
+tasks against the share of training examples and against training time.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ class _Panel:
 
 
 def report_sizes(context: Context) -> Report:
-    """Exact match and F1 for each method and number of training rows."""
-    sizes = context.series.sizes
-    rows: list[list[str]] = []
+    """Exact match and F1 for each method and number of training examples."""
+    sizes = context.experiment.sizes
+    body: list[list[str]] = []
     data: list[dict[str, Any]] = []
     panels: list[_Panel] = []
-    for task in context.series.tasks:
+    for task in context.experiment.tasks:
         for metric in _metrics(context, task):
             lines = []
-            for method in context.series.methods:
+            for method in context.experiment.methods:
                 cells = [context.cell(task, method, metric, size=size) for size in sizes]
                 title = f"{task_title(task)} {metric_title(str(metric))}"
-                rows.append([title, method_title(method), *(cell.text for cell in cells)])
+                body.append([title, method_title(method), *(cell.text for cell in cells)])
                 named = {str(size): cell.as_json() for size, cell in zip(sizes, cells, strict=True)}
                 data.append({"task": task, "method": method, "metric": metric, "by_rows": named})
                 lines.append(_line(method, sizes, cells))
-            panels.append(_Panel(f"{title} on {context.model}", "training rows", lines, logarithmic=True))
-    text = markdown_table(["", "training rows", *(f"{size:,}" for size in sizes)], rows)
+            panels.append(_Panel(f"{title} on {context.model}", "training examples", lines, logarithmic=True))
+    text = markdown_table(["", "training examples", *(f"{size:,}" for size in sizes)], body)
     return Report(text, {"rows": data}, _plots({"": panels}))
 
 
@@ -73,27 +73,27 @@ def _metrics(context: Context, task: str) -> Sequence[str | None]:
 
 
 def report_shares(context: Context) -> Report:
-    """The task's metric for each method and share of the training rows, and after each epoch on all of them."""
-    shares = context.series.shares or (1.0,)
-    rows: list[list[str]] = []
+    """The task's metric for each method and share of the training examples, and after each epoch on all of them."""
+    shares = context.experiment.shares or (1.0,)
+    body: list[list[str]] = []
     data: list[dict[str, Any]] = []
     by_share: list[_Panel] = []
     by_time: list[_Panel] = []
-    for task in context.series.tasks:
+    for task in context.experiment.tasks:
         metric = context.metric_of(task)
         title = task_title(task) if metric is None else f"{task_title(task)} {metric_title(metric)}"
         lines, curves = [], []
-        for method in context.series.methods:
+        for method in context.experiment.methods:
             cells = [context.cell(task, method, share=share) for share in shares]
-            rows.append([title, method_title(method), *(cell.text for cell in cells)])
+            body.append([title, method_title(method), *(cell.text for cell in cells)])
             named = {f"{share:g}": cell.as_json() for share, cell in zip(shares, cells, strict=True)}
             curve = _curve(context, task, method)
             data.append({"task": task, "method": method, "by_share": named, "by_epoch": list(curve.mean)})
             lines.append(_line(method, shares, cells))
             curves.append(curve)
-        by_share.append(_Panel(f"{title} on {context.model}", "share of the training rows", lines))
+        by_share.append(_Panel(f"{title} on {context.model}", "share of the training examples", lines))
         by_time.append(_Panel(f"{title} on {context.model}", "epoch", curves))
-    text = markdown_table(["", "share of the training rows", *(f"{share:.0%}" for share in shares)], rows)
+    text = markdown_table(["", "share of the training examples", *(f"{share:.0%}" for share in shares)], body)
     return Report(text, {"rows": data}, _plots({"": by_share, "-time": by_time}))
 
 
@@ -108,7 +108,7 @@ def _line(method: str, x: Sequence[float], cells: Sequence[Cell]) -> _Line:
 
 
 def _curve(context: Context, task: str, method: str) -> _Line:
-    """The metric after each epoch, over the seeds, of trainings on all rows."""
+    """The metric after each epoch, over the seeds, of trainings on all examples."""
     results = context.results_of(task, method, share=1.0)
     best = best_score(results)
     chosen = [] if best is None else [result for result in results if result.trial.name in best.trials]

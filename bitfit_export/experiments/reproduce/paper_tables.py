@@ -18,24 +18,24 @@ _NO_VALUE = "-"
 
 
 def report_methods(context: Context) -> Report:
-    """A row for each method, a column for each task; the mean over the columns where all of them have a value."""
+    """A line for each method, a column for each task; the mean over the columns where all of them have a value."""
     columns = list(_columns(context))
-    rows, data = [], []
-    for method in context.series.methods:
+    body, data = [], []
+    for method in context.experiment.methods:
         cells = [context.cell(task, method, metric) for task, metric, _ in columns]
         share = context.share_trained(method)
         average = _average(cells)
         texts = [method_title(method), _NO_VALUE if share is None else _percent(share), *(cell.text for cell in cells)]
-        rows.append([*texts, *([] if len(columns) < 2 else [_NO_VALUE if average is None else f"{100 * average:.1f}"])])
+        body.append([*texts, *([] if len(columns) < 2 else [_NO_VALUE if average is None else f"{100 * average:.1f}"])])
         named = {title: cell.as_json() for (_, _, title), cell in zip(columns, cells, strict=True)}
         data.append({"method": method, "share_trained": share, "cells": named, "average": average})
     header = [context.model, "% Param", *(title for _, _, title in columns), *(["Avg."] if len(columns) > 1 else [])]
-    return Report(markdown_table(header, rows), {"rows": data})
+    return Report(markdown_table(header, body), {"rows": data})
 
 
 def _columns(context: Context) -> Iterator[tuple[str, str | None, str]]:
     """(task, metric, title); a metric that is not known yet is the task's first one."""
-    for task in context.series.tasks:
+    for task in context.experiment.tasks:
         metric = context.metric_of(task)
         shown = "" if metric is None else f" {metric_title(metric)}"
         yield task, metric, task_title(task) + shown
@@ -57,17 +57,17 @@ def _percent(share: float) -> str:
 
 
 def report_gap(context: Context) -> Report:
-    """The metric on training rows less that on the validation set, for each task and method."""
-    rows, data = [], []
-    for task in context.series.tasks:
-        for method in context.series.methods:
+    """The metric on training examples less that on the validation set, for each task and method."""
+    body, data = [], []
+    for task in context.experiment.tasks:
+        for method in context.experiment.methods:
             cell, gaps = context.cell(task, method), _gaps(context, task, method)
             train = statistics.fmean(train for train, _ in gaps) if gaps else None
             values = [train - validation for train, validation in gaps]
             gap = statistics.fmean(values) if values else None
             std = statistics.stdev(values) if len(values) > 1 else None
             spread = "" if std is None else f" ± {100 * std:.1f}"
-            rows.append(
+            body.append(
                 [
                     _title_with_metric(context, task),
                     method_title(method),
@@ -77,7 +77,7 @@ def report_gap(context: Context) -> Report:
                 ]
             )
             data.append({"task": task, "method": method, "train": train, "gap": gap, "gap_std": std} | cell.as_json())
-    return Report(markdown_table(["", context.model, "training rows", "validation", "gap"], rows), {"rows": data})
+    return Report(markdown_table(["", context.model, "training examples", "validation", "gap"], body), {"rows": data})
 
 
 def _title_with_metric(context: Context, task: str) -> str:
@@ -86,7 +86,7 @@ def _title_with_metric(context: Context, task: str) -> str:
 
 
 def _gaps(context: Context, task: str, method: str) -> list[tuple[float, float]]:
-    """(on training rows, on the validation set) for each seed at the best learning rate."""
+    """(on training examples, on the validation set) for each seed at the best learning rate."""
     results = context.results_of(task, method)
     best = best_score(results)
     if best is None:

@@ -14,15 +14,15 @@ from bitfit_export.experiments.trial import Trial, parse_method
 from bitfit_export.training.learning_rates import with_learning_rate
 from bitfit_export.training.settings import MAX_EPOCHS, TrainingSettings
 
-__all__ = ["OF_TRIALS", "PAPER", "Protocol", "Round", "Series"]
+__all__ = ["OF_TRIALS", "PAPER", "Experiment", "Protocol", "Round"]
 
-#: Settings that are not the trainer's: what rows a trial has.
-OF_TRIALS = ("train_rows", "validation_rows", "scored_train_rows")
+#: Settings that are not the trainer's: what examples a trial has.
+OF_TRIALS = ("train_examples", "validation_examples", "scored_train_examples")
 #: The papers train with a constant rate, so every protocol does that does not say otherwise.
 _SCHEDULE = {"schedule": "constant", "warmup": 0.0}
 _GLUE = ("rte", "mrpc", "stsb", "cola", "sst2", "qnli", "qqp", "mnli")
 _SEEDS = tuple(range(5))
-_ROWS = (
+_TABLE_3 = (
     "full",
     "bitfit",
     "b_q+b_m2",
@@ -45,13 +45,13 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Series:
-    """The trials of one experiment.
+class Experiment:
+    """An experiment: what is trained for it.
 
     Attributes:
         methods: as `method_label` calls them.
-        sizes: numbers of training rows; empty for all rows.
-        shares: shares of the training rows instead.
+        sizes: numbers of training examples; empty for all of them.
+        shares: shares of the training examples instead.
         settings: of this experiment alone.
     """
 
@@ -76,7 +76,7 @@ class Series:
         seeds: Sequence[int] | None = None,
         methods: Sequence[str] | None = None,
         sizes: Sequence[int] | None = None,
-    ) -> Series:
+    ) -> Experiment:
         """The same with other tasks, seeds, methods or sizes; tasks that the rounds have keep their order and seeds."""
         rounds = self.rounds
         if tasks is not None:
@@ -101,10 +101,12 @@ class Protocol:
     settings: Mapping[str, Any]
     tasks: Mapping[str, Mapping[str, Any]]
     methods: Mapping[str, Mapping[str, Any]]
-    experiments: Mapping[str, Series]
+    experiments: Mapping[str, Experiment]
 
-    def trials(self, series: Series, base: BaseModel, overrides: Mapping[str, Any] | None = None) -> list[Trial]:
-        """Everything that a series trains, in the order in which it is trained.
+    def trials(
+        self, experiment: Experiment, base: BaseModel, overrides: Mapping[str, Any] | None = None
+    ) -> list[Trial]:
+        """Everything that an experiment trains, in the order in which it is trained.
 
         Args:
             base: decides about learning rates that nothing says.
@@ -112,27 +114,33 @@ class Protocol:
         """
         trials = (
             Trial(task, with_learning_rate(settings, task, base), **own)
-            for each in series.rounds
+            for each in experiment.rounds
             for seed in each.seeds
-            for size in series.sizes or series.shares or (None,)
+            for size in experiment.sizes or experiment.shares or (None,)
             for task in each.tasks
-            for method in series.methods
-            for settings, own in self._of_rates(series, overrides or {}, task, method, seed, size)
+            for method in experiment.methods
+            for settings, own in self._of_rates(experiment, overrides or {}, task, method, seed, size)
         )
         return list(dict.fromkeys(trials))
 
     def _of_rates(
-        self, series: Series, overrides: Mapping[str, Any], task: str, method: str, seed: int, size: float | None
+        self,
+        experiment: Experiment,
+        overrides: Mapping[str, Any],
+        task: str,
+        method: str,
+        seed: int,
+        size: float | None,
     ) -> list[tuple[TrainingSettings, dict[str, Any]]]:
         """The settings, and what else a trial has, for each learning rate that is searched."""
         of_task, of_method = self.tasks.get(task, {}), self.methods.get(method, {})
-        parts = (_SCHEDULE, self.settings, of_task, of_method, series.settings, overrides)
+        parts = (_SCHEDULE, self.settings, of_task, of_method, experiment.settings, overrides)
         values: dict[str, Any] = {name: value for part in parts for name, value in part.items()}
         rates = values.pop("learning_rate", None)
         own = {name: values.pop(name) for name in OF_TRIALS if name in values}
-        if series.sizes:
-            own["train_rows"] = size
-        elif size is not None and size < 1:  # a share of all rows is a training like any other
+        if experiment.sizes:
+            own["train_examples"] = size
+        elif size is not None and size < 1:  # a share of all examples is a training like any other
             own["train_share"] = size
         name, terms = parse_method(method)
         return [
@@ -145,23 +153,23 @@ def _paper() -> Protocol:
     """The first paper's protocol, and of the second what its summary says: full data sets, five seeds."""
     glue = (Round(_GLUE, _SEEDS),)
     return Protocol(
-        settings={"epochs": MAX_EPOCHS, "scored_train_rows": 2000},
-        tasks={"squad": {"max_length": 384, "stride": 128, "epochs": 3, "scored_train_rows": 0}},
+        settings={"epochs": MAX_EPOCHS, "scored_train_examples": 2000},
+        tasks={"squad": {"max_length": 384, "stride": 128, "epochs": 3, "scored_train_examples": 0}},
         methods={},
         experiments={
-            "table2": Series(("full", "bitfit"), glue),
-            "table3": Series(_ROWS, glue),
-            "pos": Series(("full", "bitfit"), (Round(("ewt",), _SEEDS),)),
-            "figure1": Series(("bitfit",), (Round(("rte",), (0,)),)),
-            "figure2": Series(
+            "table2": Experiment(("full", "bitfit"), glue),
+            "table3": Experiment(_TABLE_3, glue),
+            "pos": Experiment(("full", "bitfit"), (Round(("ewt",), _SEEDS),)),
+            "figure1": Experiment(("bitfit",), (Round(("rte",), (0,)),)),
+            "figure2": Experiment(
                 ("full", "bitfit"), (Round(("squad",), (0,)),), sizes=(1000, 2000, 4000, 8000, 16000, 32000, 64000)
             ),
-            "data-size": Series(
+            "data-size": Experiment(
                 ("full", "bitfit", "adapters"),
                 (Round(("mrpc", "cola", "stsb"), _SEEDS),),
                 shares=(0.1, 0.3, 0.5, 0.7, 1.0),
             ),
-            "gap": Series(("full", "bitfit"), glue),
+            "gap": Experiment(("full", "bitfit"), glue),
         },
     )
 

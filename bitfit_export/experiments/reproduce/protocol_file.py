@@ -17,9 +17,10 @@ A protocol is JSON, and every part of it may be left out:
       }
     }
 
-Settings are the fields of `TrainingSettings`, and `train_rows`, `validation_rows`, `scored_train_rows` of `Trial`. A
-list of learning rates is a search: each is trained, and the best one is reported. Where there is none, the rate is that
-of `default_learning_rate`: the paper's own where it has one. Where there is no schedule, the rate is constant.
+Settings are the fields of `TrainingSettings`, and `train_examples`, `validation_examples`, `scored_train_examples` of
+`Trial`. A list of learning rates is a search: each is trained, and the best one is reported. Where there is none, the
+rate is that of `default_learning_rate`: the paper's own where it has one. Where there is no schedule, the rate is
+constant.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from bitfit_export.errors import DataError, UsageError
-from bitfit_export.experiments.reproduce.protocol import OF_TRIALS, PAPER, Protocol, Round, Series
+from bitfit_export.experiments.reproduce.protocol import OF_TRIALS, PAPER, Experiment, Protocol, Round
 from bitfit_export.training.settings import TrainingSettings
+from bitfit_export.training.stored_names import from_stored
 
 __all__ = ["read_protocol"]
 
@@ -47,7 +49,7 @@ _SETTINGS: Mapping[str, type] = {
     **dict.fromkeys(OF_TRIALS, int),
 }
 #: Settings that may be null.
-_OPTIONAL = ("learning_rate", "stride", "patience", "train_rows", "validation_rows")
+_OPTIONAL = ("learning_rate", "stride", "patience", "train_examples", "validation_examples")
 
 
 def read_protocol(path: Path) -> Protocol:
@@ -73,30 +75,30 @@ def read_protocol(path: Path) -> Protocol:
 def _protocol(root: Mapping[str, Any]) -> Protocol:
     _check_names("a protocol", root, ("settings", "tasks", "methods", "experiments"))
     _check_names("experiments", root.get("experiments", {}), PAPER.experiments)
-    for part in (root.get("settings", {}), *root.get("tasks", {}).values(), *root.get("methods", {}).values()):
-        _check_settings(part)
-    series = {name: _series(value, PAPER.experiments[name]) for name, value in root.get("experiments", {}).items()}
+    own = {name: _experiment(value, PAPER.experiments[name]) for name, value in root.get("experiments", {}).items()}
     return Protocol(
-        root.get("settings", {}), root.get("tasks", {}), root.get("methods", {}), {**PAPER.experiments, **series}
+        settings=_settings(root.get("settings", {})),
+        tasks={name: _settings(part) for name, part in root.get("tasks", {}).items()},
+        methods={name: _settings(part) for name, part in root.get("methods", {}).items()},
+        experiments={**PAPER.experiments, **own},
     )
 
 
-def _series(value: Mapping[str, Any], usual: Series) -> Series:
-    _check_names("an experiment", value, [each.name for each in fields(Series)])
-    _check_settings(value.get("settings", {}))
+def _experiment(value: Mapping[str, Any], usual: Experiment) -> Experiment:
+    _check_names("an experiment", value, [each.name for each in fields(Experiment)])
     for name in ("sizes", "shares"):
         if name in value and not getattr(usual, name):
             raise DataError(f"{name} of an experiment that has none")
     rounds = [Round(_list("tasks", each, str), _list("seeds", each, int)) for each in value.get("rounds", ())]
     sizes, shares = _list("sizes", value, int, usual.sizes), _list("shares", value, float, usual.shares)
     if any(size < 1 for size in sizes) or not all(0 < share <= 1 for share in shares):
-        raise DataError(f"sizes {sizes} and shares {shares}, expected numbers of rows, and shares above 0 up to 1")
-    return Series(
+        raise DataError(f"sizes {sizes} and shares {shares}, expected numbers of examples, and shares above 0 up to 1")
+    return Experiment(
         methods=_list("methods", value, str, usual.methods),
         rounds=tuple(rounds) or usual.rounds,
         sizes=sizes,
         shares=shares,
-        settings=value.get("settings", {}),
+        settings=_settings(value.get("settings", {})),
     )
 
 
@@ -110,13 +112,18 @@ def _list(name: str, part: Mapping[str, Any], kind: type, usual: tuple[Any, ...]
     return tuple(found)
 
 
-def _check_settings(found: Mapping[str, Any]) -> None:
+def _settings(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings in a part of the protocol, checked."""
+    found = from_stored(part)
+    if len(found) < len(part):
+        raise DataError(f"settings with {', '.join(part)}: one of them twice, by its old name and by its new one")
     _check_names("settings", found, _SETTINGS)
     for name, value in found.items():
         kind, unset = _SETTINGS[name], value is None and name in _OPTIONAL
         several = name == "learning_rate" and isinstance(value, list) and value
         if not unset and not all(_is(kind, each) for each in (value if several else [value])):
             raise DataError(f"settings with {name} {json.dumps(value)}, expected {_KINDS[kind]}")
+    return found
 
 
 _KINDS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "text"}

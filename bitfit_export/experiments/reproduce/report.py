@@ -19,7 +19,7 @@ class Report:
 
     Attributes:
         text: Markdown.
-        data: the figures of the text and more, for programs.
+        data: the figures of the text and more, for programs. Its keys stay what they are, for those that read it.
         plots: the end of a file's name, after the experiment's, and what draws it in a format; none where there is
             nothing to draw yet.
     """
@@ -29,8 +29,8 @@ class Report:
     plots: Mapping[str, Callable[[str], bytes]] = field(default_factory=dict)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *body]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 

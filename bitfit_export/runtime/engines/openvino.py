@@ -233,7 +233,7 @@ def _metadata(model: Any) -> dict[str, str]:
 
 
 def _token_types(model: Any) -> int | None:
-    """The number of token types: of rows in the table in which the graph looks up `token_type_ids`."""
+    """The number of token types: of entries in the table in which the graph looks up `token_type_ids`."""
     for parameter in model.get_parameters():
         if TOKEN_TYPE_IDS in parameter.output(0).names:
             sizes = [size for size in _lookups(parameter) if size is not None]

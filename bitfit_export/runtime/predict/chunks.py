@@ -45,9 +45,9 @@ _FORMS: dict[type, str] = {str: "one text", tuple: "a pair of texts", list: "a l
 
 @dataclass(frozen=True)
 class Chunk:
-    """A sequence to run, and the row of the text that it comes from."""
+    """A sequence to run, and the place of the text that it comes from."""
 
-    row: int
+    item: int
     tokens: TokenIds | AlignedTokens
 
 
@@ -68,31 +68,31 @@ def cut_chunks(
     Raises:
         InputError, UsageError: a text that its task can't take, or one that is too long.
     """
-    rows: dict[str, list[int]] = {kind: [] for kind in _TEXTS}
-    for row, (text, task) in enumerate(zip(texts, tasks, strict=True)):
+    places: dict[str, list[int]] = {kind: [] for kind in _TEXTS}
+    for item, (text, task) in enumerate(zip(texts, tasks, strict=True)):
         kind = task.problem_type if task.problem_type in _TEXTS else _SENTENCE
         types, words = _TEXTS[kind]
         if not isinstance(text, types):
             form = next(name for each, name in _FORMS.items() if isinstance(text, each))
-            raise InputError(f"is {form}, expected {words} for the task {task.name}", row=row)
-        rows[kind].append(row)
+            raise InputError(f"is {form}, expected {words} for the task {task.name}", item=item)
+        places[kind].append(item)
     chunks: list[Chunk] = []
-    for kind, chosen in rows.items():
+    for kind, chosen in places.items():
         if not chosen:
             continue
-        items: Any = [texts[row] for row in chosen]
+        own: Any = [texts[item] for item in chosen]
         found: Sequence[Sequence[TokenIds | AlignedTokens]]
         with numbered(chosen):
             if kind == "span":
-                found = encoder.windows(items, max_length=max_length)
+                found = encoder.windows(own, max_length=max_length)
             elif kind == "token":
-                found = [[each] for each in encoder.align(items, max_length=max_length, truncate=truncate)]
+                found = [[each] for each in encoder.align(own, max_length=max_length, truncate=truncate)]
             else:
-                found = [[each] for each in encoder.tokenize(items, max_length=max_length, truncate=truncate)]
-        for row, windows in zip(chosen, found, strict=True):
+                found = [[each] for each in encoder.tokenize(own, max_length=max_length, truncate=truncate)]
+        for item, windows in zip(chosen, found, strict=True):
             if not all(tokens.ids for tokens in windows):
-                raise InputError("has no token, expected at least one", row=row)
-            chunks += [Chunk(row, tokens) for tokens in windows]
+                raise InputError("has no token, expected at least one", item=item)
+            chunks += [Chunk(item, tokens) for tokens in windows]
     return chunks
 
 
@@ -121,7 +121,7 @@ def read_chunk(
     if not np.isfinite(logits).all():
         raise InputError(
             f"has logits that are not finite numbers from the task {task.name}",
-            row=chunk.row,
+            item=chunk.item,
             hint=f"its biases may be too large for the model; bitfit verify compares the task {task.name} with PyTorch",
         )
     if not by_token:
@@ -141,11 +141,11 @@ def join_results(task: LoadedTask, results: Sequence[Result]) -> Result:
 
 
 @contextmanager
-def numbered(rows: Sequence[int]) -> Iterator[None]:
-    """Errors about a row of a part of the texts name it by its place among all of them."""
+def numbered(places: Sequence[int]) -> Iterator[None]:
+    """Errors about an item of a part of the texts name it by its place among all of them."""
     try:
         yield
     except InputError as error:
-        if error.row is None:
+        if error.item is None:
             raise
-        raise InputError(error.problem, row=rows[error.row], hint=error.hint) from error.__cause__
+        raise InputError(error.problem, item=places[error.item], hint=error.hint) from error.__cause__

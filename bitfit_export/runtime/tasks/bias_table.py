@@ -211,8 +211,8 @@ class TableLease(Lease):
         self._names = names
         self._held: list[_Slot] = []
 
-    def feeds(self, rows: Sequence[int] | None = None) -> Feeds:
-        slots = self.slots if rows is None else self.slots[list(rows)]
+    def feeds(self, places: Sequence[int] | None = None) -> Feeds:
+        slots = self.slots if places is None else self.slots[list(places)]
         return Feeds(self.bound, {TASK_IDS: slots})
 
     def __enter__(self) -> TableLease:

@@ -76,13 +76,13 @@ class RowLease(Lease):
         self._names = names
         self._rows: list[_LoadedRow] = []
 
-    def feeds(self, rows: Sequence[int] | None = None) -> Feeds:
-        chosen = self._rows if rows is None else [self._rows[row] for row in rows]
+    def feeds(self, places: Sequence[int] | None = None) -> Feeds:
+        chosen = self._rows if places is None else [self._rows[place] for place in places]
         first = chosen[0]
         for each in chosen:
             if each is not first:
                 raise InputError(
-                    f"the rows of the batch have the tasks {first.task.name} and {each.task.name}, expected one task: "
+                    f"the items of the batch have the tasks {first.task.name} and {each.task.name}, expected one task: "
                     "the bundle's layout runs one at a time",
                     hint="export the bundle with --layout table to mix tasks in a batch",
                 )

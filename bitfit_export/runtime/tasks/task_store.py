@@ -74,15 +74,15 @@ class Lease(ABC):
     tasks: list[LoadedTask]
 
     @abstractmethod
-    def feeds(self, rows: Sequence[int] | None = None) -> Feeds:
+    def feeds(self, places: Sequence[int] | None = None) -> Feeds:
         """The graph inputs that bring biases and heads.
 
         Args:
-            rows: which of the names the batch's rows have, by their positions; by default all, one per row. A lease of
-                one name serves a batch of any size.
+            places: which of the names the batch's items have, by their positions; by default all, one per item. A lease
+                of one name serves a batch of any size.
 
         Raises:
-            InputError: the rows have different tasks, and the layout runs one at a time.
+            InputError: the items have different tasks, and the layout runs one at a time.
         """
 
     @abstractmethod
@@ -106,7 +106,7 @@ class TaskStore(ABC, Generic[EntryT]):
     """The loaded tasks. Any number of threads may use one store.
 
     Attributes:
-        mixes_tasks: whether one run can serve rows of different tasks.
+        mixes_tasks: whether one run can serve items of different tasks.
     """
 
     mixes_tasks: bool

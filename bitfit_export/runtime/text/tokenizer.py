@@ -116,32 +116,32 @@ class TextEncoder:
         """
         limit = self._check_limit(max_length)
         found = self._encode(list(pairs), offsets=True)
-        for row, encoding in enumerate(found):
+        for item, encoding in enumerate(found):
             question = len(encoding) - encoding.sequence_ids.count(1)
             if question >= limit:
                 raise InputError(
                     f"has a question of {question} tokens with the special ones, expected fewer than {limit}",
-                    row=row,
+                    item=item,
                     hint="shorten the question",
                 )
         aligned = [align_tokens(encoding, pair) for pair, encoding in zip(pairs, found, strict=True)]
         windows = [[each.take(kept) for kept in context_windows(each.sides, limit, _OVERLAP)] for each in aligned]
-        for row, each in enumerate(windows):
+        for item, each in enumerate(windows):
             if not any(window.positions(1) for window in each):
-                raise InputError("has a context without a word, expected at least one", row=row)
+                raise InputError("has a context without a word, expected at least one", item=item)
         return windows
 
-    def pad(self, rows: Sequence[TokenIds | AlignedTokens]) -> dict[str, IntArray]:
-        """Rows as int64 arrays [batch, sequence], padded on the right to the longest."""
-        shape = (len(rows), max(len(row.ids) for row in rows))
+    def pad(self, items: Sequence[TokenIds | AlignedTokens]) -> dict[str, IntArray]:
+        """Items as int64 arrays [batch, sequence], padded on the right to the longest."""
+        shape = (len(items), max(len(item.ids) for item in items))
         input_ids = np.full(shape, self._pad_token_id, np.int64)
         attention_mask = np.zeros(shape, np.int64)
         token_type_ids = np.zeros(shape, np.int64)
-        for index, row in enumerate(rows):
-            length = len(row.ids)
-            input_ids[index, :length] = row.ids
+        for index, item in enumerate(items):
+            length = len(item.ids)
+            input_ids[index, :length] = item.ids
             attention_mask[index, :length] = 1
-            token_type_ids[index, :length] = row.type_ids
+            token_type_ids[index, :length] = item.type_ids
         return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
 
     def _check_limit(self, max_length: int | None) -> int:
@@ -156,16 +156,16 @@ class TextEncoder:
         encodings: dict[int, Any] = {}
         try:
             for words in (False, True):
-                rows = [row for row, text in enumerate(texts) if isinstance(text, list) == words]
-                if rows:
+                items = [item for item, text in enumerate(texts) if isinstance(text, list) == words]
+                if items:
                     tokenizer = self._word_tokenizer if words else self._tokenizer
                     encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-                    encodings |= zip(rows, encode([texts[row] for row in rows], is_pretokenized=words), strict=True)
+                    encodings |= zip(items, encode([texts[item] for item in items], is_pretokenized=words), strict=True)
         except _NOT_OF_THE_LIBRARY:
             raise
         except BaseException as error:
             raise _encoding_error(texts, error) from error
-        return [encodings[row] for row in range(len(texts))]
+        return [encodings[item] for item in range(len(texts))]
 
     @lazy_property
     def _word_tokenizer(self) -> Any:
@@ -180,7 +180,7 @@ class TextEncoder:
 
 def _keep(encodings: Sequence[Any], limit: int, *, truncate: bool) -> list[Sequence[int]]:
     """The positions of each encoding that stay; all of them where it is not too long."""
-    long = [row for row, encoding in enumerate(encodings) if len(encoding) > limit]
+    long = [item for item, encoding in enumerate(encodings) if len(encoding) > limit]
     if long and not truncate:
         raise _too_long(long, len(encodings[long[0]]), limit)
     return [_cut(encoding, limit) if len(encoding) > limit else range(len(encoding)) for encoding in encodings]
@@ -232,10 +232,10 @@ def as_texts(texts: Text | Sequence[Text]) -> list[Text]:
         )
     if not items:
         raise InputError("there is no text, expected at least one")
-    for row, item in enumerate(items):
+    for place, item in enumerate(items):
         if not isinstance(item, str) and not _is_pair(item) and not _is_words(item):
             raise InputError(
-                f"is {_describe(item)}, expected a string, a tuple of two strings or a list of words", row=row
+                f"is {_describe(item)}, expected a string, a tuple of two strings or a list of words", item=place
             )
     return cast("list[Text]", items)
 
@@ -294,19 +294,19 @@ def _check_added_tokens(tokenizer: Any) -> None:
 
 
 def _too_long(long: Sequence[int], found: int, limit: int) -> InputError:
-    others = f" ({len(long)} rows are too long)" if len(long) > 1 else ""
+    others = f" ({len(long)} items are too long)" if len(long) > 1 else ""
     return InputError(
         f"has {found} tokens, expected at most {limit}{others}",
-        row=long[0],
+        item=long[0],
         hint="shorten the text, or pass --truncate (truncate=True) to cut it",
     )
 
 
 def _encoding_error(texts: Sequence[Text], error: BaseException) -> InputError:
     """Say which text the library could not take; half a surrogate pair is the only kind known."""
-    for row, text in enumerate(texts):
+    for item, text in enumerate(texts):
         try:
             "".join(text).encode("utf-8")
         except UnicodeEncodeError:
-            return InputError("has half a surrogate pair, expected a string that UTF-8 can write", row=row)
+            return InputError("has half a surrogate pair, expected a string that UTF-8 can write", item=item)
     return InputError(f"the texts cannot be tokenised: {first_line(error)}")

@@ -160,8 +160,8 @@ void answer(const bitfit::Session& session, const std::vector<Question>& questio
   std::vector<bitfit::Result> results;
   std::vector<bitfit::TaskInfo> answered;
   const bitfit::Status status = session.predict(texts, tasks, options, &results, &answered);
-  if (!status.ok() && status.row != bitfit::Status::no_row && status.row < std::ptrdiff_t(questions.size())) {
-    refuse(questions[static_cast<std::size_t>(status.row)].where + " " + status.message, status.hint);
+  if (!status.ok() && status.item != bitfit::Status::no_item && status.item < std::ptrdiff_t(questions.size())) {
+    refuse(questions[static_cast<std::size_t>(status.item)].where + " " + status.message, status.hint);
   }
   check(status);
   for (std::size_t i = 0; i < questions.size(); ++i) std::cout << spaced(json_of(answered[i], results[i])) << '\n';

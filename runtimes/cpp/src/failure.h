@@ -39,10 +39,10 @@ std::string text_of(const Parts&... parts) {
   fail(StatusCode::bundle_error, message, copy_again);
 }
 
-// About one row of a batch or one of several texts. The message continues after "row 3".
-[[noreturn]] inline void fail_row(std::size_t row, const std::string& message, const std::string& hint = {}) {
+// About one item of a batch or one of several texts. The message continues after "item 3".
+[[noreturn]] inline void fail_item(std::size_t item, const std::string& message, const std::string& hint = {}) {
   Status status{StatusCode::input_error, shown(message, longest_message), shown(hint, longest_message)};
-  status.row = static_cast<std::ptrdiff_t>(row);
+  status.item = static_cast<std::ptrdiff_t>(item);
   throw Failure{std::move(status)};
 }
 

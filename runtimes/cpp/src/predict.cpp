@@ -31,7 +31,7 @@ void check_kind(const Text& text, const TaskInfo& task, std::size_t row) {
   const char* const expected = task.problem_type == ProblemType::span    ? "a question and a context"
                                : task.problem_type == ProblemType::token ? "a text or a list of words"
                                                                          : "a text or a pair of texts";
-  fail_row(row, text_of("is ", found, ", expected ", expected, " for the task ", task.name));
+  fail_item(row, text_of("is ", found, ", expected ", expected, " for the task ", task.name));
 }
 
 // Tokenise each text for its task.
@@ -56,17 +56,17 @@ class Cutter {
       return;
     }
     if (tokens.size() > limit_ && !truncate_) {
-      fail_row(row, text_of("has ", tokens.size(), " tokens, expected at most ", limit_),
+      fail_item(row, text_of("has ", tokens.size(), " tokens, expected at most ", limit_),
                "shorten the text, or truncate it");
     }
     check(truncate(&tokens, limit_));
-    if (tokens.empty()) fail_row(row, "has no token, expected at least one");
+    if (tokens.empty()) fail_item(row, "has no token, expected at least one");
     chunks->push_back({row, std::move(tokens)});
   }
 
  private:
   static void at_row(std::size_t row, Status status) {
-    if (status.code == StatusCode::input_error) fail_row(row, "is refused: " + status.message, status.hint);
+    if (status.code == StatusCode::input_error) fail_item(row, "is refused: " + status.message, status.hint);
     check(std::move(status));
   }
 
@@ -150,8 +150,8 @@ class Runner {
       session_.run(padded_.batch, &workspace_, &logits);
     } catch (Failure& failure) {
       // A row of the batch is a chunk of some text.
-      if (failure.status.row != Status::no_row) {
-        failure.status.row = static_cast<std::ptrdiff_t>(chunks[static_cast<std::size_t>(failure.status.row)]->row);
+      if (failure.status.item != Status::no_item) {
+        failure.status.item = static_cast<std::ptrdiff_t>(chunks[static_cast<std::size_t>(failure.status.item)]->row);
       }
       throw;
     }
@@ -181,7 +181,7 @@ class Runner {
     for (std::size_t token = 0; token < tokens; ++token) {
       const float* const first = logits + token * row_labels;
       if (std::all_of(first, first + info.label_count, [](float value) { return std::isfinite(value); })) continue;
-      fail_row(chunk.row, text_of("has logits that are not finite numbers from the task ", info.name),
+      fail_item(chunk.row, text_of("has logits that are not finite numbers from the task ", info.name),
                "its biases may be too large for the model");
     }
   }

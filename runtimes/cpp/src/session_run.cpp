@@ -33,19 +33,19 @@ void Session::Parts::check_row(const Batch& batch, std::size_t row) const {
   std::int64_t kept = 0;
   for (std::size_t i = first; i < first + batch.tokens; ++i) {
     if (batch.input_ids[i] < 0 || batch.input_ids[i] >= manifest.vocab_size) {
-      fail_row(row, text_of("has ", batch.input_ids[i], " in input_ids, expected 0 to ", manifest.vocab_size - 1));
+      fail_item(row, text_of("has ", batch.input_ids[i], " in input_ids, expected 0 to ", manifest.vocab_size - 1));
     }
     if (batch.attention_mask[i] != 0 && batch.attention_mask[i] != 1) {
-      fail_row(row, text_of("has ", batch.attention_mask[i], " in attention_mask, expected 0 or 1"));
+      fail_item(row, text_of("has ", batch.attention_mask[i], " in attention_mask, expected 0 or 1"));
     }
     const std::int64_t type = batch.token_type_ids == nullptr ? 0 : batch.token_type_ids[i];
     // The manifest does not say how many types there are; the model refuses one that is too large.
     if (type < 0 || (type > 0 && !has_token_types_)) {
-      fail_row(row, text_of("has ", type, " in token_type_ids, expected 0", has_token_types_ ? " or more" : ""));
+      fail_item(row, text_of("has ", type, " in token_type_ids, expected 0", has_token_types_ ? " or more" : ""));
     }
     kept += batch.attention_mask[i];
   }
-  if (kept == 0) fail_row(row, "has an attention_mask of zeros only, expected at least one token");
+  if (kept == 0) fail_item(row, "has an attention_mask of zeros only, expected at least one token");
 }
 
 // Whether one run can serve the tasks of a lease, and all of them by one output where it is to have one alone.

@@ -29,7 +29,7 @@ constexpr const char* codes[] = {"ok", "bundle_error", "row_error", "input_error
 
 json json_of(const Status& status) {
   json object = {{"code", codes[static_cast<int>(status.code)]}, {"message", status.text()}, {"hint", status.hint}};
-  if (status.row != Status::no_row) object["row"] = status.row;
+  if (status.item != Status::no_item) object["item"] = status.item;
   if (status.row_status != bitfit::RowStatus::ok) object["row_status"] = static_cast<int>(status.row_status);
   return object;
 }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bitfit_export.errors import BundleError, InputError, UsageError
 from bitfit_export.runtime.text.tokenizer import Text, TextEncoder
-from tests.conftest import real_rows
+from tests.conftest import real_examples
 
 MAX_POSITIONS = 512
 KEYS = ("input_ids", "attention_mask", "token_type_ids")
@@ -152,7 +152,7 @@ def test_byte_level_tokenizer_equals_transformers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["sst2", "cola", "rte", "mrpc", "stsb"])
 def test_real_data_equals_transformers(encoder: TextEncoder, reference: Any, task: str) -> None:
     texts: list[Text] = [
-        row["sentence"] if "sentence" in row else (row["sentence1"], row["sentence2"]) for row in real_rows(task)
+        row["sentence"] if "sentence" in row else (row["sentence1"], row["sentence2"]) for row in real_examples(task)
     ]
     assert_equal(encoder.encode(texts), encode_with(reference, texts))
     for length in (16, 128):
@@ -205,14 +205,14 @@ def test_texts_are_not_truncated_or_padded_as_the_file_says(encoder: TextEncoder
 def test_longest_text_is_taken_and_one_more_token_refused(minilm_folder: Path) -> None:
     encoder = TextEncoder((minilm_folder / "tokenizer.json").read_bytes(), max_positions=10, pad_token_id=0)
     assert encoder.encode("word " * 8)["input_ids"].shape == (1, 10)
-    with pytest.raises(InputError, match=r"row 1 has 11 tokens, expected at most 10\n.*--truncate"):
+    with pytest.raises(InputError, match=r"item 1 has 11 tokens, expected at most 10\n.*--truncate"):
         encoder.encode(["ok", "word " * 9])
-    with pytest.raises(InputError, match=r"row 0 has 12 tokens, expected at most 10 \(2 rows are too long\)"):
+    with pytest.raises(InputError, match=r"item 0 has 12 tokens, expected at most 10 \(2 items are too long\)"):
         encoder.encode([("word", "word " * 8), "ok", "word " * 30])
 
 
 def test_max_length_is_a_limit_without_truncate_too(encoder: TextEncoder) -> None:
-    with pytest.raises(InputError, match="row 0 has 7 tokens, expected at most 6"):
+    with pytest.raises(InputError, match="item 0 has 7 tokens, expected at most 6"):
         encoder.encode("one two three four five", max_length=6)
 
 
@@ -237,16 +237,16 @@ def test_refuses_fewer_tokens_than_the_special_ones(encoder: TextEncoder) -> Non
         (None, "the texts are NoneType"),
         (b"bytes", "the texts are bytes"),
         (5, "the texts are int"),
-        (["a", None], "row 1 is NoneType"),
-        (["a", b"b"], "row 1 is bytes"),
-        ([["a", 5]], r"row 0 is a list of \(str, int\)"),
-        (["a", []], r"row 1 is a list of \(\)"),
-        ([("a",)], r"row 0 is a tuple of \(str\)"),
-        ([("a", "b", "c")], r"row 0 is a tuple of \(str, str, str\)"),
-        ([("a", None)], r"row 0 is a tuple of \(str, NoneType\)"),
-        (("a", "b", "c"), r"row 0 is a tuple of \(str, str, str\)"),
-        (["a", "half \ud800"], "row 1 has half a surrogate pair"),
-        (["a", "b", ("c", "\udfff")], "row 2 has half a surrogate pair"),
+        (["a", None], "item 1 is NoneType"),
+        (["a", b"b"], "item 1 is bytes"),
+        ([["a", 5]], r"item 0 is a list of \(str, int\)"),
+        (["a", []], r"item 1 is a list of \(\)"),
+        ([("a",)], r"item 0 is a tuple of \(str\)"),
+        ([("a", "b", "c")], r"item 0 is a tuple of \(str, str, str\)"),
+        ([("a", None)], r"item 0 is a tuple of \(str, NoneType\)"),
+        (("a", "b", "c"), r"item 0 is a tuple of \(str, str, str\)"),
+        (["a", "half \ud800"], "item 1 has half a surrogate pair"),
+        (["a", "b", ("c", "\udfff")], "item 2 has half a surrogate pair"),
     ],
 )
 def test_refuses_what_is_no_text(encoder: TextEncoder, texts: Any, message: str) -> None:
@@ -297,5 +297,5 @@ def test_a_space_is_no_part_of_a_word(tmp_path: Path) -> None:
     text, words = encoder.align(["hello  world", ["hello", "world"]])
     assert text.spans == [(0, 5), (6, 6), (7, 12)]
     assert words.spans == [(0, 5), (6, 11)]
-    with pytest.raises(InputError, match="row 1 has a context without a word"):
+    with pytest.raises(InputError, match="item 1 has a context without a word"):
         encoder.windows([("hello", "world"), ("hello", "  ")])

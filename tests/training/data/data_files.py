@@ -1,4 +1,4 @@
-"""Rows, the formats that they are written in, and folders of them."""
+"""Examples, the formats that they are written in, and folders of them."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ TRAIN = [
     {"sentence1": " led by a space", "sentence2": "a, b", "label": 1},
 ]
 VALIDATION = [{"sentence1": "one", "sentence2": "two", "label": 1}, {"sentence1": "x", "sentence2": "y", "label": 0}]
-TEXTS = [(row["sentence1"], row["sentence2"]) for row in TRAIN]
+TEXTS = [(example["sentence1"], example["sentence2"]) for example in TRAIN]
 JSON_ROW = '{"sentence": "a", "label": %s}\n'
 
 
-def as_jsonl(rows) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+def as_jsonl(examples) -> bytes:
+    return "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in examples).encode()
 
 
-def as_csv(rows) -> bytes:
+def as_csv(examples) -> bytes:
     stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, rows[0].keys())
+    writer = csv.DictWriter(stream, examples[0].keys())
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(examples)
     return stream.getvalue().encode()
 
 
-def as_tsv(rows) -> bytes:
-    lines = [rows[0].keys(), *(row.values() for row in rows)]
+def as_tsv(examples) -> bytes:
+    lines = [examples[0].keys(), *(example.values() for example in examples)]
     return "".join("\t".join(map(str, line)) + "\n" for line in lines).encode()
 
 
-def as_parquet(rows) -> bytes:
+def as_parquet(examples) -> bytes:
     stream = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(examples), stream)
     return stream.getvalue()
 
 
@@ -52,7 +52,7 @@ TEXT_FORMATS = {".jsonl": as_jsonl, ".json": as_jsonl, ".csv": as_csv, ".tsv": a
 FORMATS = {
     **TEXT_FORMATS,
     **{
-        f"{suffix}.gz": lambda rows, write=write: gzip.compress(write(rows), mtime=0)
+        f"{suffix}.gz": lambda examples, write=write: gzip.compress(write(examples), mtime=0)
         for suffix, write in TEXT_FORMATS.items()
     },
     ".parquet": as_parquet,
@@ -81,6 +81,8 @@ def fails(message: str, task: str, folder: Path, **options) -> DataError:
 
 
 def own(folder: Path, train, dev=None, **options) -> TaskData:
-    """A task of one's own whose rows have these labels."""
-    rows = [[{"sentence": "s", "label": label} for label in split] for split in (train, train if dev is None else dev)]
-    return load_task_data("own", data=write_folder(folder, ".jsonl", *rows), **options)
+    """A task of one's own whose examples have these labels."""
+    examples = [
+        [{"sentence": "s", "label": label} for label in split] for split in (train, train if dev is None else dev)
+    ]
+    return load_task_data("own", data=write_folder(folder, ".jsonl", *examples), **options)

@@ -1,4 +1,4 @@
-"""Bad labels, rows and files: each is one clear error that says where."""
+"""Bad labels, examples and files: each is one clear error that says where."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_the_test_split_has_its_hint(tmp_path: Path) -> None:
     "label", ["NaN", "Infinity", "-Infinity", "1e39", "1" + "0" * 400, '"high"', '"nan"', '"1e999"']
 )
 def test_bad_regression_labels(tmp_path: Path, label: str) -> None:
-    row = f'{{"sentence1": "a", "sentence2": "b", "label": {label}}}\n'
-    fails("line 1: the label .* is not a finite number", "stsb", write_raw(tmp_path, row))
+    example = f'{{"sentence1": "a", "sentence2": "b", "label": {label}}}\n'
+    fails("line 1: the label .* is not a finite number", "stsb", write_raw(tmp_path, example))
 
 
 def test_largest_float32_is_a_regression_label(tmp_path: Path) -> None:
-    row = '{"sentence1": "a", "sentence2": "b", "label": 3.4028234e38}\n'
-    assert load_task_data("stsb", data=write_raw(tmp_path, row)).train.labels == [3.4028235e38]
+    example = '{"sentence1": "a", "sentence2": "b", "label": 3.4028234e38}\n'
+    assert load_task_data("stsb", data=write_raw(tmp_path, example)).train.labels == [3.4028235e38]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_single_label_wanted_fractions_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("example", "message"),
     [
         ('{"sentence": null, "label": 0}', "line 1: 'sentence' is None; expected a string"),
         ('{"sentence": 5, "label": 0}', "line 1: 'sentence' is 5; expected a string"),
@@ -98,8 +98,8 @@ def test_single_label_wanted_fractions_found(tmp_path: Path) -> None:
         ("[", "line 1 is not JSON"),
     ],
 )
-def test_bad_rows(tmp_path: Path, row: str, message: str) -> None:
-    fails(message, "sst2", write_raw(tmp_path, row + "\n"))
+def test_bad_examples(tmp_path: Path, example: str, message: str) -> None:
+    fails(message, "sst2", write_raw(tmp_path, example + "\n"))
 
 
 def test_the_line_of_the_error_is_right(tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ def test_a_text_of_two_lines_counts_as_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize("empty", [b"", b"\n\n"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
 def test_empty_splits(tmp_path: Path, suffix: str, empty: bytes) -> None:
-    fails(f"train{suffix} has no rows", "sst2", write_raw(tmp_path, empty, suffix=suffix))
+    fails(f"train{suffix} has no examples", "sst2", write_raw(tmp_path, empty, suffix=suffix))
 
 
-def test_header_without_rows(tmp_path: Path) -> None:
+def test_header_without_examples(tmp_path: Path) -> None:
     good = "sentence,label\na,0\n"
-    fails("dev.csv has no rows", "sst2", write_raw(tmp_path, good, "sentence,label\n", suffix=".csv"))
+    fails("dev.csv has no examples", "sst2", write_raw(tmp_path, good, "sentence,label\n", suffix=".csv"))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_bad_files(tmp_path: Path, suffix: str, content: str | bytes, message: s
 
 
 @pytest.mark.parametrize(
-    "row",
+    "example",
     [
         {"words": "a"},
         {"sentence": "a"} | TRAIN[0],
@@ -157,21 +157,23 @@ def test_bad_files(tmp_path: Path, suffix: str, content: str | bytes, message: s
         {"text_pair": "b"},
     ],
 )
-def test_columns_of_an_own_task_that_are_not_clear(tmp_path: Path, row: dict[str, object]) -> None:
-    rows = [row | {"label": 0}]
-    error = fails("expected either sentence, or sentence1 and", "own", write_folder(tmp_path, ".jsonl", rows, rows))
+def test_columns_of_an_own_task_that_are_not_clear(tmp_path: Path, example: dict[str, object]) -> None:
+    examples = [example | {"label": 0}]
+    error = fails(
+        "expected either sentence, or sentence1 and", "own", write_folder(tmp_path, ".jsonl", examples, examples)
+    )
     assert "--columns" in (error.hint or "")
 
 
 def test_a_second_text_that_some_rows_lack_is_not_passed_over(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [{"text": "a", "label": 0}, {"text": "b", "text_pair": "c", "label": 1}]
-    fails("line 1 has no column 'text_pair'", "own", write_folder(tmp_path, ".jsonl", rows, rows))
+    examples: list[dict[str, object]] = [{"text": "a", "label": 0}, {"text": "b", "text_pair": "c", "label": 1}]
+    fails("line 1 has no column 'text_pair'", "own", write_folder(tmp_path, ".jsonl", examples, examples))
 
 
 @pytest.mark.parametrize("labels", ["[true, false]", "[0, true]"])
 def test_booleans_among_several_labels(tmp_path: Path, labels: str) -> None:
-    row = f'{{"sentence": "a", "labels": {labels}}}\n'
-    error = fails("the label is the boolean true", "own", write_raw(tmp_path, row))
+    example = f'{{"sentence": "a", "labels": {labels}}}\n'
+    error = fails("the label is the boolean true", "own", write_raw(tmp_path, example))
     assert "0 and 1" in (error.hint or "")
 
 
@@ -185,7 +187,7 @@ def test_booleans_among_several_labels(tmp_path: Path, labels: str) -> None:
 )
 def test_an_array_in_place_of_lines(tmp_path: Path, text: str, message: str) -> None:
     plain = fails(message, "own", write_raw(tmp_path, text, suffix=".json"))
-    assert plain.hint == f"write each element on a line of its own: jq -c '.[]' {tmp_path}/train.json > rows.jsonl"
+    assert plain.hint == f"write each element on a line of its own: jq -c '.[]' {tmp_path}/train.json > examples.jsonl"
     (tmp_path / "packed").mkdir()
     packed = fails(message, "own", write_raw(tmp_path / "packed", gzip.compress(text.encode()), suffix=".json.gz"))
     assert "zcat" in (packed.hint or "")

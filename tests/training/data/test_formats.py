@@ -1,4 +1,4 @@
-"""The same rows from every format, as they are: texts, labels, names of files and of columns."""
+"""The same examples from every format, as they are: texts, labels, names of files and of columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .data_files import FORMATS, JSON_ROW, TEXTS, TRAIN, VALIDATION, as_csv, as_
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+def test_every_format_gives_the_same_examples(tmp_path: Path, suffix: str) -> None:
     data = load_task_data("rte", data=write_folder(tmp_path, suffix))
     assert data.train.texts == TEXTS
     assert data.train.labels == [0, 1, 1]
@@ -24,13 +24,18 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     assert data.validation.labels == [1, 0]
     assert (len(data.train), len(data.validation)) == (3, 2)
     assert data.source == f"train{suffix} dev{suffix}"
-    rows = [[*texts, label] for texts, label in zip(TEXTS, [0, 1, 1], strict=True)] + [["one", "two", 1], ["x", "y", 0]]
-    assert data.digest == hashlib.sha256("".join(json.dumps(row) + "\n" for row in rows).encode()).hexdigest()
+    examples = [[*texts, label] for texts, label in zip(TEXTS, [0, 1, 1], strict=True)] + [
+        ["one", "two", 1],
+        ["x", "y", 0],
+    ]
+    assert (
+        data.digest == hashlib.sha256("".join(json.dumps(example) + "\n" for example in examples).encode()).hexdigest()
+    )
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_gives_the_same_regression(tmp_path: Path, suffix: str) -> None:
-    scored = [row | {"label": label} for row, label in zip(TRAIN, [3.8, 5.0, 0.0], strict=True)]
+    scored = [example | {"label": label} for example, label in zip(TRAIN, [3.8, 5.0, 0.0], strict=True)]
     data = load_task_data("stsb", data=write_folder(tmp_path, suffix, scored, scored))
     assert data.train.labels == [3.8, 5.0, 0.0]
     assert all(type(label) is float for label in data.train.labels)
@@ -39,12 +44,12 @@ def test_every_format_gives_the_same_regression(tmp_path: Path, suffix: str) -> 
 
 def test_digest_sees_text_labels_and_order(tmp_path: Path) -> None:
     variants = [TRAIN, TRAIN[::-1], [TRAIN[0] | {"label": 1}, *TRAIN[1:]], [TRAIN[0] | {"sentence2": "no"}, *TRAIN[1:]]]
-    folders = [write_folder(tmp_path / str(number), train=rows) for number, rows in enumerate(variants)]
+    folders = [write_folder(tmp_path / str(number), train=examples) for number, examples in enumerate(variants)]
     assert len({load_task_data("rte", data=folder).digest for folder in folders}) == len(variants)
 
 
 def test_float32_labels_are_those_of_a_text_file(tmp_path: Path) -> None:
-    scored = [row | {"label": 3.8} for row in TRAIN]
+    scored = [example | {"label": 3.8} for example in TRAIN]
     write_folder(tmp_path / "text", ".csv", scored, scored)
     table = pyarrow.Table.from_pylist(scored)
     table = table.set_column(2, "label", table["label"].cast(pyarrow.float32()))
@@ -57,7 +62,7 @@ def test_float32_labels_are_those_of_a_text_file(tmp_path: Path) -> None:
 
 
 def test_string_labels_of_glue_go_by_name(tmp_path: Path) -> None:
-    named = [row | {"label": ("entailment", "not_entailment")[row["label"]]} for row in TRAIN]
+    named = [example | {"label": ("entailment", "not_entailment")[example["label"]]} for example in TRAIN]
     data = load_task_data("rte", data=write_folder(tmp_path, ".jsonl", named, named))
     assert data.train.labels == [0, 1, 1]
     assert data.spec.labels == ("entailment", "not_entailment")
@@ -86,8 +91,8 @@ def test_two_files_of_any_name_and_format(tmp_path: Path) -> None:
 
 
 def test_columns_of_glue_can_have_other_names(tmp_path: Path) -> None:
-    rows = [{"premise": "p", "hypothesis": "h", "gold": 1}]
-    folder = write_folder(tmp_path, ".jsonl", rows, rows)
+    examples = [{"premise": "p", "hypothesis": "h", "gold": 1}]
+    folder = write_folder(tmp_path, ".jsonl", examples, examples)
     data = load_task_data("rte", data=folder, columns=["premise", "hypothesis"], label_column="gold")
     assert data.train.texts == [("p", "h")]
     assert data.spec.columns == ("premise", "hypothesis")
@@ -95,9 +100,9 @@ def test_columns_of_glue_can_have_other_names(tmp_path: Path) -> None:
 
 def test_text_is_kept_as_it_is(tmp_path: Path) -> None:
     texts = ["trailing space ", "\ttab in json", "a\u2028b", "  ", 'quote " alone', "e\u0301", "a\nb\r\nc\rd"]
-    rows = [{"sentence": text, "label": 0} for text in texts]
+    examples = [{"sentence": text, "label": 0} for text in texts]
     for suffix in (".jsonl", ".parquet", ".csv"):
-        data = load_task_data("sst2", data=write_folder(tmp_path / suffix[1:], suffix, rows, rows))
+        data = load_task_data("sst2", data=write_folder(tmp_path / suffix[1:], suffix, examples, examples))
         assert [text for (text,) in data.train.texts] == texts
 
 
@@ -110,11 +115,11 @@ def test_tsv_has_no_quoting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
 def test_byte_order_mark_is_no_text(tmp_path: Path, suffix: str) -> None:
-    rows = [{"sentence": "a", "label": 0}]
-    folder = write_raw(tmp_path, b"\xef\xbb\xbf" + FORMATS[suffix](rows), suffix=suffix)
+    examples = [{"sentence": "a", "label": 0}]
+    folder = write_raw(tmp_path, b"\xef\xbb\xbf" + FORMATS[suffix](examples), suffix=suffix)
     assert load_task_data("sst2", data=folder).train.texts == [("a",)]
 
 
-def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+def test_blank_lines_are_no_examples(tmp_path: Path) -> None:
     folder = write_raw(tmp_path, "\n" + JSON_ROW % 0 + "  \n" + JSON_ROW % 1)
     assert load_task_data("sst2", data=folder).train.labels == [0, 1]

@@ -30,10 +30,12 @@ def fake_hub(monkeypatch, **splits) -> list[tuple[str, ...]]:
     return calls
 
 
-def glue_split(rows, label: object) -> datasets.Dataset:
-    columns = {name: datasets.Value("string") for name in rows[0] if name != "label"}
+def glue_split(examples, label: object) -> datasets.Dataset:
+    columns = {name: datasets.Value("string") for name in examples[0] if name != "label"}
     features = datasets.Features(columns | {"label": label, "idx": datasets.Value("int32")})
-    return datasets.Dataset.from_list([row | {"idx": number} for number, row in enumerate(rows)], features=features)
+    return datasets.Dataset.from_list(
+        [example | {"idx": number} for number, example in enumerate(examples)], features=features
+    )
 
 
 def test_rows_from_the_hub_are_those_of_a_folder(tmp_path: Path, monkeypatch) -> None:
@@ -63,7 +65,7 @@ def test_files_have_no_revision(tmp_path: Path) -> None:
 
 
 def test_regression_from_the_hub(tmp_path: Path, monkeypatch) -> None:
-    scored = [row | {"label": 3.8} for row in TRAIN]
+    scored = [example | {"label": 3.8} for example in TRAIN]
     split = glue_split(scored, datasets.Value("float32"))
     fake_hub(monkeypatch, train=split, validation=split)
     data = load_task_data("stsb")
@@ -73,25 +75,25 @@ def test_regression_from_the_hub(tmp_path: Path, monkeypatch) -> None:
 
 def test_mnli_is_judged_on_the_matched_genres_and_reported_on_both(tmp_path: Path, monkeypatch) -> None:
     label = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
-    rows = {kind: [{"premise": "p", "hypothesis": kind, "label": 2}] for kind in ("matched", "mismatched")}
-    matched, mismatched = (glue_split(each, label) for each in rows.values())
+    examples = {kind: [{"premise": "p", "hypothesis": kind, "label": 2}] for kind in ("matched", "mismatched")}
+    matched, mismatched = (glue_split(each, label) for each in examples.values())
     fake_hub(monkeypatch, train=matched, validation_matched=matched, validation_mismatched=mismatched)
     loaded = load_task_data("mnli")
     assert loaded.validation.texts == [("p", "matched")]
     assert {name: more.texts for name, more in loaded.more_validation.items()} == {"mismatched": [("p", "mismatched")]}
-    folder = write_folder(tmp_path, train=rows["matched"], validation=rows["matched"], dev="dev_matched")
-    (folder / "validation_mismatched.jsonl").write_bytes(as_jsonl(rows["mismatched"]))
+    folder = write_folder(tmp_path, train=examples["matched"], validation=examples["matched"], dev="dev_matched")
+    (folder / "validation_mismatched.jsonl").write_bytes(as_jsonl(examples["mismatched"]))
     from_files = load_task_data("mnli", data=folder)
     assert from_files.digest == loaded.digest
     assert from_files.source == "train.jsonl dev_matched.jsonl validation_mismatched.jsonl"
 
 
 def test_mnli_without_its_mismatched_genres(tmp_path: Path) -> None:
-    rows = [{"premise": "p", "hypothesis": "h", "label": 2}]
+    examples = [{"premise": "p", "hypothesis": "h", "label": 2}]
     (tmp_path / "one").mkdir()
-    loaded = load_task_data("mnli", data=write_folder(tmp_path / "one", train=rows, validation=rows))
+    loaded = load_task_data("mnli", data=write_folder(tmp_path / "one", train=examples, validation=examples))
     assert loaded.more_validation == {}
-    half = write_folder(tmp_path / "two", train=rows, validation=rows, dev="dev_matched")
+    half = write_folder(tmp_path / "two", train=examples, validation=examples, dev="dev_matched")
     fails("expected one file validation_mismatched.* or dev_mismatched.*", "mnli", half)
 
 
@@ -115,7 +117,7 @@ def local_hub(folder: Path, monkeypatch, task: str, **splits: datasets.Dataset) 
 def test_a_local_data_set_goes_the_hub_s_way(tmp_path: Path, monkeypatch) -> None:
     names = datasets.ClassLabel(names=["entailment", "not_entailment"])
     train, validation = glue_split(TRAIN, names), glue_split(VALIDATION, names)
-    test = glue_split([row | {"label": -1} for row in VALIDATION], names)
+    test = glue_split([example | {"label": -1} for example in VALIDATION], names)
     (tmp_path / "hub").mkdir()
     local_hub(tmp_path / "hub", monkeypatch, "rte", train=train, validation=validation, test=test)
     data = load_task_data("rte")
@@ -126,13 +128,13 @@ def test_a_local_data_set_goes_the_hub_s_way(tmp_path: Path, monkeypatch) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": -1}, "rte validation, row 1: the label -1 is none of rte's labels"),
-        ({"label": 2}, "rte validation, row 1: the label 2 is none of rte's labels"),
-        ({"label": None}, "rte validation, row 1 has no label"),
-        ({"sentence2": None}, "rte validation, row 1: 'sentence2' is None; expected a string"),
+        ({"label": -1}, "rte validation, example 1: the label -1 is none of rte's labels"),
+        ({"label": 2}, "rte validation, example 1: the label 2 is none of rte's labels"),
+        ({"label": None}, "rte validation, example 1 has no label"),
+        ({"sentence2": None}, "rte validation, example 1: 'sentence2' is None; expected a string"),
     ],
 )
-def test_bad_rows_on_the_hub_s_way(tmp_path: Path, monkeypatch, change: dict[str, object], message: str) -> None:
+def test_bad_examples_on_the_hub_s_way(tmp_path: Path, monkeypatch, change: dict[str, object], message: str) -> None:
     number = datasets.Value("int64")
     bad = glue_split([VALIDATION[0] | change], number)
     local_hub(tmp_path, monkeypatch, "rte", train=glue_split(TRAIN, number), validation=bad)
@@ -144,7 +146,7 @@ def test_an_empty_split_and_a_missing_column_on_the_hub_s_way(tmp_path: Path, mo
     good = glue_split(TRAIN, number)
     for name, bad, message in (
         ("empty", good.select([]), 'rte cannot be loaded from the hub: .*"validation" corresponds to no data'),
-        ("without", good.remove_columns("sentence2"), "rte train, row 1 has no column 'sentence2'"),
+        ("without", good.remove_columns("sentence2"), "rte train, example 1 has no column 'sentence2'"),
     ):
         (tmp_path / name).mkdir()
         splits = {"train": good, "validation": bad} if name == "empty" else {"train": bad, "validation": bad}

@@ -1,4 +1,4 @@
-"""Rows whose words, labels or answers are lists: token, multi-label and span tasks."""
+"""Examples whose words, labels or answers are lists: token, multi-label and span tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from bitfit_export.errors import DataError, UsageError
 from bitfit_export.training.data import TaskData, load_task_data
 from bitfit_export.training.tasks import ENTITY_METRICS, OWN_METRICS
-from tests.cli.conftest import write_rows
+from tests.cli.conftest import write_lines
 
 TAGGED = [{"tokens": ["He", "ran"], "tags": ["PRON", "VERB"]}, {"tokens": ["Stop"], "tags": ["VERB"]}]
 TOPICS = [{"sentence": "a", "labels": ["sport", "art"]}, {"sentence": "b", "labels": []}]
@@ -24,9 +24,9 @@ QUESTION = {
 }
 
 
-def load(folder: Path, rows: list[dict[str, Any]], **options: Any) -> TaskData:
+def load(folder: Path, examples: list[dict[str, Any]], **options: Any) -> TaskData:
     for name in ("train", "dev"):
-        write_rows(folder / f"{name}.jsonl", rows)
+        write_lines(folder / f"{name}.jsonl", examples)
     return load_task_data("own", data=folder, **options)
 
 
@@ -41,19 +41,22 @@ def test_words_with_tags_make_a_token_task(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["ner_tags", "pos_tags", "upos", "pos", "labels"])
 def test_other_names_of_the_tags(tmp_path: Path, column: str) -> None:
-    rows = [{"words": row["tokens"], column: row["tags"]} for row in TAGGED]
-    assert load(tmp_path, rows).spec.label_column == column
+    examples = [{"words": example["tokens"], column: example["tags"]} for example in TAGGED]
+    assert load(tmp_path, examples).spec.label_column == column
 
 
 def test_columns_of_words_and_tags_by_name(tmp_path: Path) -> None:
-    rows = [{"forms": row["tokens"], "fine": row["tags"], "tags": ["X"] * len(row["tags"])} for row in TAGGED]
-    loaded = load(tmp_path, rows, columns=["forms"], label_column="fine")
+    examples = [
+        {"forms": example["tokens"], "fine": example["tags"], "tags": ["X"] * len(example["tags"])}
+        for example in TAGGED
+    ]
+    loaded = load(tmp_path, examples, columns=["forms"], label_column="fine")
     assert (loaded.spec.problem_type, loaded.spec.labels) == ("token", ("PRON", "VERB"))
 
 
 def test_tags_may_be_ids_of_named_labels(tmp_path: Path) -> None:
-    rows = [{"tokens": ["Zoë", "ran"], "ner_tags": [1, 0]}]
-    loaded = load(tmp_path, rows, labels=["O", "B-PER", "I-PER"])
+    examples = [{"tokens": ["Zoë", "ran"], "ner_tags": [1, 0]}]
+    loaded = load(tmp_path, examples, labels=["O", "B-PER", "I-PER"])
     assert loaded.train.labels == [[1, 0]]
     assert loaded.spec.metrics == ENTITY_METRICS
 
@@ -62,7 +65,7 @@ def test_a_list_of_labels_makes_a_multi_label_task(tmp_path: Path) -> None:
     loaded = load(tmp_path, TOPICS)
     assert (loaded.spec.problem_type, loaded.spec.labels) == ("multi_label", ("art", "sport"))
     assert loaded.train.labels == [[1, 1], [0, 0]]
-    pairs = [{"sentence1": "a", "sentence2": "b", "label": row["labels"]} for row in TOPICS]
+    pairs = [{"sentence1": "a", "sentence2": "b", "label": example["labels"]} for example in TOPICS]
     assert load(tmp_path, pairs).spec.label_column == "label"
 
 
@@ -88,7 +91,7 @@ def test_squad_s_own_file(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("example", "message"),
     [
         ({"tokens": ["a", "b"], "tags": ["X"]}, "line 2 has 2 words and 1 labels; expected as many"),
         ({"tokens": [], "tags": []}, r"line 2: 'tokens' is \[\]; expected a list of words"),
@@ -101,16 +104,16 @@ def test_squad_s_own_file(tmp_path: Path, suffix: str) -> None:
         ({"tokens": ["a"]}, "line 2 has no column 'tags'; found tokens"),
     ],
 )
-def test_bad_token_rows(tmp_path: Path, row: dict[str, Any], message: str) -> None:
-    write_rows(tmp_path / "train.jsonl", TAGGED)
-    write_rows(tmp_path / "dev.jsonl", [TAGGED[0], row])
+def test_bad_token_examples(tmp_path: Path, example: dict[str, Any], message: str) -> None:
+    write_lines(tmp_path / "train.jsonl", TAGGED)
+    write_lines(tmp_path / "dev.jsonl", [TAGGED[0], example])
     with pytest.raises(DataError, match=message):
         load_task_data("own", data=tmp_path)
 
 
 def test_rows_without_any_label(tmp_path: Path) -> None:
-    write_rows(tmp_path / "train.jsonl", [{"sentence": "a", "labels": []}] * 2)
-    write_rows(tmp_path / "dev.jsonl", [{"sentence": "a", "labels": []}])
+    write_lines(tmp_path / "train.jsonl", [{"sentence": "a", "labels": []}] * 2)
+    write_lines(tmp_path / "dev.jsonl", [{"sentence": "a", "labels": []}])
     with pytest.raises(DataError, match="has no label at all"):
         load_task_data("own", data=tmp_path)
 
@@ -146,25 +149,25 @@ def test_a_file_that_only_begins_like_squad(tmp_path: Path) -> None:
 
 
 def test_a_sample_of_the_training_rows_is_always_the_same(tmp_path: Path) -> None:
-    rows = [{"sentence": str(number), "label": number % 2} for number in range(100)]
-    whole = load(tmp_path, rows)
-    some = load(tmp_path, rows, train_rows=30)
+    examples = [{"sentence": str(number), "label": number % 2} for number in range(100)]
+    whole = load(tmp_path, examples)
+    some = load(tmp_path, examples, train_examples=30)
     assert len(some.train) == len(some.train.labels) == 30
     assert some.train.texts == [text for text in whole.train.texts if text in some.train.texts]
     assert some.train.texts != whole.train.texts[:30]
     assert all(label == int(text) % 2 for (text,), label in zip(some.train.texts, some.train.labels, strict=True))
-    assert some == load(tmp_path, rows, train_rows=30)
+    assert some == load(tmp_path, examples, train_examples=30)
     assert some.digest != whole.digest
     assert len(some.validation) == 100
-    assert load(tmp_path, rows, train_rows=1000) == whole
-    with pytest.raises(UsageError, match="--train-rows is 0"):
-        load(tmp_path, rows, train_rows=0)
+    assert load(tmp_path, examples, train_examples=1000) == whole
+    with pytest.raises(UsageError, match="--train-examples is 0"):
+        load(tmp_path, examples, train_examples=0)
 
 
-def test_a_sample_of_the_validation_rows_is_always_the_same(tmp_path: Path) -> None:
-    rows = [{"sentence": str(number), "label": number % 2} for number in range(100)]
-    some = load(tmp_path, rows, validation_rows=30)
+def test_a_sample_of_the_validation_examples_is_always_the_same(tmp_path: Path) -> None:
+    examples = [{"sentence": str(number), "label": number % 2} for number in range(100)]
+    some = load(tmp_path, examples, validation_examples=30)
     assert (len(some.train), len(some.validation)) == (100, 30)
-    assert some == load(tmp_path, rows, validation_rows=30)
-    with pytest.raises(UsageError, match="--validation-rows is 0"):
-        load(tmp_path, rows, validation_rows=0)
+    assert some == load(tmp_path, examples, validation_examples=30)
+    with pytest.raises(UsageError, match="--validation-examples is 0"):
+        load(tmp_path, examples, validation_examples=0)

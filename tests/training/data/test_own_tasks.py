@@ -52,22 +52,29 @@ def test_own_pair_and_own_columns(tmp_path: Path) -> None:
     assert load_task_data("own", data=folder, columns=["sentence2"]).train.texts == [(b,) for _, b in TEXTS]
 
 
-@pytest.mark.parametrize("row", [{"text": "a"}, {"text": "a", "text_pair": "b"}, {"question": "a", "context": "a b"}])
-def test_the_columns_that_bitfit_run_reads_are_those_that_need_no_option(tmp_path: Path, row: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "example", [{"text": "a"}, {"text": "a", "text_pair": "b"}, {"question": "a", "context": "a b"}]
+)
+def test_the_columns_that_bitfit_run_reads_are_those_that_need_no_option(
+    tmp_path: Path, example: dict[str, str]
+) -> None:
     from bitfit_export.cli.run import _text_of
 
-    answers = {"answers": [{"text": "b", "answer_start": 2}]} if "context" in row else {"label": 0}
-    rows = [row | answers, row | (answers if "context" in row else {"label": 1})]
-    (text, _) = load_task_data("own", data=write_folder(tmp_path, ".jsonl", rows, rows)).train.texts
-    assert (text[0] if len(text) == 1 else text) == _text_of(row, "here")
+    answers = {"answers": [{"text": "b", "answer_start": 2}]} if "context" in example else {"label": 0}
+    examples = [example | answers, example | (answers if "context" in example else {"label": 1})]
+    (text, _) = load_task_data("own", data=write_folder(tmp_path, ".jsonl", examples, examples)).train.texts
+    assert (text[0] if len(text) == 1 else text) == _text_of(example, "here")
 
 
 def test_a_glue_task_takes_them_where_its_own_are_not_there(tmp_path: Path) -> None:
-    pairs = [{"text": row["sentence1"], "text_pair": row["sentence2"], "label": row["label"]} for row in TRAIN]
+    pairs = [
+        {"text": example["sentence1"], "text_pair": example["sentence2"], "label": example["label"]}
+        for example in TRAIN
+    ]
     renamed = load_task_data("rte", data=write_folder(tmp_path / "renamed", ".csv", pairs, pairs))
     usual = load_task_data("rte", data=write_folder(tmp_path / "usual", ".csv", TRAIN, TRAIN))
     assert (renamed.spec.columns, renamed.digest) == (("text", "text_pair"), usual.digest)
-    extra = [row | {"text": "a", "text_pair": "b"} for row in TRAIN]
+    extra = [example | {"text": "a", "text_pair": "b"} for example in TRAIN]
     assert load_task_data("rte", data=write_folder(tmp_path / "extra", ".csv", extra, extra)).digest == usual.digest
     single = [{"text": "a", "label": 0}]
     fails("has no column 'sentence1'", "rte", write_folder(tmp_path / "single", ".jsonl", single, single))

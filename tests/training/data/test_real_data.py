@@ -1,4 +1,4 @@
-"""The real GLUE tasks have as many rows as they should."""
+"""The real GLUE tasks have as many examples as they should."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 - A shift of the keys adds q_i . s to row i of the scores: the same for every key. Softmax does not see it.
 - The rows of the softmax sum to 1, so a shift of the values, the same for every key, passes as it is.
 
-Both hold for a query that may look at some key. Where the mask leaves it none (a row of the batch without a token)
+Both hold for a query that may look at some key. Where the mask leaves it none (an item of the batch without a token)
 a model makes something up, and that may change.
 """
 

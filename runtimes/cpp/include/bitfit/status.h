@@ -22,18 +22,18 @@ enum class StatusCode : std::uint8_t {
 
 // A code, and for a person: what was found and what was expected, and what to do about it. Empty strings when ok.
 struct [[nodiscard]] Status {
-  static constexpr std::ptrdiff_t no_row = -1;
+  static constexpr std::ptrdiff_t no_item = -1;
 
   StatusCode code = StatusCode::ok;
   std::string message = {};
   std::string hint = {};
   RowStatus row_status = RowStatus::ok;  // only a row_error has another one
-  std::ptrdiff_t row = no_row;           // of a batch or a list of texts, where the message is about one of them
+  std::ptrdiff_t item = no_item;         // of a batch or a list of texts, where the message is about one of them
 
   bool ok() const noexcept { return code == StatusCode::ok; }
 
-  // The whole message: with the row in front, where it is about one.
-  std::string text() const { return row == no_row ? message : "row " + std::to_string(row) + " " + message; }
+  // The whole message: with the item in front, where it is about one.
+  std::string text() const { return item == no_item ? message : "item " + std::to_string(item) + " " + message; }
 };
 
 }  // namespace bitfit
