@@ -182,7 +182,11 @@ class TestRefusals:
                 "item 1 has 30522 in input_ids, expected 0 to 30521",
             ),
             (["score"], {"input_ids": [[1, 2], [3, 4], [-1, 1]]}, "item 2 has -1 in input_ids"),
-            (["score"], {"attention_mask": [[1, 1], [1, 2], [1, 1]]}, "item 1 has 2 in attention_mask, expected 0 or 1"),
+            (
+                ["score"],
+                {"attention_mask": [[1, 1], [1, 2], [1, 1]]},
+                "item 1 has 2 in attention_mask, expected 0 or 1",
+            ),
             (["score"], {"attention_mask": [[1, 1], [1, 1], [0, 0]]}, "item 2 has an attention_mask of zeros only"),
             (["score"], {"token_type_ids": [[0, 0], [-1, 0], [0, 0]]}, "item 1 has -1 in token_type_ids"),
             (["score"], {"token_type_ids": [[0, 0], [7, 0], [0, 0]]}, "the model can't run this batch"),
