@@ -13,7 +13,9 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,14 @@ from typing import Any
 import bitfit_export
 from bitfit_export.files import canonical_json, write_bytes
 
-__all__ = ["RESULTS", "Results", "code_digest", "make_parser", "say"]
+__all__ = ["RESULTS", "Clock", "Results", "clock_for", "code_digest", "make_parser", "processor", "say"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 RESULTS = _ROOT / "results" / "benchmarks"
 #: Models and bundles, a few gigabytes. They are kept for the next script, and may be deleted.
 _SCRATCH = _ROOT / "demo" / "benchmarks"
 _LIBRARIES = ("numpy", "onnxruntime", "torch", "transformers", "onnx")
+_CPUINFO = Path("/proc/cpuinfo")
 #: Instruction sets by which kernels differ: Linux' word -> its usual name.
 _INSTRUCTIONS = {
     "avx2": "AVX2",
@@ -35,12 +38,16 @@ _INSTRUCTIONS = {
     "avx512f": "AVX-512",
     "avx512_vnni": "AVX-512 VNNI",
     "avx512_bf16": "AVX-512 BF16",
-    "amx_int8": "AMX",
+    "avx512_fp16": "AVX-512 FP16",
+    "amx_int8": "AMX INT8",
+    "amx_bf16": "AMX BF16",
     "asimddp": "dot product",
     "i8mm": "I8MM",
     "bf16": "BF16",
     "sve": "SVE",
 }
+#: Until the threads of the last call rest: ONNX Runtime's spin for a while.
+_REST = 0.005
 #: The parts of the product that decide how fast a bundle is.
 _CODE = ("bundle", "compiler", "runtime")
 
@@ -55,8 +62,14 @@ class Results:
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{name}.json"
+        name_of_processor, instructions = processor()
         self._circumstances = {
-            "machine": {"cores": os.cpu_count(), "processor": _processor(), "platform": platform.platform()},
+            "machine": {
+                "cores": os.cpu_count(),
+                "processor": name_of_processor,
+                "instruction sets": instructions,
+                "platform": platform.platform(),
+            },
             "versions": {library: version(library) for library in _LIBRARIES} | {"python": platform.python_version()},
             "code": code_digest()[:12],
             "settings": json.loads(json.dumps(dict(settings))),
@@ -91,6 +104,28 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True)
+class Clock:
+    """How contenders are timed.
+
+    Attributes:
+        name: as results have it.
+        seconds: reads the clock.
+        pause: seconds to wait before each call.
+    """
+
+    name: str
+    seconds: Callable[[], float]
+    pause: float
+
+
+def clock_for(threads: int) -> Clock:
+    """Returns CPU time for one thread, which other processes disturb less, and wall-clock time for more."""
+    if threads == 1:
+        return Clock("CPU time of the process", time.process_time, 0.0)
+    return Clock("wall clock", time.perf_counter, _REST)
+
+
 @functools.cache
 def code_digest() -> str:
     """SHA-256 over the code by which bundles are made and run, as this process found it."""
@@ -102,13 +137,18 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _processor() -> str:
-    """The processor's name as Linux gives it, and what it has that decides about speed; elsewhere what Python knows."""
+def processor(cpuinfo: Path = _CPUINFO) -> tuple[str, list[str] | None]:
+    """Returns the processor's name and those of its instruction sets that decide about speed.
+
+    Args:
+        cpuinfo: what Linux says about the processor. On a system without it the name is what Python knows, and the
+            instruction sets are None.
+    """
+    known = platform.processor() or platform.machine() or "unknown"
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return platform.processor()
+        return known, None
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = found.get("flags", found.get("Features", "")).split()
-    sets = [name for flag, name in _INSTRUCTIONS.items() if flag in flags]
-    return f"{found.get('model name', 'unknown')} ({', '.join(sets) or 'no known vector instructions'})"
+    return found.get("model name", known), [name for flag, name in _INSTRUCTIONS.items() if flag in flags]

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import gc
 import statistics
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from common import Results, make_parser, say
+from common import Results, clock_for, make_parser, say
 from contenders import MIXED, ONE_BY_ONE, TABLE, Lineup, make_lineup
 from models import MODELS, TASKS, Workbench, prepare
 
@@ -30,8 +29,6 @@ SHAPES = "1x16,1x32,1x128,8x16,8x32,8x128"
 #: Comparisons of contenders with each other, by the names that results have.
 TASK_PAIR, SHORT_PAIR = "mixed / one task", "mixed / row by row"
 PAIRS = {TASK_PAIR: (MIXED, TABLE), SHORT_PAIR: (MIXED, ONE_BY_ONE)}
-#: Until the threads of the last call rest: ONNX Runtime's spin for a while.
-_REST = 0.005
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -43,7 +40,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=25, help="at most (%(default)s)")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds a shape and precision, about (%(default)s)")
     arguments = parser.parse_args(words)
-    settings = {"model": arguments.model, "threads": arguments.threads, "tasks": TASKS, "clock": _clock(arguments)[0]}
+    settings = {
+        "model": arguments.model,
+        "threads": arguments.threads,
+        "tasks": TASKS,
+        "clock": clock_for(arguments.threads).name,
+    }
     results = Results(arguments.results, f"speed-{arguments.model}-{arguments.threads}", settings)
     bench = prepare(arguments.model, arguments.scratch)
     for precision in arguments.precisions.split(","):
@@ -59,6 +61,7 @@ def measure(bench: Workbench, precision: str, shapes: Sequence[str], arguments: 
         lineup = make_lineup(bench, precision, arguments.threads)
     except BitfitError as error:
         lineup = Lineup(refused={"all": error.message})
+    clock = clock_for(arguments.threads)
     for shape in shapes:
         ((batch, sequence),) = parse_shapes(shape)
         work = lineup.work(random_ids(bench.base, batch, sequence))
@@ -68,9 +71,9 @@ def measure(bench: Workbench, precision: str, shapes: Sequence[str], arguments: 
                 work,
                 rounds=arguments.rounds,
                 warm_up=1,
-                clock=_clock(arguments)[1],
+                clock=clock.seconds,
                 limit=arguments.limit,
-                pause=_REST if arguments.threads > 1 else 0.0,
+                pause=clock.pause,
             )
             _done(results, precision)[shape] = describe(times)
             say(f"{bench.name} {precision} {shape}: {shown(_done(results, precision)[shape])}")
@@ -103,12 +106,6 @@ def shown(shape: dict[str, Any]) -> str:
 def _done(results: Results, precision: str) -> dict[str, Any]:
     shapes: dict[str, Any] = results.measured.setdefault("shapes", {}).setdefault(precision, {})
     return shapes
-
-
-def _clock(arguments: Any) -> tuple[str, Any]:
-    if arguments.threads == 1:
-        return "CPU time of the process", time.process_time
-    return "wall clock", time.perf_counter
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from targets import find, shapes_of
 
-__all__ = ["FORMATS", "draw_speed"]
+__all__ = ["FORMATS", "draw_panels", "draw_speed"]
 
 FORMATS = ("png", "svg")
 _RESULT = "speed-bert-base-1"
@@ -37,12 +37,20 @@ def draw_speed(results: Mapping[str, Any], kind: str) -> bytes | None:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams["svg.hashsalt"] = "bitfit-export"
-        figure = Figure(figsize=(9, 3.4 * len(panels)), layout="constrained")
-        axes = figure.subplots(len(panels), squeeze=False)[:, 0]
-        for one, (precision, shapes) in zip(axes, panels.items(), strict=True):
-            _draw_panel(one, precision, shapes)
+        figure = draw_panels(panels)
         figure.savefig(data, format=kind, dpi=120, metadata=_NO_METADATA[kind])
     return data.getvalue()
+
+
+def draw_panels(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """A panel for each precision, and below them one legend, where it hides no bar."""
+    figure = Figure(figsize=(9, 3.1 * len(panels) + 0.6), layout="constrained")
+    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for one, (precision, shapes) in zip(axes, panels.items(), strict=True):
+        _draw_panel(one, precision, shapes)
+    named = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), fontsize=8, ncols=3, loc="outside lower center")
+    return figure
 
 
 def _draw_panel(axes: Axes, precision: str, shapes: Mapping[str, Any]) -> None:
@@ -52,8 +60,7 @@ def _draw_panel(axes: Axes, precision: str, shapes: Mapping[str, Any]) -> None:
         bars = {place: ratio for place, ratio in ratios.items() if ratio is not None}
         places = [place + offset for place in bars]
         axes.bar(places, list(bars.values()), _BAR_WIDTH, color=colour, label=name)
-    axes.axhline(1.0, color="black", linewidth=1, label=f"fastest baseline, {precision}")
+    axes.axhline(1.0, color="black", linewidth=1, label="fastest baseline of the same precision")
     axes.set_xticks(range(len(shapes)), list(shapes))
     axes.set_title(f"BERT-base, {precision}, one thread")
     axes.set_ylabel("time / baseline")
-    axes.legend(fontsize=7, loc="lower right")

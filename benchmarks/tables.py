@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from contenders import MIXED, ONE_BY_ONE, PACKED, TABLE
+from padding import RATIO
+from serving_mix import ALONE, BASELINES, BUNDLE, KEPT, PYTORCH, TIME_RATIO
 from targets import TARGETS, find, shapes_of
 
 from bitfit_export.baselines.timing import BASELINE
 
-__all__ = ["Table", "detail_tables", "target_table"]
+__all__ = ["SUMMARIES", "Table", "detail_tables", "target_table"]
 
 #: An operator that takes less in either model is left out.
 _SHOWN_MS = 0.1
@@ -28,8 +30,9 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """As Markdown has it, the title as a heading."""
-        lines = [f"### {self.title}", "", _line(self.header), _line(["---"] * len(self.header))]
+        """As Markdown has it, the title, if there is one, as a heading."""
+        heading = [f"### {self.title}", ""] if self.title else []
+        lines = [*heading, _line(self.header), _line(["---"] * len(self.header))]
         return "\n".join([*lines, *map(_line, self.rows), ""])
 
 
@@ -51,6 +54,10 @@ def detail_tables(results: Measured) -> Iterator[Table]:
             yield from _load_tables(rest, measured)
         elif kind == "cpp":
             yield from _cpp_tables(rest, measured)
+        elif kind == "serving_mix":
+            yield from _serving_tables(rest, measured)
+        elif kind == "padding":
+            yield from _padding_tables(rest, measured)
     if "compile_models" in results:
         yield _figures("Compiling", results["compile_models"])
     if "training_step" in results:
@@ -77,9 +84,43 @@ def _speed_tables(name: str, measured: Measured) -> Iterator[Table]:
             first = f"{each['contenders'][baseline]['ms']:.2f} ms ({baseline.removeprefix(BASELINE)})"
             cells = [find(each, ("contenders", contender, "ratio")) for contender in (*ours, *others)]
             rows.append([shape, first, *("" if cell is None else f"{cell:.3f}" for cell in cells)])
-        title = f"{model}, {precision}, {threads} thread{'s' if threads != '1' else ''}: time / fastest baseline"
+        title = f"{model}, {precision}, {_threads(threads)}: time / fastest baseline"
         if shapes:
             yield Table(title, ("batch x sequence", "fastest baseline", *ours, *others), rows)
+
+
+def _serving_tables(name: str, measured: Measured) -> Iterator[Table]:
+    model, _, threads = name.rpartition("-")
+    for precision, sizes in measured.items():
+        for size, each in sizes.items():
+            rows = []
+            for contender in (BUNDLE, KEPT, BASELINES, ALONE, PYTORCH):
+                found = each["contenders"].get(contender)
+                if found is not None:
+                    chosen = each["baselines"].get(contender)
+                    first = f"{contender} ({chosen})" if chosen else contender
+                    rows.append([first, *(cell(found) for cell in _SERVING.values())])
+            title = f"{model}, {precision}, {_threads(threads)}, batches of {size}: requests of mixed tasks"
+            yield Table(title, ("", *_SERVING), rows)
+
+
+_SERVING: Mapping[str, Callable[[Measured], str]] = {
+    "items per second": lambda found: f"{found['items per second']:,.1f}",
+    TIME_RATIO: lambda found: f"{found[TIME_RATIO]:.3f}" if TIME_RATIO in found else "",
+    "padding in its batches": lambda found: f"{found['padding']:.0%}",
+    "peak memory (MB)": lambda found: f"{found['peak memory (MB)']:,.0f}",
+}
+
+
+def _padding_tables(name: str, measured: Measured) -> Iterator[Table]:
+    model, _, threads = name.rpartition("-")
+    for precision, cases in measured.items():
+        rows = [
+            [case, f"{each['padding']:.0%}", *(f"{each[key]:.3f}" for key in ("removed (ms)", "kept (ms)", RATIO))]
+            for case, each in cases.items()
+        ]
+        header = ("", "padding", "removed (ms)", "kept (ms)", RATIO)
+        yield Table(f"{model}, {precision}, {_threads(threads)}: padding removed and kept", header, rows)
 
 
 def _operator_tables(name: str, measured: Measured) -> Iterator[Table]:
@@ -149,9 +190,66 @@ def _peak(rows: str, measured: Measured) -> Table:
     return Table(f"BERT-base's matrix products alone, {rows}", header, cells)
 
 
+def _threads(count: str) -> str:
+    return f"{count} thread" if count == "1" else f"{count} threads"
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.3f}".removesuffix(".000")
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+# --- in short
+
+_MODELS = {"bert-base": "BERT-base", "minilm-l6": "MiniLM"}
+_SHORT_SHAPES = ("1x16", "1x128", "8x16", "8x128")
+
+
+def _speed_summary(results: Measured) -> Table:
+    """Time of bundles by that of the fastest baseline, on one thread."""
+    rows = []
+    for model, shown in _MODELS.items():
+        found = {each: shapes_of(results.get(f"speed-{model}-1", {}), each) for each in ("fp32", "int8")}
+        for shape in _SHORT_SHAPES:
+            cells = [
+                *_baseline_and_ratios(found["fp32"].get(shape), (TABLE,)),
+                *_baseline_and_ratios(found["int8"].get(shape), (TABLE, PACKED)),
+            ]
+            if any(cells):
+                rows.append([f"{shown}, {shape.replace('x', ' x ')}", *cells])
+    columns = ("fp32 baseline", "fp32 bundle", "int8 baseline", "int8 bundle", "int8 bundle, packed")
+    return Table("", ("model, batch x sequence", *columns), rows)
+
+
+def _baseline_and_ratios(shape: Measured | None, contenders: Sequence[str]) -> list[str]:
+    if shape is None:
+        return [""] * (1 + len(contenders))
+    milliseconds = float(shape["contenders"][shape["fastest baseline"]]["ms"])
+    ratios = [find(shape, ("contenders", contender, "ratio")) for contender in contenders]
+    return [
+        f"{milliseconds:,.{0 if milliseconds >= 1000 else 1}f} ms",
+        *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+    ]
+
+
+def _serving_summary(results: Measured) -> Table:
+    """Items per second of requests of mixed tasks and their memory, on one thread."""
+    header = ("items per second (peak memory)", *(name for name in (BUNDLE, KEPT, BASELINES, ALONE, PYTORCH)))
+    rows = []
+    for model, shown in _MODELS.items():
+        for precision, sizes in results.get(f"serving_mix-{model}-1", {}).items():
+            for size, each in sizes.items():
+                found = [each["contenders"].get(name) for name in header[1:]]
+                rows.append([f"{shown}, {precision}, batches of {size}", *map(_items_and_memory, found)])
+    return Table("", header, rows)
+
+
+def _items_and_memory(found: Measured | None) -> str:
+    return "" if found is None else f"{found['items per second']:,.1f} ({found['peak memory (MB)']:,.0f} MB)"
+
+
+#: Tables that pages have by themselves, by the word in their marks.
+SUMMARIES: Mapping[str, Callable[[Measured], Table]] = {"speed": _speed_summary, "serving": _serving_summary}

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from contenders import PACKED, TABLE
+from padding import RATIO
+from serving_mix import BUNDLE, TIME_RATIO
 from speed import SHORT_PAIR, TASK_PAIR
 
 __all__ = ["TARGETS", "Reading", "Report", "Target", "find", "read_results", "shapes_of"]
@@ -86,7 +88,16 @@ def read_results(folder: Path) -> Report:
 def _circumstances(content: Mapping[str, Any]) -> str:
     machine, versions = content["machine"], content["versions"]
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("onnxruntime", "torch", "transformers"))
-    return f"{machine['processor']}, {machine['cores']} cores; {libraries}; code {content.get('code', 'unknown')}"
+    return f"{_processor(machine)}, {machine['cores']} cores; {libraries}; code {content.get('code', 'unknown')}"
+
+
+def _processor(machine: Mapping[str, Any]) -> str:
+    """The processor with its instruction sets; older results have them in its name."""
+    if "instruction sets" not in machine:
+        return str(machine["processor"])
+    sets = machine["instruction sets"]
+    known = "instruction sets unknown" if sets is None else ", ".join(sets) or "no known vector instructions"
+    return f"{machine['processor']} ({known})"
 
 
 def find(results: Mapping[str, Any], place: tuple[str, ...]) -> Any:
@@ -142,10 +153,26 @@ def _load_targets() -> list[Target]:
     return found
 
 
+def _mixed_targets() -> list[Target]:
+    """Of MiniLM, with the lengths of real texts."""
+    found = []
+    for threads, limits in (("1", {"8": 0.55, "32": 0.42}), ("2", {"8": 0.70, "32": 0.50})):
+        for size, limit in limits.items():
+            name = f"MiniLM, fp32, {threads} threads, real lengths, batches of {size}: time / padding kept"
+            kept = (f"padding-minilm-l6-{threads}", "fp32", f"real lengths, batches of {size}", RATIO)
+            found.append(Target(name.replace("1 threads", "1 thread"), limit, kept))
+    for precision in ("fp32", "int8"):
+        for size in ("8", "32"):
+            mixed = ("serving_mix-minilm-l6-1", precision, size, "contenders", BUNDLE, TIME_RATIO)
+            found.append(Target(f"MiniLM, {precision}, mixed requests, batches of {size}: {TIME_RATIO}", 0.5, mixed))
+    return found
+
+
 #: All of BERT-base on one thread, unless a name says otherwise.
 TARGETS = (
     *_speed_targets(),
     *_load_targets(),
+    *_mixed_targets(),
     Target("switch of task, 5 tasks", 10, ("switch_tasks", "5", "choosing a row (us)"), "us"),
     Target("switch of task, 1,000 tasks", 10, ("switch_tasks", "1000", "choosing a row (us)"), "us"),
     Target("row with fp16 values, 2 labels", 135, ("compile_models", "bert-base", "fp16 row (bytes)"), "KB", 1000),

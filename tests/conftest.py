@@ -7,10 +7,12 @@ neither run without them.
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -205,6 +207,14 @@ def tiny_bundle(
 def shared_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `bitfit export` in this process compile a graph of `tests.traces`, where the trace is not the subject."""
     monkeypatch.setattr("bitfit_export.cli.export.compile_bundle", traces.compile_bundle)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a module of `benchmarks/`, as a script there does. What it compiles is a graph of `tests.traces`."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.setattr("models.compile_bundle", traces.compile_bundle)
+    return importlib.import_module
 
 
 def compile_shipped(tasks: Sequence[str], folder: Path) -> tuple[BaseModel, dict[str, TaskDelta]]:

@@ -12,21 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests import traces
-
 pytest.importorskip("torch", reason="needs bitfit-export[export]")
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 TABLE = "bundle: table, one task"
 MIXED = "bundle: table, another task in each row"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import a module of `benchmarks/`, as a script there does. What it compiles is a graph of `tests.traces`."""
-    monkeypatch.syspath_prepend(SCRIPTS)
-    monkeypatch.setattr("models.compile_bundle", traces.compile_bundle)
-    return importlib.import_module
 
 
 def shape(**ratios: float) -> dict[str, Any]:
@@ -105,6 +95,84 @@ def test_a_page_without_marks_is_left_alone(script: Callable[[str], ModuleType],
     with pytest.raises(SystemExit, match="expected both"):
         script("report").main(["--results", str(results), "--update", str(page)])
     assert page.read_text() == "# no marks\n"
+
+
+def test_a_page_gets_tables_in_short_where_it_has_marks_for_them(
+    script: Callable[[str], ModuleType], results: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    marks = "<!-- {0}: written by benchmarks/report.py -->\nold\n<!-- {0}: to here -->\n"
+    page.write_text(f"before\n{marks.format('speed')}between\n{marks.format('serving')}after\n")
+    script("report").main(["--results", str(results), "--update", str(page)])
+    text = page.read_text()
+    assert "| BERT-base, 1 x 128 | 10.0 ms | 0.90 |  |  |  |\n| BERT-base, 8 x 128 |" in text
+    assert "benchmarks/report.py -->\n\nNot measured yet.\n\n<!-- serving: to here -->\nafter\n" in text
+    assert "old" not in text
+    assert not page.with_suffix(".png").exists()
+    page.write_text(marks.format("nothing"))
+    with pytest.raises(SystemExit, match="speed: written by"):
+        script("report").main(["--results", str(results), "--update", str(page)])
+
+
+@pytest.mark.parametrize("name", ["performance.md", "results.md"])
+def test_the_tables_of_the_documents_are_those_of_the_committed_results(
+    script: Callable[[str], ModuleType], tmp_path: Path, name: str
+) -> None:
+    committed = (SCRIPTS.parent / "docs" / name).read_text()
+    (tmp_path / name).write_text(committed)
+    script("report").main(["--update", str(tmp_path / name)])
+    assert (tmp_path / name).read_text() == committed
+
+
+def test_no_legend_hides_a_bar(script: Callable[[str], ModuleType]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    shapes = {size: shape(**{TABLE: 0.9, MIXED: 0.9, "bundle: packed": 0.8}) for size in ("1x16", "8x128")}
+    figure = script("speed_plot").draw_panels({"fp32": shapes, "int8": shapes})
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (legend,) = figure.legends
+    place = legend.get_window_extent()
+    for axes in figure.axes:
+        assert axes.get_legend() is None
+        assert not place.overlaps(axes.get_tightbbox())
+    assert [text.get_text() for text in legend.get_texts()].count(TABLE) == 1
+
+
+LINUX_ON_X86 = "processor : 0\nmodel name : A processor\nflags : fpu avx2 avx512f avx512_vnni avx512_bf16 amx_int8\n"
+LINUX_ON_ARM = "processor : 0\nFeatures : fp asimd asimddp bf16\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name", "instructions"),
+    [
+        (LINUX_ON_X86, "A processor", ["AVX2", "AVX-512", "AVX-512 VNNI", "AVX-512 BF16", "AMX INT8"]),
+        (LINUX_ON_X86.replace("avx", "sse"), "A processor", ["AMX INT8"]),
+        (LINUX_ON_ARM, "known to Python", ["dot product", "BF16"]),
+        (None, "known to Python", None),
+    ],
+)
+def test_results_name_the_processor_and_its_instruction_sets(
+    script: Callable[[str], ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cpuinfo: str | None,
+    name: str,
+    instructions: list[str] | None,
+) -> None:
+    monkeypatch.setattr("platform.processor", lambda: "known to Python")
+    path = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        path.write_text(cpuinfo)
+    common = script("common")
+    assert common.processor(path) == (name, instructions)
+    monkeypatch.setattr(common, "processor", lambda: (name, instructions))
+    common.Results(tmp_path, "some", {}).save()
+    machine = json.loads((tmp_path / "some.json").read_text())["machine"]
+    assert (machine["processor"], machine["instruction sets"]) == (name, instructions)
+    (line,) = script("targets").read_results(tmp_path).circumstances
+    shown = "instruction sets unknown" if instructions is None else ", ".join(instructions)
+    assert line.startswith(f"{name} ({shown}), ")
 
 
 def test_results_go_on_only_in_the_same_circumstances(
@@ -189,6 +257,34 @@ def test_operators_says_what_each_operator_takes(
         assert times["MatMul"] > 0
     script("report").main(["--results", str(tmp_path), "--markdown"])
     assert "### tiny, fp32, 1x4, 1 thread: milliseconds of a run by operator" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_session_overhead_measures_each_layout_and_shape(
+    script: Callable[[str], ModuleType], minilm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "tiny", "--shapes", "1x4,2x4", "--rounds", "2"]
+    script("session_overhead").main([*words, "--results", str(tmp_path), "--scratch", str(tmp_path / "scratch")])
+    measured = json.loads(Path(capsys.readouterr().out.strip()).read_text())["measured"]
+    assert set(measured) == {"table", "packed", "named"}
+    assert "session, mixed tasks" in measured["table"]["2x4"]
+    for shapes in measured.values():
+        assert set(shapes) == {"1x4", "2x4"}
+        for contenders in shapes.values():
+            assert contenders["session, one task"]["around the library, CPU (us)"] > 0
+            assert "beyond ONNX Runtime, wall (us)" in contenders["session, one task"]
+
+
+@pytest.mark.slow
+def test_batch_tokens_measures_each_limit(
+    script: Callable[[str], ModuleType], minilm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "tiny", "--limits", "64,256", "--texts", "4", "--rounds", "1"]
+    script("batch_tokens").main([*words, "--results", str(tmp_path), "--scratch", str(tmp_path / "scratch")])
+    measured = json.loads(Path(capsys.readouterr().out.strip()).read_text())["measured"]
+    assert set(measured) == {"64 tokens", "256 tokens", "no limit"}
+    assert measured["no limit"]["time / no limit"] == 1.0
+    assert measured["64 tokens"]["peak memory (MB)"] > 0
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ ONNX Runtime and transformers bring. Needs the `[export]` extra.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["BASELINE_WAYS", "BaselineModels", "export_baselines", "random_ids"]
 
 _MODEL = "model.onnx"
+#: A way that is in int8 alone.
+_OWN_QUANTIZER = "transformers, own quantizer"
 #: Of the older exporter: the last opset that it was made for.
 _TORCHSCRIPT_OPSET = 17
 #: Weights that share a scale in int4, as in the bundles.
@@ -61,7 +63,9 @@ def random_ids(base: BaseModel, batch: int, sequence: int) -> dict[str, np.ndarr
     return {name: feeds[name] for name in base.input_names}
 
 
-def export_baselines(base: BaseModel, delta: TaskDelta, folder: Path, precision: str = "fp32") -> BaselineModels:
+def export_baselines(
+    base: BaseModel, delta: TaskDelta, folder: Path, precision: str = "fp32", *, ways: Collection[str] | None = None
+) -> BaselineModels:
     """Export the task's model in every way; a model that is in `folder` already is kept.
 
     transformers' exporter takes the bare encoder alone. The head that its models lack makes them a little faster than
@@ -69,16 +73,18 @@ def export_baselines(base: BaseModel, delta: TaskDelta, folder: Path, precision:
 
     Args:
         precision: `fp32`, `fp16`, `int8` or `int4`. A lower one is made from each export in fp32.
+        ways: the names of those to try; by default all.
 
     Raises:
         CompileError: no way works.
     """
-    exports = {way: functools.partial(export, base, delta) for way, export in BASELINE_WAYS.items()}
+    wanted = (*BASELINE_WAYS, _OWN_QUANTIZER) if ways is None else ways
+    exports = {way: functools.partial(export, base, delta) for way, export in BASELINE_WAYS.items() if way in wanted}
     found = _make_models(exports, folder, "fp32")
     if precision != "fp32":
         conversions = {way: functools.partial(_CONVERTERS[precision], path) for way, path in found.paths.items()}
-        if precision == "int8":
-            conversions["transformers, own quantizer"] = functools.partial(_own_quantizer, base, delta)
+        if precision == "int8" and _OWN_QUANTIZER in wanted:
+            conversions[_OWN_QUANTIZER] = functools.partial(_own_quantizer, base, delta)
         lowered = _make_models(conversions, folder, precision)
         found = BaselineModels(lowered.paths, {**found.refused, **lowered.refused})
     if not found.paths:

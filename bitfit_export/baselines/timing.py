@@ -181,11 +181,16 @@ def _mixable(manifest: Manifest, task: str) -> list[str]:
     return [name for name, tokens in reads_tokens.items() if tokens == reads_tokens[task]]
 
 
-def open_baseline(path: Path, threads: int) -> Any:
-    """An ONNX Runtime session at full optimisation, its default."""
+def open_baseline(path: Path, threads: int, *, spin: bool = True) -> Any:
+    """An ONNX Runtime session at full optimisation, its default.
+
+    Args:
+        spin: its threads wait for work busily, ONNX Runtime's default; they disturb those of other sessions.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

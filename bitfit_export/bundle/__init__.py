@@ -1,6 +1,6 @@
 """The files of a bundle: layout, row and manifest. It needs numpy and google-crc32c, and runs no model."""
 
-from bitfit_export.bundle.file_checks import CheckedFiles, check_files, read_recorded_row, record_file
+from bitfit_export.bundle.file_checks import CheckedFiles, check_files, read_files, read_recorded_row, record_file
 from bitfit_export.bundle.interface import INFER, MODEL_FILE, TOKENIZER_FILE, Port
 from bitfit_export.bundle.layout import LABELS, BiasEntry, HeadEntry, Layout
 from bitfit_export.bundle.manifest import (
@@ -40,6 +40,7 @@ __all__ = [
     "check_files",
     "decode_row",
     "encode_row",
+    "read_files",
     "read_manifest",
     "read_recorded_row",
     "read_row",

@@ -1,8 +1,9 @@
 """The files of a bundle, compared with its manifest.
 
 What is checked is what is used: model and tokenizer are read once, and their bytes handed on. The files of weights are
-the exception: ONNX Runtime maps them by their names, for they may be larger than memory. They are checked first, and
-`CheckedFiles.refuse_changed` then says whether these are still the same files.
+the exception: ONNX Runtime maps them by their names, for they may be larger than memory. Their identities are taken
+first; their bytes may be compared while an engine opens them, and `CheckedFiles.refuse_changed` then says whether these
+are still the same files.
 """
 
 from __future__ import annotations
@@ -17,31 +18,59 @@ from bitfit_export.bundle.external_data import external_locations
 from bitfit_export.bundle.interface import TOKENIZER_FILE
 from bitfit_export.bundle.limits import MAX_MODEL_SIZE, MAX_TOKENIZER_SIZE
 from bitfit_export.bundle.manifest import FileRecord, Manifest, TaskRecord
-from bitfit_export.bundle.regular_files import COPY_AGAIN, OPEN_AGAIN, Checksums, Stamp, checksum_file, read_file
+from bitfit_export.bundle.regular_files import (
+    COPY_AGAIN,
+    OPEN_AGAIN,
+    Checksums,
+    Stamp,
+    checksum_file,
+    read_file,
+    stamp_file,
+)
 from bitfit_export.bundle.row import BiasRow, decode_file, read_row_file
 from bitfit_export.errors import BundleError, quoted
 
-__all__ = ["CheckedFiles", "check_files", "read_recorded_row", "record_file"]
+__all__ = ["CheckedFiles", "check_files", "read_files", "read_recorded_row", "record_file"]
 
 
 @dataclass(frozen=True)
 class CheckedFiles:
-    """The files of a bundle that its manifest names, after they were compared with it.
+    """The files of a bundle that its manifest names, compared with it.
 
     Attributes:
         folder: the bundle's.
         programs: the bytes of each program, by its purpose.
         tokenizer: the bytes of `tokenizer.json`; none where the model reads no text.
-        stamps: of all other files, by their paths in the bundle.
+        others: the records of all other files, by their paths in the bundle.
+        stamps: the others' identities before any byte of them was read.
+        hash_files: whether SHA-256 is compared as well.
     """
 
     folder: Path
     programs: Mapping[str, bytes]
     tokenizer: bytes
+    others: Mapping[str, FileRecord]
     stamps: Mapping[str, Stamp]
+    hash_files: bool
+
+    def check_others(self) -> None:
+        """Compare the bytes of the other files with the manifest. An engine may open them meanwhile.
+
+        Raises:
+            BundleError: one cannot be read, differs from the manifest, or is not the file that it was.
+        """
+        for name, record in self.others.items():
+            path = self.folder / name
+            try:
+                found, stamp = checksum_file(path, size=record.size, sha256=self.hash_files)
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            _compare(path, found, record)
+            if stamp != self.stamps[name]:
+                raise BundleError(f"{path} changed while the bundle was opened", hint=OPEN_AGAIN)
 
     def refuse_changed(self) -> None:
-        """Refuse files of weights that changed after they were checked.
+        """Refuse other files that are no longer those of `stamps`.
 
         Raises:
             BundleError: one was written to, replaced or removed.
@@ -67,7 +96,18 @@ def check_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> Checke
         BundleError: a file that is missing, is not a regular file, or differs from the manifest; a model whose weights
             lie in a file that the manifest does not name.
     """
-    contents, stamps = {}, {}
+    files = read_files(folder, manifest, hash_files=hash_files)
+    files.check_others()
+    return files
+
+
+def read_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> CheckedFiles:
+    """As `check_files`, but for `CheckedFiles.check_others`: of the other files only the sizes have been compared.
+
+    Raises:
+        BundleError: as `check_files`.
+    """
+    contents, others, stamps = {}, {}, {}
     limits = {program.file: MAX_MODEL_SIZE for program in manifest.programs.values()}
     limits |= {TOKENIZER_FILE: MAX_TOKENIZER_SIZE} if manifest.reads_text else {}
     for name, record in manifest.files.items():
@@ -75,18 +115,17 @@ def check_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> Checke
         try:
             if name in limits:
                 contents[name] = read_file(path, limit=limits[name], size=record.size)
-                found = Checksums.of(contents[name], sha256=hash_files)
+                _compare(path, Checksums.of(contents[name], sha256=hash_files), record)
             else:
-                found, stamps[name] = checksum_file(path, size=record.size, sha256=hash_files)
+                others[name], stamps[name] = record, stamp_file(path, size=record.size)
         except OSError as error:
             raise _unreadable(path, error) from error
-        _compare(path, found, record)
     programs = {purpose: contents[program.file] for purpose, program in manifest.programs.items()}
     for purpose, program in manifest.programs.items():
         _check_locations(folder / program.file, programs[purpose], manifest)
     for task in manifest.tasks.values():
         _check_row_file(folder / task.file, task.sha256 if hash_files else None)
-    return CheckedFiles(folder, programs, contents.get(TOKENIZER_FILE, b""), stamps)
+    return CheckedFiles(folder, programs, contents.get(TOKENIZER_FILE, b""), others, stamps, hash_files)
 
 
 def read_recorded_row(folder: Path, manifest: Manifest, task: TaskRecord) -> BiasRow:

@@ -253,6 +253,11 @@ class Manifest:
         return self.modality == "text"
 
     @property
+    def longest_sequence(self) -> int:
+        """The longest sequence that the bundle's graphs take, in tokens; of a text model alone."""
+        return self.static_shape[1] if self.static_shape else self.max_positions
+
+    @property
     def infer(self) -> ProgramRecord:
         """The program that answers."""
         return self.programs[INFER]

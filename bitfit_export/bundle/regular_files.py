@@ -18,7 +18,7 @@ import numpy as np
 
 from bitfit_export.errors import BundleError
 
-__all__ = ["COPY_AGAIN", "OPEN_AGAIN", "Checksums", "Stamp", "checksum_file", "read_file"]
+__all__ = ["COPY_AGAIN", "OPEN_AGAIN", "Checksums", "Stamp", "checksum_file", "read_file", "stamp_file"]
 
 COPY_AGAIN = "copy the bundle again, or export it again"
 OPEN_AGAIN = "open the bundle again when nothing writes into it any more"
@@ -77,6 +77,18 @@ def read_file(path: Path, *, limit: int, size: int | None = None) -> bytes:
     if not left:
         raise BundleError(f"{path} has more than {limit} bytes, expected at most {limit}")
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def stamp_file(path: Path, *, size: int) -> Stamp:
+    """Returns the identity of a regular file, none of which is read.
+
+    Raises:
+        BundleError: it has another size than `size`.
+        OSError: the file cannot be opened, or is not a regular file.
+    """
+    with _open(path) as (_, status):
+        _check_size(path, status, size)
+        return Stamp.of(status)
 
 
 def checksum_file(path: Path, *, size: int, sha256: bool) -> tuple[Checksums, Stamp]:

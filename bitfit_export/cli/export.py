@@ -103,6 +103,8 @@ def run(options: argparse.Namespace) -> int:
         compiled = time.monotonic()
         for reason, count in Counter(model.not_quantized.values()).items():
             say(f"matrix products that stay in float32: {count}, for {reason}")
+        if model.keeps_padding is not None:
+            say(f"padding is computed like text, for {model.keeps_padding}")
         say("verifying against PyTorch")
         report = verify_bundle(folder, base, deltas, packer=model.packer)
         manifest = read_manifest(folder)

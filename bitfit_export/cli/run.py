@@ -24,10 +24,11 @@ from bitfit_export.cli.input_lines import lines_of, object_of, text_of
 from bitfit_export.cli.streams import json_text
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
+from bitfit_export.runtime.arguments import check_positive
+from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS
 from bitfit_export.runtime.text.tokenizer import Text
 from bitfit_export.runtime.threads import check_threads
 
-_BATCH = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", help="a JSONL file, or - for stdin")
     parser.add_argument("--row", action="append", default=[], type=Path, help="a bias row to load besides the bundle's")
     parser.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model takes")
+    parser.add_argument(
+        "--batch-tokens",
+        type=int,
+        default=BATCH_TOKENS,
+        metavar="N",
+        help="tokens to run at once, at most, with padding (%(default)s)",
+    )
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
@@ -58,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
     asked = _from_words(options) if options.text else None
     if options.threads is not None:
         check_threads(options.threads, "--threads")
+    check_positive("--batch-tokens", options.batch_tokens)
     session = BiasSession(
         options.bundle,
         engine=options.engine,
@@ -70,8 +79,8 @@ def run(options: argparse.Namespace) -> int:
     answered = 0
     with nullcontext(asked) if asked is not None else _from_file(options.input, options.task) as source:
         questions = iter(source)
-        while batch := list(islice(questions, _BATCH)):
-            for answer in _answer(session, batch, truncate=options.truncate):
+        while batch := list(islice(questions, BATCH_SIZE)):
+            for answer in _answer(session, batch, options):
                 print(json_text(answer))
             answered += len(batch)
     if not answered:
@@ -79,12 +88,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _answer(session: BiasSession, questions: list[Question], *, truncate: bool) -> list[dict[str, Any]]:
+def _answer(session: BiasSession, questions: list[Question], options: argparse.Namespace) -> list[dict[str, Any]]:
     tasks = [question.task for question in questions]
     for question in questions:
         _check_task(session, question)
     try:
-        answers = session.predict([question.text for question in questions], tasks, truncate=truncate)
+        texts = [question.text for question in questions]
+        answers = session.predict(texts, tasks, truncate=options.truncate, batch_tokens=options.batch_tokens)
     except InputError as error:
         if error.row is None:
             raise

@@ -79,6 +79,7 @@ class Compilation:
         model: the frozen model (`Fact.EMITTED`).
         ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
         not_quantized: products that stay in float32 though fewer bits were asked for, by the node's name -> why.
+        keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
     """
 
     base: BaseModel
@@ -91,6 +92,7 @@ class Compilation:
     row_inputs: Mapping[str, gs.Variable] = field(default_factory=dict)
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
     not_quantized: Mapping[str, str] = field(default_factory=dict)
+    keeps_padding: str | None = None
     # Set by passes; reading one before its pass has run is an AttributeError, which the order of passes rules out.
     fold: FoldPlan = field(init=False)
     heads: HeadPlan = field(init=False)

@@ -47,6 +47,7 @@ class CompiledModel:
         at_load: how much an engine has to optimise when it loads the model: `none`, `basic` or `all`.
         not_quantized: products that stay float32 though integers were asked for, by the node's name -> why.
         ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
+        keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
     """
 
     model: onnx.ModelProto
@@ -56,6 +57,7 @@ class CompiledModel:
     at_load: str
     not_quantized: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
+    keeps_padding: str | None = None
 
     @property
     def layout(self) -> Layout:
@@ -98,8 +100,8 @@ def lower(
     (opset,) = (each.version for each in compilation.model.opset_import if each.domain == "")
     packer = RowPacker(base, compilation.layout, compilation.heads, compilation.fold, _ROW_DTYPES[options.row_dtype])
     at_load = load_target(options.target).at_load(options)
-    kept, ranges = compilation.not_quantized, compilation.ranges
-    return CompiledModel(compilation.model, packer, options, opset, at_load, kept, ranges)
+    kept, ranges, padding = compilation.not_quantized, compilation.ranges, compilation.keeps_padding
+    return CompiledModel(compilation.model, packer, options, opset, at_load, kept, ranges, padding)
 
 
 def plan_passes(options: CompileOptions) -> tuple[Pass, ...]:

@@ -34,7 +34,7 @@ class FrozenModel:
     """The program `infer` of a bundle. Any number of threads may run it.
 
     Args:
-        files: the bundle's; the model is made of the bytes that were checked.
+        files: the bundle's; the model is made of the bytes that were read. The others may be checked meanwhile.
         manifest: the bundle's.
         engine: what runs it.
         threads: for one run; by default the engine's choice.
@@ -70,7 +70,7 @@ class FrozenModel:
         self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.infer.input_names)
         self.outputs = manifest.infer.output_names
         self.exact = self._program.exact
-        self.max_positions = manifest.static_shape[1] if manifest.static_shape else manifest.max_positions
+        self.max_positions = manifest.longest_sequence
         self._static_shape = manifest.static_shape
         self._pad_token_id = manifest.pad_token_id
 
@@ -78,7 +78,7 @@ class FrozenModel:
         """Hold arrays of rows for many runs, as `Program.bind` does."""
         return self._own_program().bind(arrays)
 
-    def run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> dict[str, Float32Array]:
+    def run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> list[Float32Array]:
         """Run a batch of any size; a graph of static shape runs it in batches of its own size.
 
         Args:
@@ -95,17 +95,17 @@ class FrozenModel:
             BundleError: any other failure of the engine.
         """
         if self._static_shape is None:
-            return dict(zip(outputs, self._run(text, feeds, outputs), strict=True))
+            return self._run(text, feeds, outputs)
         items, length = text[INPUT_IDS].shape
         parts = [self._run(part, feeds, outputs) for part in self._fit(text, self._static_shape)]
         joined = (np.concatenate(each)[:items] for each in zip(*parts, strict=True))
-        return {
-            name: values[:, :length] if name == TOKEN_LOGITS else values
-            for name, values in zip(outputs, joined, strict=True)
-        }
+        return [
+            values[:, :length] if name == TOKEN_LOGITS else values for name, values in zip(outputs, joined, strict=True)
+        ]
 
     def _run(self, text: TextArrays, feeds: Feeds, outputs: Sequence[str]) -> list[Float32Array]:
-        return self._own_program().run({**text, **feeds.arrays}, feeds.bound, outputs)
+        program = self._program or self._own_program()
+        return program.run({**text, **feeds.arrays}, feeds.bound, outputs)
 
     def _fit(self, text: TextArrays, shape: tuple[int, int]) -> Iterator[dict[str, NDArray[np.int64]]]:
         """Batches of exactly this shape: what a text lacks is padding, and so are items that the last batch lacks."""

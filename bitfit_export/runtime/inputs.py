@@ -18,6 +18,9 @@ __all__ = ["InputLimits"]
 
 IntArray: TypeAlias = NDArray[np.int64]
 
+_INT64 = np.dtype(np.int64)
+_INT64_MAX = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class InputLimits:
@@ -46,35 +49,37 @@ class InputLimits:
         """
         ids = _integers("input_ids", input_ids)
         mask = _integers("attention_mask", attention_mask)
-        if not ids.size:
-            raise InputError(f"input_ids has shape {list(ids.shape)}, expected at least one row and one token")
-        if ids.shape[1] > self.max_positions:
+        shape = items, length = ids.shape
+        if not items or not length:
+            raise InputError(f"input_ids has shape {list(shape)}, expected at least one row and one token")
+        if length > self.max_positions:
             raise InputError(
-                f"the sequence has {ids.shape[1]} tokens, expected at most {self.max_positions}",
+                f"the sequence has {length} tokens, expected at most {self.max_positions}",
                 hint="shorten the text, or truncate it when it is tokenised",
             )
-        _check_shape("attention_mask", mask, ids)
+        if mask.shape != shape:
+            raise _wrong_shape("attention_mask", mask, shape)
         _check_range("input_ids", ids, self.vocab_size - 1)
-        _check_range("attention_mask", mask, 1)
-        if not mask.any(axis=1).all():
-            row = int(np.argmin(mask.any(axis=1)))
-            raise InputError("has an attention_mask of zeros only, expected at least one token", row=row)
+        if _check_range("attention_mask", mask, 1) == 0:
+            _check_tokens(mask)
         checked = {"input_ids": ids, "attention_mask": mask}
-        types = self._check_token_types(token_type_ids, ids)
-        return checked | {"token_type_ids": types} if self.has_token_types else checked
-
-    def _check_token_types(self, token_type_ids: ArrayLike | None, ids: IntArray) -> IntArray:
-        if token_type_ids is None:
-            return np.zeros_like(ids)
-        types = _integers("token_type_ids", token_type_ids)
-        _check_shape("token_type_ids", types, ids)
-        # The manifest does not say how many types there are; the model refuses one that is too large.
-        _check_range("token_type_ids", types, None if self.has_token_types else 0)
-        return types
+        if token_type_ids is not None:
+            types = _integers("token_type_ids", token_type_ids)
+            if types.shape != shape:
+                raise _wrong_shape("token_type_ids", types, shape)
+            # The manifest does not say how many types there are; the model refuses one that is too large.
+            _check_range("token_type_ids", types, _INT64_MAX if self.has_token_types else 0)
+        else:
+            types = np.zeros(shape, np.int64)
+        if self.has_token_types:
+            checked["token_type_ids"] = types
+        return checked
 
 
 def _integers(name: str, values: ArrayLike) -> IntArray:
     """An int64 array of rank 2, contiguous; the caller's own where it is one."""
+    if type(values) is np.ndarray and values.dtype is _INT64 and values.ndim == 2 and values.flags.c_contiguous:
+        return values
     try:
         array: NDArray[Any] = np.asarray(values)
     except ValueError as error:
@@ -88,15 +93,29 @@ def _integers(name: str, values: ArrayLike) -> IntArray:
     return np.ascontiguousarray(array, np.int64)
 
 
-def _check_shape(name: str, array: IntArray, ids: IntArray) -> None:
-    if array.shape != ids.shape:
-        raise InputError(f"{name} has shape {list(array.shape)}, expected that of input_ids, {list(ids.shape)}")
+def _wrong_shape(name: str, array: IntArray, shape: tuple[int, ...]) -> InputError:
+    return InputError(f"{name} has shape {list(array.shape)}, expected that of input_ids, {list(shape)}")
 
 
-def _check_range(name: str, array: IntArray, largest: int | None) -> None:
-    smallest_found, largest_found = int(array.min()), int(array.max())
-    if smallest_found < 0 or (largest is not None and largest_found > largest):
+def _check_range(name: str, array: IntArray, largest: int) -> int:
+    """Returns the least of the numbers, which are 0 or more and not above `largest`."""
+    # A run of the model leaves nothing of this in the processor's caches. These methods go through much less code than
+    # min and max, which are reductions of ufuncs.
+    smallest_found: int = array.item(array.argmin())
+    largest_found: int = array.item(array.argmax())
+    if smallest_found < 0 or largest_found > largest:
         wrong = smallest_found if smallest_found < 0 else largest_found
         row = int(np.nonzero((array == wrong).any(axis=1))[0][0])
-        expected = "0 or more" if largest is None else f"0 to {largest}" if largest else "0"
+        expected = "0 or more" if largest == _INT64_MAX else f"0 to {largest}" if largest else "0"
         raise InputError(f"has {wrong} in {name}, expected {expected}", row=row)
+    return smallest_found
+
+
+def _check_tokens(mask: IntArray) -> None:
+    """Refuse an item without a token, in a mask of 0 and 1."""
+    if 0 not in mask[:, 0].tolist():
+        return
+    has_token = mask.any(axis=1)
+    if not has_token.all():
+        row = int(np.argmin(has_token))
+        raise InputError("has an attention_mask of zeros only, expected at least one token", row=row)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -12,21 +11,31 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bitfit_export.bundle import BiasRow, Manifest, TaskRecord, check_files, read_manifest, read_recorded_row, read_row
+from bitfit_export.bundle import (
+    BiasRow,
+    CheckedFiles,
+    Manifest,
+    TaskRecord,
+    read_files,
+    read_manifest,
+    read_recorded_row,
+    read_row,
+)
 from bitfit_export.bundle.interface import TOKEN_LOGITS
 from bitfit_export.errors import BundleError, InputError, UsageError, quoted
 from bitfit_export.files import canonical_json
 from bitfit_export.runtime.arguments import as_names, as_options, as_path, check_labels, check_name, check_positive
+from bitfit_export.runtime.beside import Beside
 from bitfit_export.runtime.engines import choose_engine
 from bitfit_export.runtime.frozen_model import FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
+from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS, plan_batches
 from bitfit_export.runtime.predict.chunks import (
     Chunk,
     Result,
     cut_chunks,
     join_results,
     numbered,
-    output_of,
     read_chunk,
 )
 from bitfit_export.runtime.predict.postprocess import Answer, Prediction, WordLabel
@@ -95,16 +104,16 @@ class BiasSession:
             self._manifest.target, engine, options=options, feeds_defaults=self._manifest.overridable
         )
         records = _choose_records(self._manifest, tasks)
-        files = check_files(folder, self._manifest, hash_files=check_hashes)
-        self._model = FrozenModel(files, self._manifest, chosen, threads=threads, options=options)
+        files = read_files(folder, self._manifest, hash_files=check_hashes)
+        with Beside(lambda: FrozenModel(files, self._manifest, chosen, threads=threads, options=options)) as opening:
+            files.check_others()
+            try:
+                self._encoder = _make_encoder(files, self._manifest)
+            finally:
+                self._model = opening.result()  # what is wrong with the model is said before
+        files.refuse_changed()
         self._limits = InputLimits(
             self._manifest.vocab_size, self._model.max_positions, "token_type_ids" in self._model.text_inputs
-        )
-        self._encoder = TextEncoder(
-            files.tokenizer,
-            max_positions=self._model.max_positions,
-            pad_token_id=self._manifest.pad_token_id,
-            where=str(folder / TOKENIZER_FILE),
         )
         self._store = _make_store(self._manifest, records, self._model)
         self._recorded: dict[str, LoadedTask] = {}  # the tasks as the bundle has them
@@ -224,9 +233,8 @@ class BiasSession:
         text = self._limits.check(input_ids, attention_mask, token_type_ids)
         names = as_names(task, rows=len(text["input_ids"]))
         with self._store.lease(names) as lease:
-            output = _one_output(lease.tasks)
-            outputs = self._model.run(text, lease.feeds(), [output])
-        return _own_labels(outputs[output], lease.tasks)
+            (logits,) = self._model.run(text, lease.feeds(), [_one_output(lease.tasks)])
+        return _own_labels(logits, lease.tasks)
 
     def run_outputs(
         self,
@@ -250,7 +258,8 @@ class BiasSession:
         names = as_names(task, rows=len(text["input_ids"]))
         with self._store.lease(names) as lease:
             outputs = self._model.run(text, lease.feeds(), self._model.outputs)
-        return {name: _own_labels(values, lease.tasks) for name, values in outputs.items()}
+        logits = zip(self._model.outputs, outputs, strict=True)
+        return {name: _own_labels(values, lease.tasks) for name, values in logits}
 
     @overload
     def predict(
@@ -262,7 +271,8 @@ class BiasSession:
         max_length: int | None = None,
         top_k: None = None,
         max_answer_tokens: int = 30,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> list[Prediction | Answer | list[WordLabel]]: ...
 
     @overload
@@ -275,7 +285,8 @@ class BiasSession:
         max_length: int | None = None,
         top_k: int,
         max_answer_tokens: int = 30,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> list[list[Prediction] | list[Answer]]: ...
 
     def predict(
@@ -287,7 +298,8 @@ class BiasSession:
         max_length: int | None = None,
         top_k: int | None = None,
         max_answer_tokens: int = 30,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> Any:
         """Answer texts, as the Hugging Face pipeline of each task does. All texts see the same rows.
 
@@ -300,7 +312,9 @@ class BiasSession:
             max_length: as for `encode`.
             top_k: give a list of this many labels or answers for each text, best first, instead of the best one.
             max_answer_tokens: the longest answer of a span task.
-            batch_size: how many texts of similar length to run at once.
+            batch_size: how many texts of similar length to run at once, at most.
+            batch_tokens: how many tokens to run at once, at most, with the padding to the longest text of the batch. A
+                longer text runs alone.
 
         Returns:
             One result a text, in the order of the texts:
@@ -317,6 +331,7 @@ class BiasSession:
                 a token task; nothing has been run then.
         """
         check_positive("batch_size", batch_size)
+        check_positive("batch_tokens", batch_tokens)
         check_positive("max_answer_tokens", max_answer_tokens)
         if top_k is not None:
             check_positive("top_k", top_k)
@@ -326,7 +341,11 @@ class BiasSession:
             _check_top_k(tasks, top_k)
             chunks = cut_chunks(self._encoder, items, tasks, truncate=truncate, max_length=max_length)
             found: list[list[Result]] = [[] for _ in items]
-            for batch in self._batches(chunks, tasks, batch_size):
+            lengths = [len(chunk.tokens.ids) for chunk in chunks]
+            # Where a run serves one task, batches are of one task.
+            groups = ["" if self._store.mixes_tasks else tasks[chunk.row].name for chunk in chunks]
+            for places in plan_batches(lengths, groups, batch_size=batch_size, batch_tokens=batch_tokens):
+                batch = [chunks[place] for place in places]
                 outputs = self._run_chunks(batch, tasks, lease, one_task=isinstance(task, str))
                 for chunk, values in zip(batch, outputs, strict=True):
                     text, info = items[chunk.row], tasks[chunk.row]
@@ -344,21 +363,10 @@ class BiasSession:
         with numbered([chunk.row for chunk in chunks]):
             text = self._limits.check(**self._pad([chunk.tokens for chunk in chunks]))
         feeds = lease.feeds(None if one_task else [chunk.row for chunk in chunks])
-        names = [output_of(tasks[chunk.row]) for chunk in chunks]
-        outputs = self._model.run(text, feeds, sorted(set(names)))
+        names = [tasks[chunk.row].output for chunk in chunks]
+        wanted = sorted(set(names))
+        outputs = dict(zip(wanted, self._model.run(text, feeds, wanted), strict=True))
         return [outputs[name][place] for place, name in enumerate(names)]
-
-    def _batches(self, chunks: Sequence[Chunk], tasks: Sequence[LoadedTask], size: int) -> Iterator[list[Chunk]]:
-        """Pieces of similar length; where a run serves one task, of one task."""
-
-        def group(chunk: Chunk) -> str:
-            return "" if self._store.mixes_tasks else tasks[chunk.row].name
-
-        ordered = sorted(chunks, key=lambda chunk: (group(chunk), len(chunk.tokens.ids)))
-        for _, each in groupby(ordered, key=group):
-            same = list(each)
-            for start in range(0, len(same), size):
-                yield same[start : start + size]
 
     def _pad(self, rows: Sequence[TokenIds | AlignedTokens]) -> dict[str, IntArray]:
         """The text inputs that the graph has."""
@@ -414,6 +422,15 @@ def _choose_records(manifest: Manifest, tasks: Sequence[str] | None) -> list[Tas
     return [manifest.tasks[name] for name in dict.fromkeys(as_names(tasks))]
 
 
+def _make_encoder(files: CheckedFiles, manifest: Manifest) -> TextEncoder:
+    return TextEncoder(
+        files.tokenizer,
+        max_positions=manifest.longest_sequence,
+        pad_token_id=manifest.pad_token_id,
+        where=str(files.folder / TOKENIZER_FILE),
+    )
+
+
 def _make_store(manifest: Manifest, records: Sequence[TaskRecord], model: FrozenModel) -> TaskStore[Any]:
     """An empty store for the layout of the bundle, with room for these tasks."""
     if manifest.layout_kind != "table":
@@ -427,13 +444,13 @@ def _one_output(tasks: Sequence[LoadedTask]) -> str:
     """The graph output that all of the tasks have their answers in."""
     first = tasks[0]
     for task in tasks:
-        if output_of(task) != output_of(first):
+        if task.output != first.output:
             raise InputError(
                 f"the batch has the {first.problem_type} task {first.name} and the {task.problem_type} task "
                 f"{task.name}, expected sentence tasks alone, or token and span tasks alone",
                 hint="run_outputs gives the logits of both kinds",
             )
-    return output_of(first)
+    return first.output
 
 
 def _check_top_k(tasks: Sequence[LoadedTask], top_k: int | None) -> None:
@@ -444,9 +461,12 @@ def _check_top_k(tasks: Sequence[LoadedTask], top_k: int | None) -> None:
 
 def _own_labels(logits: Float32Array, tasks: Sequence[LoadedTask]) -> Float32Array:
     """[batch, ..., labels] without the labels that no row has; -inf where a row has fewer than another."""
-    counts = np.array([task.label_count for task in tasks])
-    logits = np.ascontiguousarray(logits[..., : counts.max()])
-    if counts.min() < counts.max():
-        beyond = np.arange(counts.max()) >= counts[:, None]  # [batch, labels]
-        np.copyto(logits, -np.inf, where=beyond if logits.ndim == 2 else beyond[:, None])
+    counts = [task.label_count for task in tasks]
+    most = max(counts)
+    if most < logits.shape[-1]:
+        logits = np.ascontiguousarray(logits[..., :most])
+    if min(counts) < most:
+        for item, count in enumerate(counts):
+            if count < most:
+                logits[item, ..., count:] = -np.inf
     return logits

@@ -17,7 +17,8 @@ from pathlib import Path
 from bitfit_export.experiments.reproduce import EXPERIMENTS
 from bitfit_export.files import write_bytes
 
-_MARKED = re.compile(r"(<!-- ([\w-]+): written by \S+ -->\n).*?(<!-- \2: to here -->)", re.DOTALL)
+_SCRIPT = re.escape("examples/reproduce/update_page.py")
+_MARKED = re.compile(rf"(<!-- ([\w-]+): written by {_SCRIPT} -->\n).*?(<!-- \2: to here -->)", re.DOTALL)
 
 
 def main(words: Sequence[str] | None = None) -> None:

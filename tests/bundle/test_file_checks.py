@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export.bundle import check_files, read_manifest, row_file, write_manifest
+from bitfit_export.bundle import check_files, read_files, read_manifest, row_file, write_manifest
 from bitfit_export.errors import BundleError
 from tests.bundle.test_manifest import FILES, MANIFEST, MODEL, ROW
 
@@ -77,6 +77,32 @@ class TestForged:
         check_files(bundle, MANIFEST, hash_files=False)  # read_recorded_row compares those that are loaded
         with pytest.raises(BundleError, match=r"tasks/sst2\.bias has sha256"):
             check_files(bundle, MANIFEST, hash_files=True)
+
+
+class TestWithoutTheOthers:
+    """`read_files` leaves the bytes of weights to `check_others`, beside which an engine may open them."""
+
+    def test_damaged_weights_are_found_later(self, bundle: Path) -> None:
+        (bundle / "model.onnx.data").write_bytes(b"WEIGHTS")
+        files = read_files(bundle, MANIFEST, hash_files=False)
+        with pytest.raises(BundleError, match=r"model\.onnx\.data has CRC-32C"):
+            files.check_others()
+
+    def test_weights_of_another_size_are_found_at_once(self, bundle: Path) -> None:
+        (bundle / "model.onnx.data").write_bytes(b"weight")
+        with pytest.raises(BundleError, match=r"model\.onnx\.data has 6 bytes, expected 7"):
+            read_files(bundle, MANIFEST, hash_files=False)
+
+    def test_weights_that_were_replaced_before_their_check_are_refused(self, bundle: Path) -> None:
+        """An engine may have opened the others, which nobody has checked."""
+        path = bundle / "model.onnx.data"
+        path.rename(f"{path}.old")
+        path.write_bytes(b"WEIGHTS")
+        files = read_files(bundle, MANIFEST, hash_files=False)
+        path.unlink()
+        path.write_bytes(b"weights")
+        with pytest.raises(BundleError, match=r"model\.onnx\.data changed while the bundle was opened"):
+            files.check_others()
 
 
 class TestChangedMeanwhile:

@@ -143,6 +143,18 @@ def test_a_way_that_fails_is_named_with_its_reason_and_leaves_nothing(
         export_baselines(tiny_base, tiny_deltas["two_way"], tmp_path)
 
 
+def test_the_ways_to_try_can_be_named(
+    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(base: BaseModel, delta: TaskDelta, path: Path) -> None:
+        path.write_bytes(b"a model")
+
+    monkeypatch.setattr("bitfit_export.baselines.exports.BASELINE_WAYS", {"one": write, "two": write})
+    found = export_baselines(tiny_base, tiny_deltas["two_way"], tmp_path, ways=["two"])
+    assert list(found.paths) == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["two-fp32"]
+
+
 def test_a_model_that_is_there_is_not_exported_again(
     tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

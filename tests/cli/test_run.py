@@ -206,6 +206,17 @@ def test_a_long_text_is_cut_when_asked_for(bitfit: Bitfit, tiny_bundle: Path) ->
     assert bitfit("run", tiny_bundle, "--task", "two_way", "--truncate", "--text", "word " * 80).status == 0
 
 
+def test_the_tokens_of_a_batch_change_no_answer(bitfit: Bitfit, tiny_bundle: Path) -> None:
+    words = ["run", tiny_bundle, "--task", "two_way", "--text", "one two three", "--text", "four"]
+    labels = [
+        [json.loads(line)["label"] for line in bitfit(*words, *more).out.splitlines()]
+        for more in ([], ["--batch-tokens", "3"])
+    ]
+    assert labels[0] == labels[1]
+    done = bitfit(*words, "--batch-tokens", "0")
+    assert (done.status, done.err) == (2, "error: --batch-tokens is 0, expected 1 or more\n")
+
+
 def test_a_reader_that_goes_away_is_no_error(tiny_bundle: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", [{"text": "a"}] * 500)
     words = ["run", str(tiny_bundle), "--task", "score", "--input", str(rows)]

@@ -106,7 +106,9 @@ def test_every_kind_of_head_computes_what_pytorch_computes(
     session = ort.InferenceSession(compiled.model.SerializeToString())
     for name, delta in deltas.items():
         found = logits_of(session, compiled, delta, batch, delta.config.output_size)
-        np.testing.assert_allclose(found, expected[name], atol=TOLERANCE, rtol=0, err_msg=name)
+        # What a classifier says of padding is arbitrary.
+        kept = batch["attention_mask"].astype(bool) if found.ndim == 3 else slice(None)
+        np.testing.assert_allclose(found[kept], expected[name][kept], atol=TOLERANCE, rtol=0, err_msg=name)
 
 
 def test_a_mixed_batch_of_sentences_and_tokens(
@@ -125,7 +127,8 @@ def test_a_mixed_batch_of_sentences_and_tokens(
     session = ort.InferenceSession(compiled.model.SerializeToString())
     logits, token_logits = session.run(["logits", "token_logits"], batch | feeds)
     np.testing.assert_allclose(logits[0, :3], expected["mean"][0], atol=TOLERANCE, rtol=0)
-    np.testing.assert_allclose(token_logits[1], expected["tokens"][1], atol=TOLERANCE, rtol=0)
+    kept = batch["attention_mask"][1].astype(bool)
+    np.testing.assert_allclose(token_logits[1][kept], expected["tokens"][1][kept], atol=TOLERANCE, rtol=0)
     np.testing.assert_allclose(logits[2, :2], expected["dense"][2], atol=TOLERANCE, rtol=0)
 
 

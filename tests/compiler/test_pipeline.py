@@ -55,7 +55,7 @@ def test_the_list_says_what_holds_after_each_pass() -> None:
         "propagate_batch_axis",
         "find_bias_sites",
         "fold_biases",
-        "collect_activation_stats",
+        "canonicalize_mask",
     ]
     assert lines[2].endswith(Fact.SITES.value)
     assert lines[-1].split()[1] == "check_invariants"

@@ -92,6 +92,14 @@ def test_answers(programs: Path) -> None:
         assert same_answers([answers], [case["expected"]]), (case, answers)
 
 
+def test_batches(programs: Path) -> None:
+    index = CONFORMANCE / "batches" / "index.json"
+    cases = json.loads(index.read_text(encoding="utf-8"))
+    found = run([programs / "tests" / "files_test", "batches", index]).stdout.splitlines()
+    for case, line in zip(cases, found, strict=True):
+        assert json.loads(line) == case["batches"], case
+
+
 @pytest.fixture(scope="module")
 def bundle_of(
     tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta

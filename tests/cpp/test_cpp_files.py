@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -270,6 +271,14 @@ class TestChecks:
     def test_crc32c(self, ask: Callable[..., list[Any]]) -> None:
         """With the processor's instruction and without."""
         assert ask("crc")[0]["wrong"] == 0
+
+    def test_sha256(self, programs: Path) -> None:
+        """With the processor's instructions and without, at sizes around those of blocks and their padding."""
+        lines = ["x" * size for size in (0, 1, 3, 55, 56, 63, 64, 65, 119, 120, 127, 128, 1000, 100_000)]
+        lines.append("0123456789abcdefghijklmnopqrstuvwxyz" * 99)
+        done = run([programs / "tests" / "files_test", "sha"], input="".join(f"{line}\n" for line in lines))
+        for line, found in zip(lines, done.stdout.splitlines(), strict=True):
+            assert set(json.loads(found)) == {hashlib.sha256(line.encode()).hexdigest()}
 
     @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
     def test_another_file_of_the_same_size(

@@ -209,6 +209,34 @@ def test_the_c_api(programs: Path, get_bundle: GetBundle) -> None:
     ]
 
 
+def test_engines_and_outputs_of_the_c_api(programs: Path, get_bundle: GetBundle) -> None:
+    bundle = get_bundle("table")
+    lines = run([programs / "tests" / "c_engine_test", bundle, "three_way", "tags"]).stdout.splitlines()
+    assert lines[:2] == [
+        "4 options is NULL, expected one",
+        "4 the size of options is 0, expected sizeof of their struct",
+    ]
+    assert lines[2] == "4 providers is NULL, expected one"
+    assert lines[3].startswith('4 the execution provider "TPU" is not available, expected one of ')
+    assert lines[4:7] == [
+        "4 keys is NULL, expected one",
+        "4 a key is NULL, expected one",
+        "4 the name of a provider is NULL, expected one",
+    ]
+    assert lines[7] == "4 threads is 2, expected 0: the engine makes no threads to share"
+    # A newer caller's options, with what this release does not know unset and set; an older caller's.
+    assert lines[8:11] == ["taken", "4 options are set that this release of the library does not know", "taken"]
+    expected = BiasSession(bundle, threads=1).run_outputs(
+        ["three_way", "tags"], input_ids=[[1, 2, 3], [4, 5, 6]], attention_mask=[[1, 1, 1], [1, 1, 0]]
+    )
+    for line, name, shape in zip(lines[11:13], ["token_logits", "logits"], ["2 3 5", "2 0 5"], strict=True):
+        assert line.startswith(f"{name} {shape} ")
+        values = [float(value) for value in line.split()[4:]]
+        np.testing.assert_allclose(values, expected[name].reshape(-1), rtol=0, atol=1e-5)
+    assert lines[13] == "3 the logits have room for 1 values, expected 30 or more"
+    assert lines[14:] == ["4 4 4 1"]
+
+
 def test_a_task_is_what_answered(programs: Path, get_bundle: GetBundle) -> None:
     """Somebody else replaces it by a token task and back meanwhile."""
     bundle = get_bundle("table")

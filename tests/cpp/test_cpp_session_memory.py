@@ -71,6 +71,7 @@ def test_under_address_sanitizer(get_bundle: GetBundle, batch: dict[str, Any], k
     driver = Driver(build_sanitized() / "tests" / "session_test", get_bundle(kind))
     for task in SENTENCE_TASKS + TOKEN_TASKS:
         assert "values" in driver("run", tasks=[task], **batch)
+        assert "logits" in driver("run_outputs", tasks=[task], **batch)
     assert driver("run", tasks=["nope"], **batch)["code"] == "input_error"
     texts: list[Any] = [TEXTS[0], {"words": ["Ada", "日本"]}, [QUESTION, CONTEXT]]
     assert "results" in driver("predict", texts=texts, tasks=["score", "tags", "answers"])

@@ -90,6 +90,82 @@ class TestRun:
         np.testing.assert_allclose(found, pytorch_logits(tiny_base, cpp_deltas["tags"], batch), rtol=0, atol=1e-5)
 
 
+class TestRunOutputs:
+    """All outputs at once, for any mix of tasks, as the Python session has them."""
+
+    def test_of_any_mix(
+        self,
+        open_session: OpenBundle,
+        tiny_base: BaseModel,
+        cpp_deltas: dict[str, TaskDelta],
+        batch: dict[str, Any],
+    ) -> None:
+        tasks = ["three_way", "tags", "score"]
+        found = open_session("table")("run_outputs", tasks=tasks, **batch)
+        logits, token_logits = logits_of(found["logits"]), logits_of(found["token_logits"])
+        assert logits.shape == (3, 5)
+        assert token_logits.shape == (3, 7, 5)
+        for row, task in enumerate(tasks):
+            own = cpp_deltas[task].config.output_size
+            kept = sum(batch["attention_mask"][row])
+            expected = pytorch_logits(tiny_base, cpp_deltas[task], batch)[row][..., :own]
+            values = token_logits[row, :kept] if task == "tags" else logits[row]
+            expected = expected[:kept] if task == "tags" else expected
+            np.testing.assert_allclose(values[..., :own], expected, rtol=0, atol=1e-5)
+            for each in (logits, token_logits):
+                assert np.isneginf(each[row, ..., own:]).all()
+                assert np.isfinite(each[row, ..., :own]).all()
+
+    @pytest.mark.parametrize("kind", LAYOUTS)
+    @pytest.mark.parametrize("task", ["score", "tags"])
+    def test_of_one_task(self, open_session: OpenBundle, batch: dict[str, Any], kind: str, task: str) -> None:
+        session = open_session(kind)
+        found = session("run_outputs", tasks=[task], **batch)
+        assert set(found) == {"logits", "token_logits"}
+        assert found["token_logits" if task == "tags" else "logits"] == session("run", tasks=[task], **batch)
+
+    def test_of_one_output(self, open_session: OpenBundle, batch: dict[str, Any]) -> None:
+        session = open_session("table")
+        every = session("run_outputs", tasks=["tags"], **batch)
+        for names in (["token_logits"], ["logits"], ["token_logits", "logits"]):
+            found = session("run_outputs", tasks=["tags"], outputs=names, **batch)
+            assert found == {name: every[name] for name in names}
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"outputs": []}, "0 outputs are asked for, expected 1 to 2, each once"),
+            ({"outputs": ["logits"] * 3}, "3 outputs are asked for, expected 1 to 2, each once"),
+            ({"outputs": ["logits"] * 2}, 'the output "logits" is asked for, expected logits and token_logits, each'),
+            ({"outputs": ["pooled"]}, 'the output "pooled" is asked for, expected logits and token_logits'),
+            ({"capacity": 104}, "the logits have room for 104 values, expected 105 or more"),
+            ({"tasks": ["nope"]}, 'the task "nope" is not loaded'),
+            ({"tasks": ["score"] * 2}, "there are 2 tasks for 3 rows"),
+            ({"attention_mask": [[0] * 7] * 3}, "row 0 has an attention_mask of zeros only"),
+        ],
+    )
+    def test_what_cannot_be_run_is_refused(
+        self, open_session: OpenBundle, batch: dict[str, Any], changes: dict[str, Any], message: str
+    ) -> None:
+        answer = open_session("table")("run_outputs", **{"tasks": ["tags"], **batch, **changes})
+        assert answer.get("code") == "input_error", answer
+        assert answer["message"].startswith(message)
+
+    @pytest.mark.parametrize("kind", ONE_AT_A_TIME)
+    def test_different_tasks_where_one_runs_at_a_time_are_refused(
+        self, open_session: OpenBundle, batch: dict[str, Any], kind: str
+    ) -> None:
+        answer = open_session(kind)("run_outputs", tasks=["score", "tags", "score"], **batch)
+        assert answer["code"] == "input_error"
+        assert "expected one task: the bundle's layout runs one at a time" in answer["message"]
+
+    def test_one_output_for_both_kinds_is_refused_with_a_hint(
+        self, open_session: OpenBundle, batch: dict[str, Any]
+    ) -> None:
+        answer = open_session("table")("run", tasks=["score", "tags", "score"], **batch)
+        assert answer["hint"] == "run_outputs gives the logits of both kinds"
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("tasks", "changes", "message"),

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MAIN = runpy.run_path(str(ROOT / "examples/reproduce/update_page.py"))["main"]
-PAGE = "before\n<!-- {0}: written by it -->\nold\n<!-- {0}: to here -->\nafter\n"
+SCRIPT = "examples/reproduce/update_page.py"
+MAIN = runpy.run_path(str(ROOT / SCRIPT))["main"]
+PAGE = f"before\n<!-- {{0}}: written by {SCRIPT} -->\nold\n<!-- {{0}}: to here -->\nafter\n"
 
 
 def test_a_report_goes_between_its_marks(tmp_path: Path) -> None:
@@ -19,6 +20,15 @@ def test_a_report_goes_between_its_marks(tmp_path: Path) -> None:
     for _ in range(2):
         MAIN([str(page), "--results", str(tmp_path)])
         assert page.read_text() == PAGE.format("table3").replace("old\n", "\n| new |\n\n") + PAGE.format("gap")
+
+
+def test_what_another_script_writes_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    other = PAGE.format("speed").replace(SCRIPT, "benchmarks/report.py")
+    page.write_text(PAGE.format("gap") + other)
+    (tmp_path / "gap.md").write_text("| new |\n")
+    MAIN([str(page), "--results", str(tmp_path)])
+    assert page.read_text().endswith(other)
 
 
 @pytest.mark.parametrize("text", ["no marks\n", PAGE.format("table9")])

@@ -11,6 +11,7 @@ import pytest
 from bitfit_export.bundle import Layout, read_row
 from bitfit_export.errors import InputError
 from bitfit_export.runtime import BiasSession
+from bitfit_export.runtime.inputs import InputLimits
 from tests.runtime.conftest import TASKS, TEXTS, TOLERANCE, Reference
 
 if TYPE_CHECKING:
@@ -79,14 +80,29 @@ def test_predict_of_a_multi_label_task_is_the_highest_sigmoid(session: BiasSessi
         assert [one["score"] for one in found] == pytest.approx(sorted(each, reverse=True))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
-def test_predict_keeps_the_order_whatever_the_batches(shared: BiasSession, batch_size: int) -> None:
+@pytest.mark.parametrize(
+    "limits", [{"batch_size": 1}, {"batch_size": 2}, {"batch_size": 3}, {}, {"batch_tokens": 1}, {"batch_tokens": 40}]
+)
+def test_predict_keeps_the_order_whatever_the_batches(shared: BiasSession, limits: dict[str, int]) -> None:
     tasks = [TASKS[row % 3] for row in range(len(TEXTS))]
     alone = [shared.predict([text], task)[0] for text, task in zip(TEXTS, tasks, strict=True)]
-    found = shared.predict(TEXTS, tasks, batch_size=batch_size)
+    found = shared.predict(TEXTS, tasks, **limits)
     for ours, theirs in zip(found, alone, strict=True):
         assert ours.get("label") == theirs.get("label")
         assert ours["score"] == pytest.approx(theirs["score"], abs=TOLERANCE)
+
+
+def test_no_batch_has_more_tokens_than_told(shared: BiasSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    check = InputLimits.check
+
+    def noted(self: InputLimits, **text: np.ndarray) -> dict[str, np.ndarray]:
+        shapes.append(text["input_ids"].shape)
+        return check(self, **text)
+
+    monkeypatch.setattr(InputLimits, "check", noted)
+    shared.predict(["a b c", "a", "a b", "a b c d e f"], "two_way", batch_tokens=11)  # 5, 3, 4 and 8 tokens
+    assert shapes == [(2, 4), (1, 5), (1, 8)]
 
 
 def test_predict_truncates_when_told(shared: BiasSession) -> None:

@@ -237,6 +237,7 @@ def test_options_out_of_range_are_refused(tiny_bundle: Path, shared: BiasSession
     for threads in (most_threads() + 1, 5000, 2**31, 2**70):
         with pytest.raises(UsageError, match=f"threads is {threads}, expected at most {most_threads()}, 4 per core"):
             BiasSession(tiny_bundle, threads=threads)
-    for options in ({"batch_size": 0}, {"max_answer_tokens": 0}, {"top_k": 0}, {"top_k": True}, {"batch_size": "4"}):
+    zeros = ({"batch_size": 0}, {"batch_tokens": 0}, {"max_answer_tokens": 0}, {"top_k": 0})
+    for options in (*zeros, {"top_k": True}, {"batch_size": "4"}, {"batch_tokens": 1.5}):
         with pytest.raises(UsageError, match="expected 1 or more"):
             shared.predict("a", "two_way", **options)

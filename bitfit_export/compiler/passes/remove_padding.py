@@ -14,7 +14,9 @@ each place. A place of padding gets some token's values: the mask hides them fro
 Requires: a lifted graph of dynamic shapes, whose mask and shapes are canonical.
 Ensures: the same results for the tokens of the texts, and for heads; in int8, the range of an activation is that of the
 texts without their padding. What an output has at places of padding is arbitrary, as it was before.
-Does not: touch what is no work per token: what depends on positions or on biases alone, and what is integers.
+Does not: touch what is no work per token: what depends on positions or on biases alone, and what is integers. A graph
+that mixes neighbouring tokens in another way than attention (a convolution) keeps its padding: there the values at
+places of padding count.
 
 A node is converted if it treats each token on its own: element by element, a LayerNormalization or a mean over the last
 axis, a product with a weight, a look-up in a table. One that only arranges or adds, and all of whose readers need the
@@ -45,6 +47,11 @@ _ELEMENTWISE = frozenset(
 )
 #: Nodes that are cheap in any form.
 _CHEAP = frozenset({"Add", "Identity", "Mul", "Split", "Sub"})
+#: What attention and heads are made of. A value at a place of padding gets no further than the mask, or its own row.
+_ATTENTION = _ELEMENTWISE | frozenset(
+    {"Clip", "Concat", "Expand", "GatherElements", "IsNaN", "MatMul", "Max", "Min", "Reshape", "Shape", "Slice"}
+    | {"Softmax", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+)
 #: Names of the first dimension of a tensor that has one value for each bias row: for each item, or for the whole batch.
 _BIAS_ROWS = frozenset({ROWS, TASK_BATCH})
 #: The first size of a bias by token, which is 1 where one row serves the whole batch. A size of its own: runtimes give
@@ -59,16 +66,29 @@ class RemovePadding(Pass):
     requires = frozenset({Fact.LIFTED})
 
     def run(self, compilation: Compilation) -> bool:
-        return remove_padding(compilation.graph) > 0
+        outcome = remove_padding(compilation.graph)
+        if isinstance(outcome, str):
+            compilation.keeps_padding = outcome
+            return False
+        return outcome > 0
 
 
-def remove_padding(graph: gs.Graph) -> int:
-    """Change the graph in place; returns the number of nodes that compute the texts' tokens alone."""
+def remove_padding(graph: gs.Graph) -> int | str:
+    """Change the graph in place.
+
+    Returns:
+        The number of nodes that compute the texts' tokens alone; or why the graph keeps its padding.
+    """
     graph.toposort()
     mask = next((tensor for tensor in graph.inputs if tensor.name == ATTENTION_MASK), None)
-    nodes = [] if mask is None else _choose(graph)
-    if mask is None or not any(weight_in(node) is not None for node in nodes):
-        return 0
+    if mask is None:
+        return "the model takes no attention_mask"
+    nodes = _choose(graph)
+    if not any(weight_in(node) is not None for node in nodes):
+        return "no product with a weight reads each token on its own"
+    mixer = _find_mixer(graph, nodes)
+    if mixer is not None:
+        return f"{mixer.op} {mixer.name} reads tokens beside each other"
     for out in (out for node in nodes for out in node.outputs):
         # Declared, for what is not declared is computed from the inputs, which are about to change.
         out.dtype, out.shape = np.dtype(np.float32), sizes_of(out)
@@ -90,6 +110,19 @@ def _choose(graph: gs.Graph) -> list[gs.Node]:
         if id(node) in chosen and node.op in _CHEAP and _all_readers_padded(graph, node, chosen):
             del chosen[id(node)]
     return list(chosen.values())
+
+
+def _find_mixer(graph: gs.Graph, nodes: list[gs.Node]) -> gs.Node | None:
+    """A node that might let values at places of padding reach a token; it is neither per token nor of attention."""
+    chosen = {id(node) for node in nodes}
+    padded = {id(out) for node in nodes for out in node.outputs}
+    for node in graph.nodes:
+        if id(node) in chosen or _takes_first(node) or padded.isdisjoint(map(id, node.inputs)):
+            continue
+        if node.op not in _ATTENTION:
+            return node
+        padded |= {id(out) for out in node.outputs}
+    return None
 
 
 def _all_readers_padded(graph: gs.Graph, node: gs.Node, chosen: dict[int, gs.Node]) -> bool:
@@ -308,8 +341,11 @@ class _Forms:
         task_ids = next(tensor for tensor in self._graph.inputs if tensor.name == TASK_IDS)
         rows = self._emit("Shape", "padding/rows", [task_ids], np.int64)
         last = self._emit("Sub", "padding/last_row", [rows, 1], np.int64)
-        many = self._emit("Mul", "padding/many", [last, 2**31], np.int64)
-        end = self._emit("Add", "padding/rows_to_gather", [many, 1], np.int64)
+        # 1 for one row, more than all tokens for several. OpenVINO computes sizes in 32 bits, so no larger than that.
+        several = self._emit("Min", "padding/several_rows", [last, 1], np.int64)
+        count = self._emit("Shape", "padding/token_count", [self._tokens], np.int64)
+        end = self._emit("Mul", "padding/tokens_if_several", [several, count], np.int64)
+        end = self._emit("Add", "padding/rows_to_gather", [end, 1], np.int64)
         item = self._emit("Min", "padding/row_of_token", [self._items, last], np.int64)
         return self._emit("Slice", "padding/row", [item, [0], end], np.int64)
 

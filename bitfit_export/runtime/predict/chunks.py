@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfit_export.bundle.interface import LOGITS, TOKEN_LOGITS
+from bitfit_export.bundle.interface import TOKEN_LOGITS
 from bitfit_export.errors import InputError
 from bitfit_export.runtime.predict.postprocess import (
     Answer,
@@ -28,7 +28,7 @@ from bitfit_export.runtime.tasks.task_store import LoadedTask
 from bitfit_export.runtime.text.alignment import AlignedTokens
 from bitfit_export.runtime.text.tokenizer import Text, TextEncoder, TokenIds
 
-__all__ = ["Chunk", "Result", "cut_chunks", "join_results", "numbered", "output_of", "read_chunk"]
+__all__ = ["Chunk", "Result", "cut_chunks", "join_results", "numbered", "read_chunk"]
 
 #: What is known of one text after one chunk of it, and at the end: labels, answers, or the words with theirs.
 Result: TypeAlias = list[Prediction] | list[Answer] | list[WordLabel]
@@ -49,11 +49,6 @@ class Chunk:
 
     row: int
     tokens: TokenIds | AlignedTokens
-
-
-def output_of(task: LoadedTask) -> str:
-    """The graph output that the task's answers are in."""
-    return TOKEN_LOGITS if task.problem_type in ("token", "span") else LOGITS
 
 
 def cut_chunks(
@@ -121,7 +116,7 @@ def read_chunk(
     Raises:
         InputError: logits that are not numbers, which no answer can be made of.
     """
-    by_token = output_of(task) == TOKEN_LOGITS
+    by_token = task.output == TOKEN_LOGITS
     logits = values[: len(chunk.tokens.ids), : task.label_count] if by_token else values[: task.label_count]
     if not np.isfinite(logits).all():
         raise InputError(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from types import TracebackType
 from typing import TypeAlias
 
@@ -34,14 +35,21 @@ __all__ = ["BiasTable", "TableLease"]
 
 Float32Array: TypeAlias = NDArray[np.float32]
 
+_TASK, _INDEX = attrgetter("task"), attrgetter("index")
+
 
 class _Slot:
-    """A place in the arrays, for as long as one row fills it."""
+    """A place in the arrays, for as long as one row fills it.
 
-    __slots__ = ("current", "holders", "index", "task")
+    Attributes:
+        ids: its index as the model reads it for a batch of its task alone, int64 [1].
+    """
+
+    __slots__ = ("current", "holders", "ids", "index", "task")
 
     def __init__(self, index: int, task: LoadedTask) -> None:
         self.index = index
+        self.ids = np.array([index], np.int64)
         self.task = task
         self.holders = 0
         self.current = True
@@ -137,20 +145,6 @@ class BiasTable(TaskStore[_Slot]):
         if slot is None:
             raise self._unknown(name)
 
-    def _hold(self, names: Sequence[str]) -> tuple[list[_Slot], Bound]:
-        """Slots and arrays as one consistent state."""
-        with self._lock:
-            slots = self._entries
-            try:
-                held = [slots[name] for name in names]
-            except KeyError as error:
-                unknown = error.args[0]
-            else:
-                for slot in held:
-                    slot.holders += 1
-                return held, self._arrays.bound
-        raise self._unknown(unknown)
-
     def _release(self, held: Sequence[_Slot]) -> None:
         with self._lock:
             for slot in held:
@@ -222,10 +216,20 @@ class TableLease(Lease):
         return Feeds(self.bound, {TASK_IDS: slots})
 
     def __enter__(self) -> TableLease:
-        self._held, self.bound = self._table._hold(self._names)
-        self.tasks = [slot.task for slot in self._held]
-        self.slots = np.array([slot.index for slot in self._held], np.int64)
-        return self
+        table = self._table
+        with table._lock:  # slots and arrays as one consistent state
+            try:
+                held = [*map(table._entries.__getitem__, self._names)]
+            except KeyError as error:
+                unknown = error.args[0]
+            else:
+                for slot in held:
+                    slot.holders += 1
+                self._held, self.bound = held, table._arrays.bound
+                self.tasks = [*map(_TASK, held)]
+                self.slots = held[0].ids if len(held) == 1 else np.array([*map(_INDEX, held)], np.int64)
+                return self
+        raise table._unknown(unknown)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

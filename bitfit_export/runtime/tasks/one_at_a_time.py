@@ -65,16 +65,6 @@ class RowFeeds(TaskStore[_LoadedRow]):
         if loaded is None:
             raise self._unknown(name)
 
-    def _hold(self, names: Sequence[str]) -> list[_LoadedRow]:
-        """The rows of these names at one moment."""
-        with self._lock:
-            entries = self._entries
-            try:
-                return [entries[name] for name in names]
-            except KeyError as error:
-                unknown = error.args[0]
-        raise self._unknown(unknown)
-
 
 class RowLease(Lease):
     """Some loaded rows; they need no giving back."""
@@ -99,9 +89,15 @@ class RowLease(Lease):
         return first.feeds
 
     def __enter__(self) -> RowLease:
-        self._rows = self._store._hold(self._names)
-        self.tasks = [row.task for row in self._rows]
-        return self
+        store = self._store
+        with store._lock:  # the rows of these names at one moment
+            try:
+                self._rows = [*map(store._entries.__getitem__, self._names)]
+                self.tasks = [row.task for row in self._rows]
+                return self
+            except KeyError as error:
+                unknown = error.args[0]
+        raise store._unknown(unknown)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

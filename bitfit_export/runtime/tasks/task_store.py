@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from bitfit_export.bundle import BiasRow
+from bitfit_export.bundle.interface import LOGITS, TOKEN_LOGITS
 from bitfit_export.errors import InputError, quoted
 from bitfit_export.runtime.engines.base import Arrays, Bound
 from bitfit_export.runtime.forks import hold_during_forks
@@ -47,6 +48,7 @@ class LoadedTask:
     Attributes:
         labels: label names in id order; empty where they have no names, as in a regression.
         label_count: the number of head outputs.
+        output: the graph output that the task's answers are in.
     """
 
     name: str
@@ -54,6 +56,10 @@ class LoadedTask:
     labels: tuple[str, ...]
     label_count: int
     task_version: int
+    output: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", TOKEN_LOGITS if self.problem_type in ("token", "span") else LOGITS)
 
 
 class Lease(ABC):

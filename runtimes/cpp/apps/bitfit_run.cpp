@@ -16,11 +16,9 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::size_t batch_size = 32;
-
 constexpr const char* usage =
     R"(usage: bitfit_run BUNDLE [--task T] (--text TEXT)... [--pair] | --input FILE.jsonl|-
-                  [--row FILE.bias]... [--truncate] [--threads N] [--check-hashes]
+                  [--row FILE.bias]... [--truncate] [--batch-tokens N] [--threads N] [--check-hashes]
 
 Answer texts with a bundle: JSON lines in, JSON lines out.
 
@@ -30,6 +28,7 @@ Answer texts with a bundle: JSON lines in, JSON lines out.
   --input FILE   a JSONL file, or - for stdin
   --row FILE     a bias row to load besides the bundle's
   --truncate     cut texts that are longer than the model takes
+  --batch-tokens N  tokens to run at once, at most, with padding (512)
   --threads N    CPU threads
   --check-hashes compare SHA-256 of every file of the bundle, which finds forgeries
 
@@ -39,15 +38,16 @@ example: bitfit_run bundles/minilm-l6 --task sst2 --text "What a lovely day"
 struct Options {
   std::string bundle, task, input;
   std::vector<std::string> texts, rows;
-  bool pair = false, truncate = false, check_hashes = false;
+  bool pair = false, check_hashes = false;
   int threads = 0;
+  bitfit::PredictOptions predict;
 };
 
-int number_of(const std::string& word) {
+int number_of(const std::string& option, const std::string& word) {
   int number = 0;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
   if (error != std::errc() || end != word.data() + word.size() || number < 1) {
-    refuse("--threads is " + bitfit::shown(word) + ", expected a whole number from 1");
+    refuse(option + " is " + bitfit::shown(word) + ", expected a whole number from 1");
   }
   return number;
 }
@@ -69,11 +69,13 @@ Options read_options(int count, char** words) {
     } else if (word == "--input") {
       options.input = value();
     } else if (word == "--threads") {
-      options.threads = number_of(value());
+      options.threads = number_of(word, value());
+    } else if (word == "--batch-tokens") {
+      options.predict.batch_tokens = static_cast<std::size_t>(number_of(word, value()));
     } else if (word == "--pair") {
       options.pair = true;
     } else if (word == "--truncate") {
-      options.truncate = true;
+      options.predict.truncate = true;
     } else if (word == "--check-hashes") {
       options.check_hashes = true;
     } else if (word.rfind("--", 0) == 0 || !options.bundle.empty()) {
@@ -144,7 +146,8 @@ ordered_json json_of(const bitfit::TaskInfo& task, const bitfit::Result& result)
   return object;
 }
 
-void answer(const bitfit::Session& session, const std::vector<Question>& questions, bool truncate) {
+void answer(const bitfit::Session& session, const std::vector<Question>& questions,
+            const bitfit::PredictOptions& options) {
   std::vector<bitfit::Text> texts;
   std::vector<std::string> tasks;
   for (const Question& question : questions) {
@@ -154,9 +157,6 @@ void answer(const bitfit::Session& session, const std::vector<Question>& questio
     const bitfit::Status found = session.find_task(question.task, &info);
     if (!found.ok()) refuse(question.where + ": " + found.text(), found.hint);
   }
-  bitfit::PredictOptions options;
-  options.truncate = truncate;
-  options.batch_size = batch_size;
   std::vector<bitfit::Result> results;
   std::vector<bitfit::TaskInfo> answered;
   const bitfit::Status status = session.predict(texts, tasks, options, &results, &answered);
@@ -178,11 +178,11 @@ void answer_file(const bitfit::Session& session, const Options& options) {
   std::vector<Question> questions;
   for (Question question; source.next(&question);) {
     questions.push_back(std::move(question));
-    if (questions.size() < batch_size) continue;
-    answer(session, questions, options.truncate);
+    if (questions.size() < options.predict.batch_size) continue;
+    answer(session, questions, options.predict);
     questions.clear();
   }
-  if (!questions.empty()) answer(session, questions, options.truncate);
+  if (!questions.empty()) answer(session, questions, options.predict);
 }
 
 void run(const Options& options) {
@@ -193,7 +193,7 @@ void run(const Options& options) {
   check(bitfit::Session::open(options.bundle, session_options, &session));
   for (const std::string& row : options.rows) check(session->load_task(row));
   if (!options.input.empty()) return answer_file(*session, options);
-  answer(*session, questions_of(options), options.truncate);
+  answer(*session, questions_of(options), options.predict);
 }
 
 }  // namespace

@@ -1,11 +1,17 @@
 // The C API's part for sessions: the C++ one, with strings and codes.
 
 #include <bitfit/bitfit.h>
+#include <bitfit/onnxruntime.h>
 #include <bitfit/session.h>
 
 #include "failure.h"
 
 #include <algorithm>
+#include <cstring>
+
+struct bitfit_engine {
+  std::shared_ptr<const bitfit::Engine> engine;
+};
 
 struct bitfit_session {
   std::unique_ptr<bitfit::Session> session;
@@ -14,6 +20,7 @@ struct bitfit_session {
 struct bitfit_workspace {
   bitfit::Workspace workspace;
   std::vector<std::string_view> tasks;
+  std::vector<bitfit::Output> outputs;
 };
 
 namespace {
@@ -56,14 +63,88 @@ void require(const void* argument, const char* name) {
   }
 }
 
+// Options as this release knows them: what an older caller's struct lacks is 0, and so must be what a newer one's has
+// beyond.
+template <class Options>
+Options known(const Options* options) {
+  require(options, "options");
+  if (options->size < sizeof options->size) {
+    bitfit::fail(bitfit::StatusCode::usage_error,
+                 bitfit::text_of("the size of options is ", options->size, ", expected sizeof of their struct"));
+  }
+  const char* const bytes = reinterpret_cast<const char*>(options);
+  Options copied = {};
+  std::memcpy(&copied, bytes, std::min(options->size, sizeof copied));
+  for (size_t at = sizeof copied; at < options->size; ++at) {
+    if (bytes[at] == 0) continue;
+    bitfit::fail(bitfit::StatusCode::usage_error, "options are set that this release of the library does not know",
+                 "use the library that the header came with");
+  }
+  return copied;
+}
+
+bitfit::ExecutionProvider provider_of(const bitfit_provider& given) {
+  require(given.name, "the name of a provider");
+  bitfit::ExecutionProvider provider{given.name, {}};
+  for (size_t i = 0; i < given.count; ++i) {
+    require(given.keys, "keys");
+    require(given.values, "values");
+    require(given.keys[i], "a key");
+    require(given.values[i], "a value");
+    provider.options[given.keys[i]] = given.values[i];
+  }
+  return provider;
+}
+
+void name_tasks(bitfit_workspace* workspace, const char* const* tasks, size_t count) {
+  require(workspace, "workspace");
+  require(tasks, "tasks");
+  workspace->tasks.clear();
+  for (size_t i = 0; i < count; ++i) {
+    require(tasks[i], "a task");
+    workspace->tasks.emplace_back(tasks[i]);
+  }
+}
+
+bitfit::Batch batch_of(const bitfit_batch* batch) {
+  require(batch, "batch");
+  return {batch->input_ids, batch->attention_mask, batch->token_type_ids, batch->rows, batch->tokens};
+}
+
+bitfit_logits logits_of(const bitfit::Logits& logits) {
+  return {logits.values, logits.capacity, logits.rows, logits.tokens, logits.labels};
+}
+
 std::string text_or_empty(const char* text) { return text == nullptr ? std::string() : std::string(text); }
 
 }  // namespace
 
 extern "C" {
 
+bitfit_engine* bitfit_onnxruntime_new(const bitfit_onnxruntime_options* options, bitfit_error* error) {
+  bitfit_engine* made = nullptr;
+  const Status status = guard([&] {
+    const bitfit_onnxruntime_options given = known(options);
+    bitfit::OnnxRuntimeOptions chosen;
+    if (given.provider_count > 0) require(given.providers, "providers");
+    for (size_t i = 0; i < given.provider_count; ++i) chosen.providers.push_back(provider_of(given.providers[i]));
+    chosen.inter_threads = given.inter_threads;
+    chosen.share_threads = given.share_threads != 0;
+    chosen.threads = given.threads;
+    chosen.environment = given.environment;
+    auto engine = std::make_unique<bitfit_engine>();
+    bitfit::check(bitfit::make_onnxruntime_engine(chosen, &engine->engine));
+    made = engine.release();
+  });
+  report(status, error);
+  return made;
+}
+
+void bitfit_engine_free(bitfit_engine* engine) { delete engine; }
+
 bitfit_session* bitfit_open(const char* folder, int threads, bitfit_error* error) {
   bitfit_options options = {};
+  options.size = sizeof options;
   options.threads = threads;
   return bitfit_open_with(folder, &options, error);
 }
@@ -72,11 +153,12 @@ bitfit_session* bitfit_open_with(const char* folder, const bitfit_options* optio
   bitfit_session* opened = nullptr;
   const Status status = guard([&] {
     require(folder, "folder");
-    require(options, "options");
+    const bitfit_options given = known(options);
     auto session = std::make_unique<bitfit_session>();
     bitfit::SessionOptions chosen;
-    chosen.threads = options->threads;
-    chosen.check_hashes = options->check_hashes != 0;
+    chosen.threads = given.threads;
+    chosen.check_hashes = given.check_hashes != 0;
+    if (given.engine != nullptr) chosen.engine = given.engine->engine;
     bitfit::check(bitfit::Session::open(folder, chosen, &session->session));
     opened = session.release();
   });
@@ -158,23 +240,46 @@ bitfit_code bitfit_run(const bitfit_session* session, const char* const* tasks, 
                        bitfit_error* error) {
   return report(guard([&] {
                   require(session, "session");
-                  require(tasks, "tasks");
-                  require(batch, "batch");
-                  require(workspace, "workspace");
                   require(logits, "logits");
-                  workspace->tasks.clear();
-                  for (size_t i = 0; i < task_count; ++i) {
-                    require(tasks[i], "a task");
-                    workspace->tasks.emplace_back(tasks[i]);
-                  }
+                  name_tasks(workspace, tasks, task_count);
                   bitfit::Logits found{logits->values, logits->capacity, 0, 0, 0};
-                  bitfit::check(session->session->run(
-                      workspace->tasks.data(), task_count,
-                      {batch->input_ids, batch->attention_mask, batch->token_type_ids, batch->rows, batch->tokens},
-                      &workspace->workspace, &found));
-                  *logits = {found.values, found.capacity, found.rows, found.tokens, found.labels};
+                  bitfit::check(session->session->run(workspace->tasks.data(), task_count, batch_of(batch),
+                                                      &workspace->workspace, &found));
+                  *logits = logits_of(found);
                 }),
                 error);
+}
+
+const char* bitfit_output_name(const bitfit_session* session, size_t index) {
+  if (session == nullptr || index >= session->session->outputs().size()) return nullptr;
+  return session->session->outputs()[index].c_str();
+}
+
+size_t bitfit_output_capacity(const bitfit_session* session, const char* name, size_t rows, size_t tokens) {
+  return session == nullptr || name == nullptr ? 0 : session->session->output_capacity(name, rows, tokens);
+}
+
+bitfit_code bitfit_run_outputs(const bitfit_session* session, const char* const* tasks, size_t task_count,
+                               const bitfit_batch* batch, bitfit_workspace* workspace, bitfit_output* outputs,
+                               size_t output_count, bitfit_error* error) {
+  return report(
+      guard([&] {
+        require(session, "session");
+        require(outputs, "outputs");
+        name_tasks(workspace, tasks, task_count);
+        workspace->outputs.clear();
+        for (size_t i = 0; i < output_count; ++i) {
+          require(outputs[i].name, "the name of an output");
+          const bitfit_logits& logits = outputs[i].logits;
+          workspace->outputs.push_back({outputs[i].name, {logits.values, logits.capacity, 0, 0, 0}});
+        }
+        bitfit::check(session->session->run_outputs(workspace->tasks.data(), task_count, batch_of(batch),
+                                                    &workspace->workspace, workspace->outputs.data(), output_count));
+        for (size_t i = 0; i < output_count; ++i) {
+          outputs[i].logits = logits_of(workspace->outputs[i].logits);
+        }
+      }),
+      error);
 }
 
 bitfit_code bitfit_predict(const bitfit_session* session, const char* task, const char* text, const char* text_pair,

@@ -37,8 +37,8 @@ class Builder final : public nlohmann::json_sax<json> {
   bool end_array() override { return close(); }
 
   bool key(std::string& name) override {
-    const auto [member, fresh] = open_.back()->get_ref<json::object_t&>().emplace(name, nullptr);
-    if (!fresh) throw JsonError{text_of("has the key \"", shown(name), "\" twice")};
+    const auto [member, fresh] = open_.back()->get_ref<json::object_t&>().emplace(std::move(name), nullptr);
+    if (!fresh) throw JsonError{text_of("has the key \"", shown(member->first), "\" twice")};
     member_ = &member->second;
     return true;
   }

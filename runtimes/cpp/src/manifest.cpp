@@ -47,8 +47,8 @@ std::vector<std::string> ports_of(const Record& program, const char* key, const 
   return names;
 }
 
-Program program_of(const Record& record) {
-  Program program;
+ProgramRecord program_of(const Record& record) {
+  ProgramRecord program;
   program.file = record.text("file");
   program.load_time = load_time_of(record);
   program.inputs = ports_of(record, "inputs", {std::begin(input_roles), std::end(input_roles)});
@@ -56,8 +56,8 @@ Program program_of(const Record& record) {
   return program;
 }
 
-std::map<std::string, Program> programs_of(const Record& manifest) {
-  std::map<std::string, Program> programs;
+std::map<std::string, ProgramRecord> programs_of(const Record& manifest) {
+  std::map<std::string, ProgramRecord> programs;
   for (const auto& [purpose, record] : manifest.named_records("programs")) programs[purpose] = program_of(record);
   if (programs.count(infer_program) == 0) {
     refuse_bundle(text_of(manifest.where(), ": programs lacks ", infer_program, ", expected it"));
@@ -182,7 +182,6 @@ void check_the_rest(const Record& manifest, const Layout& layout) {
   const Record base = manifest.record("base");
   base.name("name");
   if (!base.contains("revision") || base.has("revision")) base.name("revision");
-  manifest.one_of("target", {"ort", "portable"});
   manifest.one_of("precision", {"fp32", "fp16", "int8", "int8-static", "int4"});
   manifest.integer("opset", 1, INT32_MAX);
   if (manifest.contains("row_dtype")) manifest.one_of("row_dtype", {"fp32", "fp16"});
@@ -222,6 +221,7 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
   Manifest manifest;
   manifest.layout = layout_of(record);
   manifest.layout_kind = layout_kind_of(record);
+  manifest.target = record.one_of("target", {"ort", "portable"});
   manifest.reads_text = record.one_of("modality", {std::begin(modalities), std::end(modalities)}) == "text";
   manifest.programs = programs_of(record);
   if (manifest.reads_text) {

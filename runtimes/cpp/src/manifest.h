@@ -4,6 +4,7 @@
 #define BITFIT_SRC_MANIFEST_H
 
 #include <bitfit/bias_row.h>
+#include <bitfit/engine.h>
 
 #include "names.h"
 
@@ -20,9 +21,6 @@ namespace bitfit {
 class Record;
 
 enum class LayoutKind : std::uint8_t { table, packed, named };
-
-// What ONNX Runtime still has to do to a graph when it loads it. The compiler has optimised one for it already.
-enum class LoadTime : std::uint8_t { nothing, fold_constants, optimize };
 
 struct BiasEntry {
   std::string name;
@@ -76,7 +74,7 @@ struct TaskRecord {
 };
 
 // A graph of the bundle, with one purpose.
-struct Program {
+struct ProgramRecord {
   std::string file;
   LoadTime load_time = LoadTime::optimize;
   std::vector<std::string> inputs;
@@ -86,8 +84,9 @@ struct Program {
 struct Manifest {
   Layout layout;
   LayoutKind layout_kind = LayoutKind::table;
-  std::map<std::string, Program> programs;  // by purpose; infer is among them
-  bool reads_text = true;                   // else the next three are 0, and there is no tokenizer
+  std::string target;
+  std::map<std::string, ProgramRecord> programs;  // by purpose; infer is among them
+  bool reads_text = true;                         // else the next three are 0, and there is no tokenizer
   std::int64_t max_positions = 0;
   std::int64_t vocab_size = 0;
   std::int64_t pad_token_id = 0;
@@ -96,7 +95,7 @@ struct Manifest {
   std::map<std::string, FileRecord> files;                  // by path in the bundle; all but the manifest and the rows
   std::map<std::string, TaskRecord> tasks;
 
-  const Program& infer() const { return programs.at(infer_program); }
+  const ProgramRecord& infer() const { return programs.at(infer_program); }
   // Of infer.
   bool has_input(std::string_view name) const noexcept;
   bool has_output(std::string_view name) const noexcept;

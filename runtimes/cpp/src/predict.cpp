@@ -1,5 +1,6 @@
 // Texts to answers: tokenised, run in batches of similar length, and read.
 
+#include "batches.h"
 #include "failure.h"
 #include "predictions.h"
 #include "session_parts.h"
@@ -106,21 +107,16 @@ class Runner {
       : session_(session), texts_(texts), lease_(lease), options_(options), results_(texts.size()) {}
 
   std::vector<Result> run(const std::vector<Chunk>& chunks) {
-    std::vector<const Chunk*> order;
-    for (const Chunk& chunk : chunks) order.push_back(&chunk);
-    const auto before = [this](const Chunk* left, const Chunk* right) {
-      const auto left_group = group_of(left), right_group = group_of(right);
-      return left_group != right_group ? left_group < right_group : left->tokens.size() < right->tokens.size();
-    };
-    std::stable_sort(order.begin(), order.end(), before);
-    for (auto start = order.begin(); start != order.end();) {
-      auto end = start;
-      while (end != order.end() && static_cast<std::size_t>(end - start) < options_.batch_size &&
-             group_of(*end) == group_of(*start)) {
-        ++end;
-      }
-      run_batch({start, end});
-      start = end;
+    std::vector<std::size_t> lengths;
+    std::vector<Group> groups;
+    for (const Chunk& chunk : chunks) {
+      lengths.push_back(chunk.tokens.size());
+      groups.push_back(group_of(chunk));
+    }
+    for (const auto& places : plan_batches(lengths, groups, options_.batch_size, options_.batch_tokens)) {
+      std::vector<const Chunk*> batch;
+      for (const std::size_t place : places) batch.push_back(&chunks[place]);
+      run_batch(batch);
     }
     return std::move(results_);
   }
@@ -131,8 +127,10 @@ class Runner {
   }
 
   // Chunks of one group can be run together.
-  std::pair<bool, std::string_view> group_of(const Chunk* chunk) const {
-    const TaskInfo& info = task_of(chunk)->info;
+  using Group = std::pair<bool, std::string_view>;
+
+  Group group_of(const Chunk& chunk) const {
+    const TaskInfo& info = task_of(&chunk)->info;
     return {is_token_task(info), session_.store->mixes_tasks() ? std::string_view() : info.name};
   }
 
@@ -205,8 +203,8 @@ void check_counts(const std::vector<Text>& texts, const std::vector<std::string>
     fail(StatusCode::input_error, text_of("there are ", tasks.size(), " tasks for ", texts.size(),
                                           " texts, expected one task, or one for each text"));
   }
-  if (options.batch_size == 0 || options.max_answer_tokens == 0 || options.top_k == 0) {
-    fail(StatusCode::usage_error, "batch_size, max_answer_tokens or top_k is 0, expected 1 or more");
+  if (options.batch_size == 0 || options.batch_tokens == 0 || options.max_answer_tokens == 0 || options.top_k == 0) {
+    fail(StatusCode::usage_error, "batch_size, batch_tokens, max_answer_tokens or top_k is 0, expected 1 or more");
   }
 }
 

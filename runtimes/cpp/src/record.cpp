@@ -147,8 +147,9 @@ std::vector<std::pair<std::string, Record>> Record::named_records(const char* ke
 std::vector<std::pair<std::string, std::int64_t>> Record::named_integers(const char* key) const {
   std::vector<std::pair<std::string, std::int64_t>> integers;
   const Record parent = record(key);
-  integers.reserve(parent.value_->size());
-  for (const auto& [name, each] : parent.value_->items()) {
+  const auto& members = parent.value_->get_ref<const json::object_t&>();
+  integers.reserve(members.size());
+  for (const auto& [name, each] : members) {
     if (!is_integer(each)) refuse(key, each, "integers in the object");
     integers.emplace_back(name, each.get<std::int64_t>());
   }

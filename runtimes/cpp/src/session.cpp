@@ -7,6 +7,25 @@
 #include <algorithm>
 
 namespace bitfit {
+namespace {
+
+// Hold the tasks for as long as the work takes.
+template <class Work>
+Status with_tasks(const Session::Parts& session, const std::string_view* tasks, std::size_t task_count,
+                  const Batch& batch, Workspace::Parts* workspace, Work&& work) noexcept {
+  Status status = guard([&] {
+    if (task_count != 1 && task_count != batch.rows) {
+      fail(StatusCode::input_error, text_of("there are ", task_count, " tasks for ", batch.rows,
+                                            " rows, expected one task, or one for each row"));
+    }
+    session.store->hold(tasks, task_count, &workspace->lease);
+    work(workspace);
+  });
+  workspace->lease.clear();
+  return status;
+}
+
+}  // namespace
 
 Workspace::Workspace() : parts_(std::make_unique<Parts>()) {}
 Workspace::~Workspace() = default;
@@ -82,23 +101,33 @@ std::size_t Session::logits_capacity(std::size_t rows, std::size_t tokens) const
   return status.ok() ? capacity : 0;
 }
 
+const std::vector<std::string>& Session::outputs() const noexcept { return parts_->outputs; }
+
+std::size_t Session::output_capacity(std::string_view name, std::size_t rows, std::size_t tokens) const noexcept {
+  std::size_t capacity = 0;
+  const Status status = guard([&] {
+    if (std::find(parts_->outputs.begin(), parts_->outputs.end(), name) == parts_->outputs.end()) return;
+    for (const TaskInfo& task : parts_->store->tasks()) {
+      capacity = std::max(capacity, multiply({rows, name == token_logits_output ? tokens : 1, task.label_count}));
+    }
+  });
+  return status.ok() ? capacity : 0;
+}
+
 Status Session::run(std::string_view task, const Batch& batch, Workspace* workspace, Logits* logits) const noexcept {
   return run(&task, 1, batch, workspace, logits);
 }
 
 Status Session::run(const std::string_view* tasks, std::size_t task_count, const Batch& batch, Workspace* workspace,
                     Logits* logits) const noexcept {
-  Workspace::Parts* const parts = workspace->parts_.get();
-  Status status = guard([&] {
-    if (task_count != 1 && task_count != batch.rows) {
-      fail(StatusCode::input_error, text_of("there are ", task_count, " tasks for ", batch.rows,
-                                            " rows, expected one task, or one for each row"));
-    }
-    parts_->store->hold(tasks, task_count, &parts->lease);
-    parts_->run(batch, parts, logits);
-  });
-  parts->lease.clear();
-  return status;
+  return with_tasks(*parts_, tasks, task_count, batch, workspace->parts_.get(),
+                    [&](Workspace::Parts* parts) { parts_->run(batch, parts, logits); });
+}
+
+Status Session::run_outputs(const std::string_view* tasks, std::size_t task_count, const Batch& batch,
+                            Workspace* workspace, Output* outputs, std::size_t output_count) const noexcept {
+  return with_tasks(*parts_, tasks, task_count, batch, workspace->parts_.get(),
+                    [&](Workspace::Parts* parts) { parts_->run_outputs(batch, parts, outputs, output_count); });
 }
 
 const Tokenizer* Session::tokenizer(Status* why) const noexcept {

@@ -4,9 +4,9 @@
 #include "record.h"
 #include "session_parts.h"
 #include "sha256.h"
+#include "threads.h"
 
 #include <algorithm>
-#include <thread>
 
 namespace bitfit {
 namespace {
@@ -25,19 +25,8 @@ std::string describe(const BiasRowView& row) {
   throw Failure{std::move(refused)};
 }
 
-// More threads than a few per core only wait for each other, and ask the system for what it may not have.
-void check_threads(int threads) {
-  constexpr unsigned per_core = 4;
-  const unsigned most = per_core * std::max(std::thread::hardware_concurrency(), 1u);
-  if (threads < 0) fail(StatusCode::usage_error, text_of("threads is ", threads, ", expected 0 or more"));
-  if (static_cast<unsigned>(threads) <= most) return;
-  fail(StatusCode::usage_error,
-       text_of("threads is ", threads, ", expected at most ", most, ", ", per_core, " per core of this machine"),
-       "pass one thread per core; more are rarely faster");
-}
-
 Manifest read_manifest(const std::string& folder, const SessionOptions& options) {
-  check_threads(options.threads);
+  check_threads("threads", options.threads);
   const std::string path = folder + "/" + manifest_file;
   Manifest manifest = parse_manifest(text_in(read_file(path, max_manifest_size)), path);
   if (!manifest.reads_text) {
@@ -96,11 +85,14 @@ Session::Parts::Parts(const std::string& bundle, const SessionOptions& options)
     : folder(bundle),
       manifest(read_manifest(bundle, options)),
       files_(std::make_unique<BundleFiles>(bundle, manifest, options.check_hashes)),
-      model(bundle, files_->model, manifest, options.threads),
+      model(bundle, files_->model, manifest, options),
       has_token_types_(manifest.has_input(token_type_ids_input)) {
   files_->check_unchanged();
+  for (const char* name : {logits_output, token_logits_output}) {
+    if (manifest.has_output(name)) outputs.emplace_back(name);
+  }
   const std::vector<std::string> names = names_to_load(manifest, options);
-  store = make_store(manifest, std::max(names.size(), options.room), model.fixed_labels());
+  store = make_store(manifest, model, std::max(names.size(), options.room));
   for (const std::string& name : names) load_recorded(name);
   check_others(options);
   tokenizer_status = Tokenizer::parse(text_in(files_->tokenizer), folder + "/" + tokenizer_file, &tokenizer);

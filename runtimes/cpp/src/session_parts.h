@@ -18,13 +18,21 @@
 
 namespace bitfit {
 
+// An output that a run is asked for, and where it goes.
+struct Wanted {
+  bool by_token = false;  // token_logits, or else logits
+  Logits* logits = nullptr;
+};
+
+constexpr std::size_t most_outputs = 2;
+
 struct Workspace::Parts {
   Lease lease;  // of the run: the task of all rows, or one per row
-  Feeds feeds;
+  std::unique_ptr<Scratch> scratch;
   std::vector<std::int64_t> zeros;  // token types where the caller has none
   std::vector<std::int64_t> slots;
   std::vector<std::int64_t> ids, mask, types;  // a batch of the model's own shape
-  std::vector<float> whole;                    // the model's output, where it is wider than what is asked for
+  std::vector<float> whole[most_outputs];      // the model's outputs, where they are wider than what is asked for
 };
 
 inline bool is_token_task(const TaskInfo& task) noexcept {
@@ -41,11 +49,14 @@ struct Session::Parts {
   // The longest sequence that the model takes.
   std::size_t max_tokens() const noexcept;
 
-  // Check a batch, then run it for the tasks in the workspace's lease.
+  // Check a batch, then run it for the tasks in the workspace's lease: the one output that all of these have their
+  // answers in, or those that are named.
   void run(const Batch& batch, Workspace::Parts* workspace, Logits* logits) const;
+  void run_outputs(const Batch& batch, Workspace::Parts* workspace, Output* outputs, std::size_t count) const;
 
   std::string folder;
   Manifest manifest;
+  std::vector<std::string> outputs;  // that can be asked for
 
  private:
   std::unique_ptr<BundleFiles> files_;  // while the bundle is opened
@@ -66,11 +77,12 @@ struct Session::Parts {
 
   void check_batch(const Batch& batch) const;
   void check_row(const Batch& batch, std::size_t row) const;
-  const char* output_of(const Lease& lease) const;
-  void run_whole(const Batch& batch, const char* output, Workspace::Parts* workspace, Logits* logits) const;
-  void run_parts(const Batch& batch, const char* output, Workspace::Parts* workspace, Logits* logits) const;
-  void run_model(const Batch& batch, const char* output, std::int64_t labels, Workspace::Parts* workspace,
-                 float* values) const;
+  void check_mix(const Lease& lease, bool one_output) const;
+  void run_wanted(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted, std::size_t count) const;
+  void run_whole(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted, std::size_t count) const;
+  void run_parts(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted, std::size_t count) const;
+  void run_model(const Batch& batch, std::int64_t labels, Workspace::Parts* workspace, const Wanted* wanted,
+                 float* const* values, std::size_t count) const;
 
   bool has_token_types_;
 };

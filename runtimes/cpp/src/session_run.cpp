@@ -12,8 +12,8 @@ std::size_t Session::Parts::max_tokens() const noexcept {
   return static_cast<std::size_t>(manifest.static_shape ? (*manifest.static_shape)[1] : manifest.max_positions);
 }
 
-// ONNX Runtime takes a negative id as an index from the end and a mask of any numbers, so what it would not refuse is
-// refused here.
+// ONNX Runtime, for one, takes a negative id as an index from the end and a mask of any numbers, so what an engine
+// might not refuse is refused here.
 void Session::Parts::check_batch(const Batch& batch) const {
   if (batch.rows == 0 || batch.tokens == 0 || batch.input_ids == nullptr || batch.attention_mask == nullptr) {
     fail(StatusCode::input_error, text_of("the batch has ", batch.rows, " rows of ", batch.tokens,
@@ -48,15 +48,16 @@ void Session::Parts::check_row(const Batch& batch, std::size_t row) const {
   if (kept == 0) fail_row(row, "has an attention_mask of zeros only, expected at least one token");
 }
 
-// The one output that all tasks of the lease have their answers in.
-const char* Session::Parts::output_of(const Lease& lease) const {
+// Whether one run can serve the tasks of a lease, and all of them by one output where it is to have one alone.
+void Session::Parts::check_mix(const Lease& lease, bool one_output) const {
   const LoadedTask& first = *lease.tasks.front();
   for (const auto& task : lease.tasks) {
-    if (is_token_task(task->info) != is_token_task(first.info)) {
+    if (one_output && is_token_task(task->info) != is_token_task(first.info)) {
       fail(StatusCode::input_error,
            text_of("the batch has the ", problem_type_name(first.info.problem_type), " task ", first.info.name,
                    " and the ", problem_type_name(task->info.problem_type), " task ", task->info.name,
-                   ", expected sentence tasks alone, or token and span tasks alone"));
+                   ", expected sentence tasks alone, or token and span tasks alone"),
+           "run_outputs gives the logits of both kinds");
     }
     if (!store->mixes_tasks() && task.get() != &first) {
       fail(StatusCode::input_error,
@@ -65,117 +66,156 @@ const char* Session::Parts::output_of(const Lease& lease) const {
            "export the bundle with --layout table to mix tasks in a batch");
     }
   }
-  return is_token_task(first.info) ? token_logits_output : logits_output;
 }
 
 void Session::Parts::run(const Batch& batch, Workspace::Parts* workspace, Logits* logits) const {
   check_batch(batch);
-  const Lease& lease = workspace->lease;
-  const char* const output = output_of(lease);
-  logits->rows = batch.rows;
-  logits->tokens = output == token_logits_output ? batch.tokens : 0;
-  logits->labels = 0;
-  for (const auto& task : lease.tasks) logits->labels = std::max<std::size_t>(logits->labels, task->info.label_count);
-  const std::size_t size = multiply({batch.rows, std::max<std::size_t>(logits->tokens, 1), logits->labels});
-  if (logits->values == nullptr || size > logits->capacity) {
+  check_mix(workspace->lease, true);
+  const Wanted wanted{is_token_task(workspace->lease.tasks.front()->info), logits};
+  run_wanted(batch, workspace, &wanted, 1);
+}
+
+void Session::Parts::run_outputs(const Batch& batch, Workspace::Parts* workspace, Output* named,
+                                 std::size_t count) const {
+  check_batch(batch);
+  check_mix(workspace->lease, false);
+  Wanted wanted[most_outputs];
+  if (count == 0 || count > outputs.size()) {
     fail(StatusCode::input_error,
-         text_of("the logits have room for ", logits->capacity, " values, expected ", size, " or more"));
+         text_of(count, " outputs are asked for, expected 1 to ", outputs.size(), ", each once"));
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    if (std::find(outputs.begin(), outputs.end(), named[i].name) == outputs.end() ||
+        (i > 0 && named[i].name == named[0].name)) {
+      std::string known = outputs.front();
+      if (outputs.size() > 1) known += " and " + outputs.back();
+      fail(StatusCode::input_error,
+           text_of("the output \"", shown(named[i].name), "\" is asked for, expected ", known, ", each once"));
+    }
+    wanted[i] = {named[i].name == token_logits_output, &named[i].logits};
+  }
+  run_wanted(batch, workspace, wanted, count);
+}
+
+void Session::Parts::run_wanted(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted,
+                                std::size_t count) const {
+  const Lease& lease = workspace->lease;
+  std::size_t labels = 0;
+  for (const auto& task : lease.tasks) labels = std::max<std::size_t>(labels, task->info.label_count);
+  for (std::size_t i = 0; i < count; ++i) {
+    Logits* const logits = wanted[i].logits;
+    logits->rows = batch.rows;
+    logits->tokens = wanted[i].by_token ? batch.tokens : 0;
+    logits->labels = labels;
+    const std::size_t size = multiply({batch.rows, std::max<std::size_t>(logits->tokens, 1), labels});
+    if (logits->values == nullptr || size > logits->capacity) {
+      fail(StatusCode::input_error,
+           text_of("the logits have room for ", logits->capacity, " values, expected ", size, " or more"));
+    }
   }
   if (manifest.static_shape) {
-    run_parts(batch, output, workspace, logits);
+    run_parts(batch, workspace, wanted, count);
   } else {
-    run_whole(batch, output, workspace, logits);
+    run_whole(batch, workspace, wanted, count);
   }
-  const std::size_t width = logits->labels, per_row = size / logits->rows;
-  for (std::size_t row = 0; row < batch.rows; ++row) {
-    const std::size_t own = lease.tasks[lease.tasks.size() == 1 ? 0 : row]->info.label_count;
-    float* const values = logits->values + row * per_row;
-    for (std::size_t at = 0; own < width && at < per_row; at += width) {
-      std::fill_n(values + at + own, width - own, -std::numeric_limits<float>::infinity());
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t per_row = wanted[i].logits->size() / batch.rows;
+    for (std::size_t row = 0; row < batch.rows; ++row) {
+      const std::size_t own = lease.tasks[lease.tasks.size() == 1 ? 0 : row]->info.label_count;
+      float* const values = wanted[i].logits->values + row * per_row;
+      for (std::size_t at = 0; own < labels && at < per_row; at += labels) {
+        std::fill_n(values + at + own, labels - own, -std::numeric_limits<float>::infinity());
+      }
     }
   }
 }
 
-// Where the model's output is as wide as the logits, it goes there without a copy.
-void Session::Parts::run_whole(const Batch& batch, const char* output, Workspace::Parts* workspace,
-                               Logits* logits) const {
+// Where the model's outputs are as wide as the logits, they go there without a copy.
+void Session::Parts::run_whole(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted,
+                               std::size_t count) const {
   const std::int64_t labels = store->output_labels(workspace->lease);
-  const std::size_t wide = static_cast<std::size_t>(labels);
-  if (wide == logits->labels) return run_model(batch, output, labels, workspace, logits->values);
-  const std::size_t groups = logits->size() / logits->labels;  // of labels
-  workspace->whole.resize(multiply({groups, wide}));
-  run_model(batch, output, labels, workspace, workspace->whole.data());
-  for (std::size_t group = 0; group < groups; ++group) {
-    std::copy_n(workspace->whole.data() + group * wide, logits->labels, logits->values + group * logits->labels);
+  const std::size_t wide = static_cast<std::size_t>(labels), own = wanted[0].logits->labels;
+  float* values[most_outputs] = {};
+  for (std::size_t i = 0; i < count; ++i) {
+    values[i] = wanted[i].logits->values;
+    if (wide == own) continue;
+    workspace->whole[i].resize(multiply({wanted[i].logits->size() / own, wide}));
+    values[i] = workspace->whole[i].data();
+  }
+  run_model(batch, labels, workspace, wanted, values, count);
+  for (std::size_t i = 0; i < count && wide != own; ++i) {
+    const std::size_t groups = wanted[i].logits->size() / own;  // of labels
+    for (std::size_t group = 0; group < groups; ++group) {
+      std::copy_n(values[i] + group * wide, own, wanted[i].logits->values + group * own);
+    }
   }
 }
 
 // A model of static shape runs batches of exactly its shape: what a text lacks is padding, and so are missing rows.
-void Session::Parts::run_parts(const Batch& batch, const char* output, Workspace::Parts* workspace,
-                               Logits* logits) const {
+void Session::Parts::run_parts(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted,
+                               std::size_t count) const {
   const std::size_t rows = static_cast<std::size_t>((*manifest.static_shape)[0]), tokens = max_tokens();
   const std::size_t wide = static_cast<std::size_t>(store->output_labels(workspace->lease));
-  const bool by_token = logits->tokens > 0;
-  workspace->whole.resize(multiply({rows, by_token ? tokens : 1, wide}));
   const std::size_t places = multiply({rows, tokens});
+  float* values[most_outputs] = {};
+  for (std::size_t i = 0; i < count; ++i) {
+    workspace->whole[i].resize(multiply({rows, wanted[i].by_token ? tokens : 1, wide}));
+    values[i] = workspace->whole[i].data();
+  }
   for (std::size_t start = 0; start < batch.rows; start += rows) {
     workspace->ids.assign(places, manifest.pad_token_id);
     workspace->mask.assign(places, 0);
     workspace->types.assign(places, 0);
-    const std::size_t count = std::min(rows, batch.rows - start);
-    for (std::size_t row = 0; row < count; ++row) {
+    const std::size_t present = std::min(rows, batch.rows - start);
+    for (std::size_t row = 0; row < present; ++row) {
       const std::size_t from = (start + row) * batch.tokens, to = row * tokens;
       std::copy_n(batch.input_ids + from, batch.tokens, workspace->ids.data() + to);
       std::copy_n(batch.attention_mask + from, batch.tokens, workspace->mask.data() + to);
       if (batch.token_type_ids) std::copy_n(batch.token_type_ids + from, batch.tokens, workspace->types.data() + to);
     }
     const Batch part{workspace->ids.data(), workspace->mask.data(), workspace->types.data(), rows, tokens};
-    run_model(part, output, static_cast<std::int64_t>(wide), workspace, workspace->whole.data());
-    for (std::size_t row = 0; row < count; ++row) {
-      const std::size_t groups = by_token ? batch.tokens : 1;
-      for (std::size_t group = 0; group < groups; ++group) {
-        const std::size_t from = (row * (by_token ? tokens : 1) + group) * wide;
-        const std::size_t to = ((start + row) * groups + group) * logits->labels;
-        std::copy_n(workspace->whole.data() + from, logits->labels, logits->values + to);
+    run_model(part, static_cast<std::int64_t>(wide), workspace, wanted, values, count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t groups = wanted[i].by_token ? batch.tokens : 1, own = wanted[i].logits->labels;
+      for (std::size_t row = 0; row < present; ++row) {
+        for (std::size_t group = 0; group < groups; ++group) {
+          const std::size_t from = (row * (wanted[i].by_token ? tokens : 1) + group) * wide;
+          const std::size_t to = ((start + row) * groups + group) * own;
+          std::copy_n(values[i] + from, own, wanted[i].logits->values + to);
+        }
       }
     }
   }
 }
 
-void Session::Parts::run_model(const Batch& batch, const char* output, std::int64_t labels, Workspace::Parts* workspace,
-                               float* values) const {
-  const std::size_t count = batch.rows * batch.tokens;
-  const std::int64_t shape[3] = {static_cast<std::int64_t>(batch.rows), static_cast<std::int64_t>(batch.tokens),
-                                 labels};
+void Session::Parts::run_model(const Batch& batch, std::int64_t labels, Workspace::Parts* workspace,
+                               const Wanted* wanted, float* const* values, std::size_t count) const {
+  const std::int64_t by_token[3] = {static_cast<std::int64_t>(batch.rows), static_cast<std::int64_t>(batch.tokens),
+                                    labels};
+  const std::int64_t by_row[2] = {by_token[0], labels};
   const Lease& lease = workspace->lease;
-  Feeds& feeds = workspace->feeds;
-  feeds.clear();
-  const Ort::Value ids = tensor_over(batch.input_ids, count, shape, 2);
-  const Ort::Value mask = tensor_over(batch.attention_mask, count, shape, 2);
-  feeds.add(input_ids_input, ids);
-  feeds.add(attention_mask_input, mask);
-  Ort::Value types{nullptr}, slots{nullptr};
+  InputArray inputs[4];
+  std::size_t input_count = 0;
+  const auto add = [&](const char* name, const std::int64_t* ids, const std::int64_t* shape, std::size_t rank) {
+    inputs[input_count++] = {name, ElementType::int64, ids, shape, rank};
+  };
+  add(input_ids_input, batch.input_ids, by_token, 2);
+  add(attention_mask_input, batch.attention_mask, by_token, 2);
   if (has_token_types_) {
-    if (batch.token_type_ids == nullptr) workspace->zeros.assign(count, 0);
-    types = tensor_over(batch.token_type_ids ? batch.token_type_ids : workspace->zeros.data(), count, shape, 2);
-    feeds.add(token_type_ids_input, types);
+    if (batch.token_type_ids == nullptr) workspace->zeros.assign(batch.rows * batch.tokens, 0);
+    add(token_type_ids_input, batch.token_type_ids ? batch.token_type_ids : workspace->zeros.data(), by_token, 2);
   }
-  const OrtRunOptions* options = nullptr;
-  if (lease.table) {
-    workspace->slots.clear();
-    for (const auto& task : lease.tasks) workspace->slots.push_back(task->slot());
-    const std::int64_t slot_count = static_cast<std::int64_t>(workspace->slots.size());
-    slots = tensor_over(workspace->slots.data(), workspace->slots.size(), &slot_count, 1);
-    feeds.add(task_ids_input, slots);
-    lease.table->feed(&feeds);
-  } else {
-    options = lease.tasks.front()->feed(&feeds);
+  workspace->slots.clear();
+  for (const auto& task : lease.tasks) workspace->slots.push_back(task->slot());
+  const std::int64_t slot_count = static_cast<std::int64_t>(workspace->slots.size());
+  if (lease.table) add(task_ids_input, workspace->slots.data(), &slot_count, 1);
+  OutputArray outputs_of_run[most_outputs];
+  for (std::size_t i = 0; i < count; ++i) {
+    const char* const name = wanted[i].by_token ? token_logits_output : logits_output;
+    outputs_of_run[i] = {name, values[i], wanted[i].by_token ? by_token : by_row, wanted[i].by_token ? 3U : 2U};
   }
-  const bool by_token = output == token_logits_output;
-  const std::int64_t by_row[2] = {shape[0], labels};
-  const std::size_t size = (by_token ? count : batch.rows) * static_cast<std::size_t>(labels);
-  Ort::Value result = by_token ? tensor_over(values, size, shape, 3) : tensor_over(values, size, by_row, 2);
-  model.run(options, feeds, output, result);
+  const Bound* const bound = lease.table ? lease.table->bound() : lease.tasks.front()->bound();
+  model.run({inputs, input_count, bound, outputs_of_run, count, &workspace->scratch});
 }
 
 }  // namespace bitfit

@@ -3,6 +3,16 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
+#include <immintrin.h>
+#define BITFIT_SHA_TARGET __attribute__((target("sha,sse4.1")))
+#elif defined(_M_X64)
+#include <immintrin.h>
+#include <intrin.h>
+#define BITFIT_SHA_TARGET
+#endif
+
 namespace bitfit {
 namespace {
 
@@ -19,22 +29,122 @@ constexpr std::uint32_t round_constants[64] = {
 
 std::uint32_t rotate(std::uint32_t word, int bits) noexcept { return (word >> bits) | (word << (32 - bits)); }
 
-std::uint32_t load(const std::uint8_t* bytes) noexcept {
+std::uint32_t word_at(const std::uint8_t* bytes) noexcept {
   return std::uint32_t{bytes[0]} << 24 | std::uint32_t{bytes[1]} << 16 | std::uint32_t{bytes[2]} << 8 | bytes[3];
 }
 
 }  // namespace
 
+namespace detail {
+
+void sha256_without_instructions(std::uint32_t* state, const std::uint8_t* bytes, std::size_t blocks) noexcept {
+  for (; blocks > 0; --blocks, bytes += 64) {
+    std::uint32_t w[64];
+    for (int i = 0; i < 16; ++i) w[i] = word_at(bytes + 4 * i);
+    for (int i = 16; i < 64; ++i) {
+      const std::uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ (w[i - 15] >> 3);
+      const std::uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ (w[i - 2] >> 10);
+      w[i] = w[i - 16] + s0 + w[i - 7] + s1;
+    }
+    std::uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    std::uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+    for (int i = 0; i < 64; ++i) {
+      const std::uint32_t s1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
+      const std::uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + round_constants[i] + w[i];
+      const std::uint32_t s0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
+      const std::uint32_t t2 = s0 + ((a & b) ^ (a & c) ^ (b & c));
+      h = g, g = f, f = e, e = d + t1;
+      d = c, c = b, b = a, a = t1 + t2;
+    }
+    const std::uint32_t mixed[8] = {a, b, c, d, e, f, g, h};
+    for (std::size_t i = 0; i < 8; ++i) state[i] += mixed[i];
+  }
+}
+
+#ifdef BITFIT_SHA_TARGET
+namespace {
+
+// Names of vectors list their words from the highest to the lowest: the instructions want the state as (a, b, e, f)
+// and (c, d, g, h), and do two rounds each.
+BITFIT_SHA_TARGET void sha256_hardware(std::uint32_t* state, const std::uint8_t* bytes, std::size_t blocks) noexcept {
+  const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+  const auto vector = [](const void* from) BITFIT_SHA_TARGET {
+    return _mm_loadu_si128(static_cast<const __m128i*>(from));
+  };
+  const __m128i cdab = _mm_shuffle_epi32(vector(state), 0xB1);
+  const __m128i efgh = _mm_shuffle_epi32(vector(state + 4), 0x1B);
+  __m128i abef = _mm_alignr_epi8(cdab, efgh, 8);
+  __m128i cdgh = _mm_blend_epi16(efgh, cdab, 0xF0);
+  for (; blocks > 0; --blocks, bytes += 64) {
+    const __m128i abef_before = abef, cdgh_before = cdgh;
+    __m128i w[4];  // the sixteen words of the schedule that the next rounds need
+    for (int i = 0; i < 4; ++i) w[i] = _mm_shuffle_epi8(vector(bytes + 16 * i), big_endian);
+    for (int i = 0; i < 16; ++i) {
+      __m128i& words = w[i & 3];
+      const __m128i sum = _mm_add_epi32(words, vector(round_constants + 4 * i));
+      cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
+      abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));
+      if (i >= 12) continue;
+      const __m128i last = w[(i + 3) & 3];
+      words = _mm_sha256msg1_epu32(words, w[(i + 1) & 3]);
+      words = _mm_add_epi32(words, _mm_alignr_epi8(last, w[(i + 2) & 3], 4));
+      words = _mm_sha256msg2_epu32(words, last);
+    }
+    abef = _mm_add_epi32(abef, abef_before);
+    cdgh = _mm_add_epi32(cdgh, cdgh_before);
+  }
+  const __m128i feba = _mm_shuffle_epi32(abef, 0x1B);
+  const __m128i dchg = _mm_shuffle_epi32(cdgh, 0xB1);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(state), _mm_blend_epi16(feba, dchg, 0xF0));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(state + 4), _mm_alignr_epi8(dchg, feba, 8));
+}
+
+bool has_sha256() noexcept {
+  constexpr unsigned sse4_1 = 1u << 19, sha = 1u << 29;
+#if defined(_M_X64)
+  int registers[4] = {};
+  __cpuid(registers, 0);
+  if (registers[0] < 7) return false;
+  __cpuid(registers, 1);
+  const auto features = static_cast<unsigned>(registers[2]);
+  __cpuidex(registers, 7, 0);
+  return (features & sse4_1) != 0 && (static_cast<unsigned>(registers[1]) & sha) != 0;
+#else
+  unsigned eax = 0, ebx = 0, features = 0, ecx = 0, edx = 0;
+  if (__get_cpuid(1, &eax, &ebx, &features, &edx) == 0) return false;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  return (features & sse4_1) != 0 && (ebx & sha) != 0;
+#endif
+}
+
+}  // namespace
+
+Sha256Step sha256_with_instructions() noexcept { return has_sha256() ? sha256_hardware : nullptr; }
+
+#else
+
+Sha256Step sha256_with_instructions() noexcept { return nullptr; }
+
+#endif
+
+}  // namespace detail
+
+Sha256::Sha256() noexcept {
+  static const detail::Sha256Step fast = detail::sha256_with_instructions();
+  step_ = fast != nullptr ? fast : detail::sha256_without_instructions;
+}
+
 void Sha256::update(const void* data, std::size_t size) noexcept {
   const auto* bytes = static_cast<const std::uint8_t*>(data);
   while (size > 0) {
     const std::size_t filled = size_ % block_.size();
-    const std::size_t taken = std::min(size, block_.size() - filled);
+    std::size_t taken = std::min(size, block_.size() - filled);
     if (taken == block_.size()) {
-      compress(bytes);
+      taken = size - size % block_.size();
+      step_(state_.data(), bytes, taken / block_.size());
     } else {
       std::memcpy(block_.data() + filled, bytes, taken);
-      if (filled + taken == block_.size()) compress(block_.data());
+      if (filled + taken == block_.size()) step_(state_.data(), block_.data(), 1);
     }
     bytes += taken;
     size -= taken;
@@ -55,27 +165,6 @@ std::array<std::uint8_t, 32> Sha256::finish() noexcept {
     digest[i] = static_cast<std::uint8_t>(state_[i / 4] >> (24 - 8 * (i % 4)));
   }
   return digest;
-}
-
-void Sha256::compress(const std::uint8_t* block) noexcept {
-  std::uint32_t w[64];
-  for (int i = 0; i < 16; ++i) w[i] = load(block + 4 * i);
-  for (int i = 16; i < 64; ++i) {
-    const std::uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ (w[i - 15] >> 3);
-    const std::uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ (w[i - 2] >> 10);
-    w[i] = w[i - 16] + s0 + w[i - 7] + s1;
-  }
-  auto [a, b, c, d, e, f, g, h] = state_;
-  for (int i = 0; i < 64; ++i) {
-    const std::uint32_t s1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
-    const std::uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + round_constants[i] + w[i];
-    const std::uint32_t s0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
-    const std::uint32_t t2 = s0 + ((a & b) ^ (a & c) ^ (b & c));
-    h = g, g = f, f = e, e = d + t1;
-    d = c, c = b, b = a, a = t1 + t2;
-  }
-  const std::uint32_t mixed[8] = {a, b, c, d, e, f, g, h};
-  for (std::size_t i = 0; i < 8; ++i) state_[i] += mixed[i];
 }
 
 std::string hex_of(const std::array<std::uint8_t, 32>& digest) {

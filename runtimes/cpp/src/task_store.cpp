@@ -181,21 +181,26 @@ struct TableTask final : LoadedTask {
   std::shared_ptr<FreeSlots> free_;
 };
 
+InputArray floats_at(const char* name, const float* values, const std::vector<std::int64_t>& shape) {
+  return {name, ElementType::float32, values, shape.data(), shape.size()};
+}
+
 // One size of the table: bias_table [capacity, N], then a tensor [capacity, ...] for each head entry.
 class Arrays final : public Table {
  public:
-  Arrays(const Layout& layout, std::int64_t capacity, std::int64_t labels)
+  Arrays(const Layout& layout, const Model& model, std::int64_t capacity, std::int64_t labels)
       : layout_(layout), capacity_(capacity), labels_(labels) {
     add(bias_table_input, {layout.bias_count});
     for (const HeadEntry& entry : layout.head) add(entry.name.c_str(), entry.resolve(labels));
+    std::vector<InputArray> arrays;
+    for (const Input& input : inputs_) arrays.push_back(floats_at(input.name, input.values.data(), input.whole));
+    bound_ = model.bind(arrays);
   }
 
   std::int64_t capacity() const noexcept { return capacity_; }
   std::int64_t labels() const noexcept override { return labels_; }
 
-  void feed(Feeds* feeds) const override {
-    for (const Input& input : inputs_) feeds->add(input.name, input.value);
-  }
+  const Bound* bound() const noexcept override { return bound_.get(); }
 
   void write(std::int64_t slot, const BiasRowView& row) {
     std::vector<float*> head;
@@ -216,16 +221,15 @@ class Arrays final : public Table {
   struct Input {
     const char* name;                 // the layout's
     std::vector<std::int64_t> shape;  // of one slot
+    std::vector<std::int64_t> whole;  // of all slots
     std::vector<float> values;
-    Ort::Value value;
   };
 
   void add(const char* name, std::vector<std::int64_t> shape) {
     std::vector<float> values(multiply({product(shape), static_cast<std::size_t>(capacity_)}));
     std::vector<std::int64_t> whole = shape;
     whole.insert(whole.begin(), capacity_);
-    Ort::Value value = tensor_over(values.data(), values.size(), whole.data(), whole.size());
-    inputs_.push_back({name, std::move(shape), std::move(values), std::move(value)});
+    inputs_.push_back({name, std::move(shape), std::move(whole), std::move(values)});
   }
 
   float* at(std::size_t tensor, std::int64_t slot) {
@@ -238,13 +242,17 @@ class Arrays final : public Table {
   std::int64_t capacity_;
   std::int64_t labels_;
   std::vector<Input> inputs_;
+  std::unique_ptr<const Bound> bound_;  // over the values of all inputs
 };
 
 class TableStore final : public TaskStore {
  public:
   // There will be room for `rows` rows. One slot more: a row is replaced by writing the new one elsewhere.
-  TableStore(const Layout& layout, std::size_t rows)
-      : layout_(layout), free_(std::make_shared<FreeSlots>()), wanted_(static_cast<std::int64_t>(rows) + 1) {}
+  TableStore(const Layout& layout, const Model& model, std::size_t rows)
+      : layout_(layout),
+        model_(model),
+        free_(std::make_shared<FreeSlots>()),
+        wanted_(static_cast<std::int64_t>(rows) + 1) {}
 
   bool mixes_tasks() const noexcept override { return true; }
   std::int64_t output_labels(const Lease& lease) const noexcept override { return lease.table->labels(); }
@@ -282,7 +290,7 @@ class TableStore final : public TaskStore {
 
   // The writer's lock is held. Free slots of the old table are free in the new one.
   void replace_table(std::int64_t capacity, std::int64_t labels) {
-    auto next = std::make_shared<Arrays>(layout_, capacity, labels);
+    auto next = std::make_shared<Arrays>(layout_, model_, capacity, labels);
     const std::int64_t old_capacity = arrays_ ? arrays_->capacity() : 0;
     if (arrays_) next->copy_from(*arrays_);
     {
@@ -293,112 +301,105 @@ class TableStore final : public TaskStore {
   }
 
   // A task has left: where it was the widest, the table is made as narrow as the others need. Where there is no memory
-  // for that, the table stays as it is, which is right as well.
+  // for that, or the engine has none, the table stays as it is, which is right as well.
   void shrink() {
     const std::int64_t labels = most_labels();
     if (labels >= arrays_->labels()) return;
     try {
       replace_table(arrays_->capacity(), labels);
     } catch (const std::bad_alloc&) {
+    } catch (const Failure&) {
     }
   }
 
   const Layout& layout_;
+  const Model& model_;
   std::mutex writing_;  // one writer at a time; rows and whole tables are copied under it
   std::shared_ptr<FreeSlots> free_;
   std::int64_t wanted_;
   std::shared_ptr<Arrays> arrays_;  // null before the first row; replaced under both locks
 };
 
-// A row's values in memory of the task's own.
+// A row's values in memory of the task's own, or an adapter, which is the engine's.
 struct OwnTask final : LoadedTask {
-  OwnTask(const BiasRowView& row, const Manifest& manifest, std::int64_t labels, TaskInfo of)
+  OwnTask(const BiasRowView& row, const Manifest& manifest, const Model& model, std::int64_t labels, TaskInfo of)
       : LoadedTask(std::move(of)) {
     const Layout& layout = manifest.layout;
+    std::vector<std::vector<std::int64_t>> shapes;  // of the head
     std::size_t size = layout.bias_count;
-    for (const HeadEntry& entry : layout.head) size += product(entry.resolve(labels));
+    for (const HeadEntry& entry : layout.head) size += product(shapes.emplace_back(entry.resolve(labels)));
     values.resize(size);
     std::vector<float*> head;
     float* next = values.data() + layout.bias_count;
-    for (const HeadEntry& entry : layout.head) {
+    for (const std::vector<std::int64_t>& shape : shapes) {
       head.push_back(next);
-      next += product(entry.resolve(labels));
+      next += product(shape);
     }
     write_row(row, layout, labels, values.data(), head);
+    std::vector<InputArray> arrays;
+    const std::vector<std::int64_t> packed = {layout.bias_count};
     if (manifest.layout_kind == LayoutKind::packed) {
-      add(packed_bias_input, values.data(), {layout.bias_count});
+      arrays.push_back(floats_at(packed_bias_input, values.data(), packed));
     } else {
-      for (const BiasEntry& entry : layout.biases) add(entry.name.c_str(), values.data() + entry.offset, entry.shape);
+      for (const BiasEntry& entry : layout.biases) {
+        arrays.push_back(floats_at(entry.name.c_str(), values.data() + entry.offset, entry.shape));
+      }
     }
     for (std::size_t t = 0; t < head.size(); ++t) {
-      add(layout.head[t].name.c_str(), head[t], layout.head[t].resolve(labels));
+      arrays.push_back(floats_at(layout.head[t].name.c_str(), head[t], shapes[t]));
     }
+    inputs = model.bind(arrays);
   }
 
-  const OrtRunOptions* feed(Feeds* feeds) const override {
-    for (std::size_t i = 0; i < names.size(); ++i) feeds->add(names[i], tensors[i]);
-    return nullptr;
-  }
+  OwnTask(std::unique_ptr<const Bound> adapter, TaskInfo of) : LoadedTask(std::move(of)), inputs(std::move(adapter)) {}
+
+  const Bound* bound() const noexcept override { return inputs.get(); }
 
  private:
-  void add(const char* name, float* at, const std::vector<std::int64_t>& shape) {
-    names.push_back(name);
-    tensors.push_back(tensor_over(at, product(shape), shape.data(), shape.size()));
-  }
-
   std::vector<float> values;
-  std::vector<const char*> names;
-  std::vector<Ort::Value> tensors;
-};
-
-// The values of an adapter, which ONNX Runtime adds to a run by itself.
-struct AdapterTask final : LoadedTask {
-  AdapterTask(const void* data, std::size_t size, TaskInfo of)
-      : LoadedTask(std::move(of)), adapter(Ort::LoraAdapter::CreateLoraAdapterFromArray(data, size, nullptr)) {
-    options.AddActiveLoraAdapter(adapter);
-  }
-
-  const OrtRunOptions* feed(Feeds*) const override { return options; }
-
- private:
-  Ort::LoraAdapter adapter;
-  Ort::RunOptions options;
+  std::unique_ptr<const Bound> inputs;
 };
 
 class OwnStore final : public TaskStore {
  public:
-  OwnStore(const Manifest& manifest, std::int64_t fixed_labels) : manifest_(manifest), fixed_labels_(fixed_labels) {}
+  OwnStore(const Manifest& manifest, const Model& model) : manifest_(manifest), model_(model) {}
 
   bool mixes_tasks() const noexcept override { return false; }
 
   std::int64_t output_labels(const Lease& lease) const noexcept override {
-    return fixed_labels_ > 0 ? fixed_labels_ : std::int64_t{lease.tasks.front()->info.label_count};
+    return labels_of(lease.tasks.front()->info);
   }
 
   void add(const BiasRowView& row, TaskInfo info) override {
     const std::lock_guard<std::mutex> guard(writing_);
     refuse_older(info);
-    put(std::make_shared<OwnTask>(row, manifest_, fixed_labels_ > 0 ? fixed_labels_ : row.labels, std::move(info)));
+    const std::int64_t labels = labels_of(info);
+    put(std::make_shared<OwnTask>(row, manifest_, model_, labels, std::move(info)));
   }
 
   void add_adapter(const void* data, std::size_t size, TaskInfo info) override {
     if (manifest_.layout_kind != LayoutKind::named) return TaskStore::add_adapter(data, size, std::move(info));
     const std::lock_guard<std::mutex> guard(writing_);
     refuse_older(info);
-    put(std::make_shared<AdapterTask>(data, size, std::move(info)));
+    put(std::make_shared<OwnTask>(model_.bind_adapter(data, size), std::move(info)));
   }
 
  private:
+  // That the head inputs have for a task.
+  std::int64_t labels_of(const TaskInfo& info) const noexcept {
+    return model_.fixed_labels() > 0 ? model_.fixed_labels() : std::int64_t{info.label_count};
+  }
+
   const Manifest& manifest_;
-  std::int64_t fixed_labels_;
+  const Model& model_;
   std::mutex writing_;
 };
 
 }  // namespace
 
-std::unique_ptr<TaskStore> make_store(const Manifest& manifest, std::size_t rows, std::int64_t fixed_labels) {
-  if (manifest.layout_kind == LayoutKind::table) return std::make_unique<TableStore>(manifest.layout, rows);
-  return std::make_unique<OwnStore>(manifest, fixed_labels);
+std::unique_ptr<TaskStore> make_store(const Manifest& manifest, const Model& model, std::size_t rows) {
+  if (manifest.layout_kind == LayoutKind::table) return std::make_unique<TableStore>(manifest.layout, model, rows);
+  return std::make_unique<OwnStore>(manifest, model);
 }
 
 }  // namespace bitfit

@@ -27,8 +27,8 @@ struct LoadedTask {
 
   // Of the table: where the row is.
   virtual std::int64_t slot() const noexcept { return 0; }
-  // Of the other layouts: add the task's inputs, and say with which options to run.
-  virtual const OrtRunOptions* feed(Feeds*) const { return nullptr; }
+  // Of the other layouts: the task's inputs. Null in the table.
+  virtual const Bound* bound() const noexcept { return nullptr; }
 
   TaskInfo info;
 };
@@ -37,7 +37,7 @@ struct LoadedTask {
 class Table {
  public:
   virtual ~Table() = default;
-  virtual void feed(Feeds* feeds) const = 0;
+  virtual const Bound* bound() const noexcept = 0;
   virtual std::int64_t labels() const noexcept = 0;
 };
 
@@ -89,10 +89,10 @@ class TaskStore {
   std::map<std::string, std::shared_ptr<const LoadedTask>, std::less<>> entries_;
 };
 
-// The store for the layout of the manifest, which must outlive it.
+// The store for the layout of the manifest. Manifest and model must outlive it.
 //
-// Nothing is made before the first row is added; there will be room for `rows` rows. `fixed_labels` are the model's.
-std::unique_ptr<TaskStore> make_store(const Manifest& manifest, std::size_t rows, std::int64_t fixed_labels);
+// Nothing is made before the first row is added; there will be room for `rows` rows.
+std::unique_ptr<TaskStore> make_store(const Manifest& manifest, const Model& model, std::size_t rows);
 
 }  // namespace bitfit
 

@@ -84,10 +84,17 @@ int main(int count, char** words) {
   std::vector<float> values(session->logits_capacity(rows, tokens));
   bitfit::Logits logits{values.data(), values.size(), 0, 0, 0};
   bitfit::Workspace workspace;
+  std::vector<std::vector<float>> room;
+  std::vector<bitfit::Output> outputs;
+  for (const std::string& name : session->outputs()) {
+    std::vector<float>& of = room.emplace_back(session->output_capacity(name, rows, tokens));
+    outputs.push_back({name, {of.data(), of.size(), 0, 0, 0}});
+  }
   long first = 0, later = 0;
   for (int i = 0; i < 10; ++i) {
     allocations = 0;
     require(session->run(tasks.data(), tasks.size(), batch, &workspace, &logits));
+    require(session->run_outputs(tasks.data(), tasks.size(), batch, &workspace, outputs.data(), outputs.size()));
     (i == 0 ? first : later) += allocations;
   }
   std::printf("{\"first\": %ld, \"later\": %ld}\n", first, later);

@@ -68,9 +68,10 @@ int main(int count, char** words) {
   bitfit_batch batch = {ids, mask, NULL, 2, 2};
   bitfit_logits logits = {values, 64, 0, 0, 0};
   const char* tasks[1];
-  bitfit_options options = {0, 0};
+  bitfit_options options = {0};
   size_t i, size;
   if (count != 5) return 2;
+  options.size = sizeof options;
   options.threads = 1;
   options.check_hashes = 1;
   session = bitfit_open_with(words[1], &options, &error);

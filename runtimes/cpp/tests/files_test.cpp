@@ -6,9 +6,13 @@
 //     files_test external MODEL...             the files that each ONNX model has its weights in
 //     files_test unchanged BUNDLE              checks a bundle's files, and again after a line of stdin
 //     files_test answers INDEX                 the answers to each case of logits in conformance/answers
+//     files_test batches INDEX                 the batches of each case in conformance/batches
 //     files_test crc                           compares CRC-32C with and without the processor's instruction
+//     files_test sha                           SHA-256 of each line of stdin with and without the instructions, whole
+//                                              and in pieces
 //     files_test shown                         how each line of stdin, a JSON string, is shown in a message
 
+#include "batches.h"
 #include "bundle_files.h"
 #include "crc32c.h"
 #include "external_data.h"
@@ -19,6 +23,7 @@
 #include "questions.h"
 #include "read_file.h"
 #include "record.h"
+#include "sha256.h"
 
 #include <fstream>
 #include <iostream>
@@ -183,6 +188,40 @@ int check_crc() {
   return wrong == 0 ? 0 : 1;
 }
 
+int hash_lines() {
+  using bitfit::detail::sha256_with_instructions;
+  using bitfit::detail::sha256_without_instructions;
+  std::vector<bitfit::detail::Sha256Step> steps = {sha256_without_instructions};
+  if (sha256_with_instructions() != nullptr) steps.push_back(sha256_with_instructions());
+  for (std::string line; std::getline(std::cin, line);) {
+    json digests = json::array();
+    for (const auto step : steps) {
+      bitfit::Sha256 whole(step), pieces(step);
+      whole.update(line);
+      const std::string_view text = line;
+      for (std::size_t at = 0, size = 1; at < text.size(); at += size, size = size * 2 + 1) {
+        pieces.update(text.substr(at, size));
+      }
+      digests.push_back(bitfit::hex_of(whole.finish()));
+      digests.push_back(bitfit::hex_of(pieces.finish()));
+    }
+    std::cout << digests.dump() << '\n';
+  }
+  return 0;
+}
+
+int plan(const std::string& index) {
+  for (const json& each : json::parse(text_in(bitfit::read_file(index, any_size)))) {
+    const auto lengths = each["lengths"].get<std::vector<std::size_t>>();
+    std::vector<std::string> groups(lengths.size());
+    if (each.contains("groups")) groups = each["groups"].get<std::vector<std::string>>();
+    const auto batches = bitfit::plan_batches(lengths, groups, each["batch_size"].get<std::size_t>(),
+                                              each["batch_tokens"].get<std::size_t>());
+    std::cout << json(batches).dump() << '\n';
+  }
+  return 0;
+}
+
 int show() {
   for (std::string line; std::getline(std::cin, line);) {
     std::cout << json(bitfit::shown(json::parse(line).get<std::string>())).dump() << '\n';
@@ -195,8 +234,10 @@ int show() {
 int main(int count, char** words) {
   const std::string what = count > 1 ? words[1] : "";
   if (what == "crc") return check_crc();
+  if (what == "sha") return hash_lines();
   if (what == "shown") return show();
   if (what == "answers") return answer(words[2]);
+  if (what == "batches") return plan(words[2]);
   const bool has_context = what == "rows" || what == "questions";
   bitfit::Layout layout;
   if (what == "rows") layout = read_layout(words[2]);

@@ -49,19 +49,52 @@ json json_of(const bitfit::Logits& logits) {
   return {{"rows", logits.rows}, {"tokens", logits.tokens}, {"labels", logits.labels}, {"values", values}};
 }
 
+// The ids of a command, and what points to them.
+struct Asked {
+  explicit Asked(const json& command)
+      : names(command["tasks"].get<std::vector<std::string>>()),
+        tasks(names.begin(), names.end()),
+        ids(flat(command["input_ids"])),
+        mask(flat(command["attention_mask"])),
+        types(flat(command.value("token_type_ids", json::array()))) {
+    const std::size_t rows = command["input_ids"].size();
+    batch = {ids.data(), mask.data(), types.empty() ? nullptr : types.data(), rows, rows == 0 ? 0 : ids.size() / rows};
+  }
+
+  std::vector<std::string> names;
+  std::vector<std::string_view> tasks;
+  std::vector<std::int64_t> ids, mask, types;
+  bitfit::Batch batch;
+};
+
 json run_ids(const Session& session, const json& command, bitfit::Workspace* workspace) {
-  const std::vector<std::string> names = command["tasks"].get<std::vector<std::string>>();
-  const std::vector<std::string_view> tasks(names.begin(), names.end());
-  const std::vector<std::int64_t> ids = flat(command["input_ids"]), mask = flat(command["attention_mask"]);
-  std::vector<std::int64_t> types;
-  if (command.contains("token_type_ids")) types = flat(command["token_type_ids"]);
-  const std::size_t rows = command["input_ids"].size();
-  const bitfit::Batch batch{ids.data(), mask.data(), types.empty() ? nullptr : types.data(), rows,
-                            rows == 0 ? 0 : ids.size() / rows};
-  std::vector<float> values(command.value("capacity", session.logits_capacity(rows, batch.tokens)));
+  const Asked asked(command);
+  const bitfit::Batch& batch = asked.batch;
+  std::vector<float> values(command.value("capacity", session.logits_capacity(batch.rows, batch.tokens)));
   bitfit::Logits logits{values.data(), values.size(), 0, 0, 0};
-  const Status status = session.run(tasks.data(), tasks.size(), batch, workspace, &logits);
+  const Status status = session.run(asked.tasks.data(), asked.tasks.size(), batch, workspace, &logits);
   return status.ok() ? json_of(logits) : json_of(status);
+}
+
+// Those in "outputs", or all that the model has. "capacity" is that of the last one.
+json run_outputs(const Session& session, const json& command, bitfit::Workspace* workspace) {
+  const Asked asked(command);
+  const bitfit::Batch& batch = asked.batch;
+  const auto names = command.value("outputs", session.outputs());
+  std::vector<std::vector<float>> values;
+  std::vector<bitfit::Output> outputs;
+  for (const std::string& name : names) {
+    std::size_t capacity = session.output_capacity(name, batch.rows, batch.tokens);
+    if (&name == &names.back()) capacity = command.value("capacity", capacity);
+    std::vector<float>& room = values.emplace_back(capacity);
+    outputs.push_back({name, {room.data(), room.size(), 0, 0, 0}});
+  }
+  const Status status =
+      session.run_outputs(asked.tasks.data(), asked.tasks.size(), batch, workspace, outputs.data(), outputs.size());
+  if (!status.ok()) return json_of(status);
+  json object = json::object();
+  for (const bitfit::Output& output : outputs) object[std::string(output.name)] = json_of(output.logits);
+  return object;
 }
 
 bitfit::Text text_of(const json& text) {
@@ -109,6 +142,7 @@ json tasks_of(const Session& session) {
 json execute(Session* session, const json& command, bitfit::Workspace* workspace) {
   const std::string what = command["do"];
   if (what == "run") return run_ids(*session, command, workspace);
+  if (what == "run_outputs") return run_outputs(*session, command, workspace);
   if (what == "predict") return predict(*session, command);
   if (what == "tasks") return tasks_of(*session);
   if (what == "unload") return json_of(session->unload_task(command["name"].get<std::string>()));

@@ -44,10 +44,44 @@ typedef struct bitfit_workspace bitfit_workspace;
 /* Open a bundle with all of its tasks. threads: for one run, 0 for one per core. NULL where that fails. */
 bitfit_session* bitfit_open(const char* folder, int threads, bitfit_error* error);
 
-/* As above, with all options; set those that you do not know to 0. */
+/* Structs of options begin with their size, so that later releases can add to them. Set `size` to sizeof of the struct
+ * and everything that you do not know to 0. */
+
+/* Where ONNX Runtime executes operators, by its own name, such as CUDAExecutionProvider, or without its end: CUDA.
+ * Options are as ONNX Runtime documents them; keys and values may be NULL where count is 0. */
+typedef struct bitfit_provider {
+  const char* name;
+  const char* const* keys;
+  const char* const* values;
+  size_t count; /* of keys, and of values */
+} bitfit_provider;
+
+struct OrtEnv;
+
+/* Options of ONNX Runtime, explained in onnxruntime.h. */
+typedef struct bitfit_onnxruntime_options {
+  size_t size;
+  const bitfit_provider* providers; /* the first that takes an operator executes it; the CPU takes what is left */
+  size_t provider_count;
+  int inter_threads;          /* for operators that do not wait for one another; 0 or 1: one operator at a time */
+  int share_threads;          /* not 0: all sessions of the engine run on the same threads */
+  int threads;                /* the number of these; 0 for one per core */
+  struct OrtEnv* environment; /* the application's, which must outlive the sessions; NULL for the engine's */
+} bitfit_onnxruntime_options;
+
+/* What runs models. Sessions can share one, and keep it for as long as they need it. */
+typedef struct bitfit_engine bitfit_engine;
+
+/* NULL where that fails. */
+bitfit_engine* bitfit_onnxruntime_new(const bitfit_onnxruntime_options* options, bitfit_error* error);
+void bitfit_engine_free(bitfit_engine* engine);
+
+/* As bitfit_open, with all options. */
 typedef struct bitfit_options {
+  size_t size;
   int threads;      /* for one run, 0 for one per core */
   int check_hashes; /* not 0: compare SHA-256 of every file, which finds forgeries; damage is always looked for */
+  const bitfit_engine* engine; /* NULL: ONNX Runtime as it is */
 } bitfit_options;
 bitfit_session* bitfit_open_with(const char* folder, const bitfit_options* options, bitfit_error* error);
 
@@ -112,6 +146,25 @@ size_t bitfit_logits_capacity(const bitfit_session* session, size_t rows, size_t
 bitfit_code bitfit_run(const bitfit_session* session, const char* const* tasks, size_t task_count,
                        const bitfit_batch* batch, bitfit_workspace* workspace, bitfit_logits* logits,
                        bitfit_error* error);
+
+/* The names of the outputs that the model has, for index 0, 1, ..., then NULL: logits and, where the bundle was made
+ * with token or span tasks, token_logits. They live as long as the session. */
+const char* bitfit_output_name(const bitfit_session* session, size_t index);
+
+/* As bitfit_logits_capacity, for one output; 0 where the model does not have it. */
+size_t bitfit_output_capacity(const bitfit_session* session, const char* name, size_t rows, size_t tokens);
+
+/* An output that a run is asked for. The caller sets the name, and of the logits values and capacity. */
+typedef struct bitfit_output {
+  const char* name;
+  bitfit_logits logits;
+} bitfit_output;
+
+/* As bitfit_run, for any mix of sentence, token and span tasks: `output_count` outputs, each named once. A sentence
+ * task's row of token_logits means nothing, nor does a token or span task's row of logits. */
+bitfit_code bitfit_run_outputs(const bitfit_session* session, const char* const* tasks, size_t task_count,
+                               const bitfit_batch* batch, bitfit_workspace* workspace, bitfit_output* outputs,
+                               size_t output_count, bitfit_error* error);
 
 /* Answer one text, or a pair where text_pair is not NULL, for a sentence or span task. `label` gets the label, or the
  * answer of a span task, cut to `label_size` bytes with its NUL; a regression has none. */

@@ -10,7 +10,7 @@
 // task, the old one or the new one. A row that is refused changes nothing.
 //
 // Memory. `run` on ids allocates nothing once its Workspace has seen a batch of that size: the logits go into the
-// caller's memory, and everything else is kept in the Workspace, of which each thread has its own. What ONNX Runtime
+// caller's memory, and everything else is kept in the Workspace, of which each thread has its own. What the engine
 // allocates inside of a run is its own business. Everything else may allocate.
 
 #ifndef BITFIT_SESSION_H
@@ -28,13 +28,16 @@
 
 namespace bitfit {
 
+class Engine;
+
 struct SessionOptions {
-  int threads = 0;                 // for one run, at most 4 per core; 0: ONNX Runtime's choice, one per core
+  int threads = 0;                 // for one run, at most 4 per core; 0: the engine's choice, one per core
   std::vector<std::string> tasks;  // to load; none: all of the bundle's
   std::size_t room = 0;            // number of tasks to make room for: loading up to that many copies only their rows
   // Compare SHA-256 of every file: it finds a forgery, if the manifest is genuine. Size and CRC-32C, which find damage,
   // are always compared, and so is the SHA-256 of rows.
   bool check_hashes = false;
+  std::shared_ptr<const Engine> engine = {};  // what runs the model: engine.h; null: ONNX Runtime as it is
 };
 
 struct TaskInfo {
@@ -68,6 +71,12 @@ struct Logits {
   std::size_t size() const noexcept { return rows * (tokens == 0 ? 1 : tokens) * labels; }
 };
 
+// An output that `run_outputs` is asked for.
+struct Output {
+  std::string_view name;
+  Logits logits;
+};
+
 // What one thread needs for its runs, kept from one to the next.
 class Workspace {
  public:
@@ -86,7 +95,8 @@ class Workspace {
 struct PredictOptions {
   bool truncate = false;               // cut a text that is too long instead of refusing it
   std::size_t max_length = 0;          // in tokens; 0: what the model takes
-  std::size_t batch_size = 32;         // texts of similar length that are run at once
+  std::size_t batch_size = 32;         // texts of similar length that are run at once, at most
+  std::size_t batch_tokens = 512;      // tokens that are run at once, at most, with padding; a longer text runs alone
   std::size_t max_answer_tokens = 30;  // the longest answer of a span task
   std::size_t top_k = 1;               // labels or answers for each text, best first; a token task takes 1 alone
 };
@@ -110,7 +120,8 @@ class Session {
   // Open the bundle in `folder`. `*out` is written only when the status is ok.
   //
   // A bundle_error or row_error: a file that is missing or damaged, or does not belong to the others. An input_error: a
-  // task that the bundle lacks. A usage_error: a number of threads that is out of range.
+  // task that the bundle lacks. A usage_error: a number of threads that is out of range, or an option that the
+  // engine refuses.
   static Status open(const std::string& folder, const SessionOptions& options, std::unique_ptr<Session>* out) noexcept;
 
   ~Session();
@@ -136,7 +147,8 @@ class Session {
                    const std::vector<std::string>& labels = {}) noexcept;
 
   // Load a task of the bundle from tasks/<name>.onnx_adapter by ONNX Runtime's own LoraAdapter, in the layout `named`.
-  // An adapter has no checksum and no labels: it must be the one of which the manifest has the SHA-256.
+  // An adapter has no checksum and no labels: it must be the one of which the manifest has the SHA-256. Engines of
+  // one's own need not take adapters.
   Status load_adapter(const std::string& name) noexcept;
 
   // Forget a task. Runs under way finish with it.
@@ -155,6 +167,21 @@ class Session {
   Status run(std::string_view task, const Batch& batch, Workspace* workspace, Logits* logits) const noexcept;
   Status run(const std::string_view* tasks, std::size_t task_count, const Batch& batch, Workspace* workspace,
              Logits* logits) const noexcept;
+
+  // The outputs that the model has: `logits` and, where the bundle was made with token or span tasks, `token_logits`.
+  const std::vector<std::string>& outputs() const noexcept;
+
+  // How many values a run of such a batch may need for an output, for the tasks that are loaded now; 0 where the model
+  // has no such output.
+  std::size_t output_capacity(std::string_view name, std::size_t rows, std::size_t tokens) const noexcept;
+
+  // As `run`, for any mix of tasks: the outputs that are named in `outputs`, each once. `logits` is [rows, labels],
+  // `token_logits` [rows, tokens, labels], with -infinity beyond a row's own labels. A sentence task's row of
+  // `token_logits` means nothing, nor does a token or span task's row of `logits`.
+  //
+  // An input_error: as `run`, but for the mix, and an output that the model does not have.
+  Status run_outputs(const std::string_view* tasks, std::size_t task_count, const Batch& batch, Workspace* workspace,
+                     Output* outputs, std::size_t output_count) const noexcept;
 
   // The bundle's tokenizer; null, and the reason in `why`, where this library can't read it.
   const Tokenizer* tokenizer(Status* why = nullptr) const noexcept;
