@@ -417,7 +417,7 @@ def add_ranges(found: Collection) -> None:
         found.add(f"range_{name}", "range", "the rule of quantization", quantized(**values))
     for key, value in (("scale", "1"), ("zero_point", 7.0), ("used", None)):
         found.add(f"range_{key}_type", "type", "a number", quantized(**{key: value}))
-    found.add("range_in_fp32", "value", "int8-static has ranges", quantized(precision="fp32"))
+    found.add("range_in_fp32", "value", "int8 and int8-static have ranges", quantized(precision="fp32"))
     found.add("range_and_none", "value", "a product has a range or not", quantized(kept="product_1"))
     found.add("range_without_scale", "missing", "a range has three keys", quantized().replace(b'"scale":0.25,', b""))
 

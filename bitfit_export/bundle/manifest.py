@@ -165,7 +165,7 @@ class Manifest:
         fold_reasons: for bias terms that folding left in the row, why.
         row_dtype: of the values in the bundle's rows, one of `ROW_DTYPES`.
         prepacked: whether weights are stored as the kernels of ONNX Runtime want them.
-        quantization: the ranges of activations that are constants, in `int8-static` only, and what stays in float32.
+        quantization: the ranges of activations that are constants, in `int8` and `int8-static` only, and what stays in float32.
 
     Raises:
         BundleError: a value that is malformed, or two that disagree.
@@ -234,8 +234,10 @@ class Manifest:
             raise BundleError(f"fold_reasons names {quoted(min(unknown))}, expected bias terms of the layout")
         for name, reason in self.fold_reasons.items():
             check_text(reason, f"fold_reasons: the reason of {shown(name)}")
-        if self.quantization.ranges and self.precision != "int8-static":
-            raise BundleError(f"quantization has ranges in the precision {self.precision}, expected int8-static")
+        if self.quantization.ranges and self.precision not in ("int8", "int8-static"):
+            raise BundleError(
+                f"quantization has ranges in the precision {self.precision}, expected int8 or int8-static"
+            )
 
     def _check_file_names(self) -> None:
         for path in self.files:

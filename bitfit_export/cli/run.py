@@ -30,7 +30,6 @@ from bitfit_export.runtime.text.tokenizer import Text
 from bitfit_export.runtime.threads import check_threads
 
 
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--task", help="the task of every line that names none")

@@ -2,7 +2,7 @@
 
 example: bitfit verify bundles/minilm-l6
          bitfit verify bundles/minilm-l6 --files     its files with the manifest alone, by SHA-256; without PyTorch
-         bitfit verify bundles/small --headroom --row new.bias    what tasks use of the ranges of an int8-static bundle
+         bitfit verify bundles/small --headroom --row new.bias    what tasks use of the ranges of an int8 bundle
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--files", action="store_true", help="compare the files with the manifest, and nothing else")
     parser.add_argument(
-        "--headroom", action="store_true", help="show how much of an int8-static bundle's ranges each task uses"
+        "--headroom", action="store_true", help="show how much of an int8 or int8-static bundle's ranges each task uses"
     )
     parser.add_argument(
         "--row", action="append", default=[], type=Path, help="with --headroom: a bias row besides the bundle's"

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from bitfit_export.base_model import BaseModel
     from bitfit_export.bundle import Layout
+    from bitfit_export.compiler.calibration.activation_ranges import ActivationRange
     from bitfit_export.compiler.calibration.activation_stats import ActivationStats
-    from bitfit_export.compiler.calibration.integer_products import ActivationRange
     from bitfit_export.compiler.options import CompileOptions
     from bitfit_export.compiler.passes.find_bias_sites import BiasSite
     from bitfit_export.compiler.passes.fold_biases import FoldPlan

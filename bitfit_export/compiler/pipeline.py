@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 
 from bitfit_export.base_model import BaseModel
 from bitfit_export.bundle import Layout
-from bitfit_export.compiler.calibration.integer_products import ActivationRange
+from bitfit_export.compiler.calibration.activation_ranges import ActivationRange
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal, TextParts
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.compiler.pack_rows import RowPacker

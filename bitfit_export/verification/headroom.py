@@ -1,4 +1,4 @@
-"""How much of the ranges of an int8-static bundle its tasks use: a range is a constant, and a row may push beyond it.
+"""How much of the ranges of an int8 bundle its tasks use: a range is a constant, and a row may push beyond it.
 
 The ranges were calibrated with the tasks that the bundle was compiled with. A row that came later may make larger
 activations, which saturate. This runs the frozen model on sample texts with each row, and looks at what it rounds.
@@ -50,7 +50,7 @@ class Headroom:
 
 
 def measure_headroom(folder: Path, rows: Sequence[BiasRow]) -> tuple[Headroom, ...]:
-    """Run the frozen model of an int8-static bundle on sample texts with each row.
+    """Run the frozen model of an int8 bundle on sample texts with each row.
 
     Args:
         folder: the bundle's.
@@ -64,7 +64,7 @@ def measure_headroom(folder: Path, rows: Sequence[BiasRow]) -> tuple[Headroom, .
     manifest = session.manifest
     if not manifest.quantization.ranges:
         raise UsageError(
-            f"{folder} has no ranges that are constants, expected a bundle of int8-static",
+            f"{folder} has no ranges that are constants, expected a bundle of int8 or int8-static",
             hint="bitfit-export --precision int8-static",
         )
     with tempfile.TemporaryDirectory() as temporary:

@@ -44,6 +44,8 @@ _RANDOM_TEXTS = 16
 #: Tokens that a product's examples hold at most, spread over all batches of all tasks.
 _EXAMPLES = 1024
 _SEED = 0
+#: The least root mean square of a token that is divided by it.
+_SMALLEST = 1e-6
 _ERRORS_ONLY = 3
 
 
@@ -53,14 +55,17 @@ class ActivationStats:
 
     Attributes:
         lowest, highest: float32 [k], the least and the greatest x of each channel.
-        gram: float32 [k, k], the sum of x x^T over all tokens.
+        gram: float32 [k, k], the sum of x x^T over all tokens, each x first divided by its root mean square: a model
+            normalises what it makes of a token, so tokens count alike, be they large or not.
         examples: float32 [tokens, k], some of the x.
+        typical: whether the texts are the user's, and show what will come; sample texts show less.
     """
 
     lowest: np.ndarray
     highest: np.ndarray
     gram: np.ndarray
     examples: np.ndarray
+    typical: bool = False
 
     @property
     def largest(self) -> np.ndarray:
@@ -112,7 +117,7 @@ def collect_activation_stats(
             {name: biases[name].astype(np.float32) for name in names} | batch for biases in tasks for batch in batches
         )
         for name, tokens in _read(path, feeds):
-            now = _stats_of(tokens, examples)
+            now = _stats_of(tokens, examples, typical=bool(texts))
             found[name] = together([found[name], now]) if name in found else now
     return {name: found[read] for name, read in reads.items()}
 
@@ -124,6 +129,7 @@ def together(parts: Sequence[ActivationStats]) -> ActivationStats:
         functools.reduce(np.maximum, [part.highest for part in parts]),
         functools.reduce(np.add, [part.gram for part in parts]),
         np.concatenate([part.examples for part in parts]),
+        all(part.typical for part in parts),
     )
 
 
@@ -176,6 +182,7 @@ def tokens_of(values: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])
 
 
-def _stats_of(tokens: np.ndarray, examples: int) -> ActivationStats:
+def _stats_of(tokens: np.ndarray, examples: int, *, typical: bool) -> ActivationStats:
     chosen = np.linspace(0, len(tokens) - 1, min(examples, len(tokens))).astype(int)
-    return ActivationStats(tokens.min(axis=0), tokens.max(axis=0), tokens.T @ tokens, tokens[chosen])
+    alike = tokens / np.maximum(np.sqrt(np.square(tokens).mean(axis=1, keepdims=True)), _SMALLEST)
+    return ActivationStats(tokens.min(axis=0), tokens.max(axis=0), alike.T @ alike, tokens[chosen], typical)

@@ -1,11 +1,14 @@
 """How a product x @ W is best computed in integers: uint8 activations, int8 weights.
 
-    x W  ~  (scale_x * round(x / d / scale_x)) (scale_W * integers) - excess
+    x W  ~  m (scale_x * round(x / d / m / scale_x)) (scale_W * integers) - excess
 
 `d` divides channels and is made up for in the weights, which is exact ("SmoothQuant", Xiao et al. 2023): a large
-channel would take most of the 256 steps. Dividing more makes activations finer and weights coarser, so the choice is
-made for each product by the error that it has on the examples. Where x comes from a LayerNormalization, this moves its
-weight into the matrix as well ("Outlier Suppression", Wei et al. 2022).
+channel would take most of the 256 steps. Dividing more makes activations finer and weights coarser. Where x comes from
+a LayerNormalization, this moves its weight into the matrix as well ("Outlier Suppression", Wei et al. 2022).
+
+`m` is the size of each token. What attention and activation functions make is large in a few tokens, and so small in
+all others that they would have a few steps each. To divide by it costs a reduction and a product, so it is done where
+it at least halves the squared error. Both choices are made for each product by the error that it has on the examples.
 
 Weights are rounded such that errors of a column cancel out on the calibration texts (see `rounding.py`). What remains
 of the error on average, the excess, is known when the model is compiled, and is subtracted ("bias correction", Nagel et
@@ -19,41 +22,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitfit_export.compiler.calibration.activation_ranges import ActivationRange, full_range, least_error_range
 from bitfit_export.compiler.calibration.activation_stats import ActivationStats
 from bitfit_export.compiler.calibration.rounding import even_channels, quantize_columns
 
-__all__ = ["ActivationRange", "IntegerProduct", "plan_product", "plan_range"]
+__all__ = ["IntegerProduct", "TokenSize", "plan_product", "plan_range"]
 
-_LAST_STEP = 255
 #: Powers of a channel's size by which it is divided, beside no division at all.
-_POWERS = (0.0, 0.5, 0.7, 0.85)
-#: Examples by which a division is chosen.
+_POWERS = (0.0, 0.25, 0.5, 0.7)
+#: Examples by which the choices are made.
 _CHOSEN_BY = 256
 #: Compensated rounding leaves about this share of the squared error that rounding to nearest makes.
-_COMPENSATED = 0.35
-_BINS = 2048
-#: Shares of the range that are tried on either side.
-_SHARES = np.linspace(1.0, 0.3, 36)
+_COMPENSATED = 0.5
+#: By what part of the squared error it must be smaller for tokens to be divided by their sizes.
+_WORTH_A_REDUCTION = 0.5
+_SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
-class ActivationRange:
-    """How activations become uint8: round(x / scale) + zero_point, saturating.
+class TokenSize:
+    """The size of a token: its largest activation, or `least` where that is larger.
 
     Attributes:
-        used: the largest activation that was seen by the largest that can be represented; more than 1 where it
-            saturates.
+        signed: the largest magnitude; else the largest value, where negative ones are never as large.
     """
 
-    scale: float
-    zero_point: int
-    used: float
+    least: float
+    signed: bool
 
-    def round(self, x: np.ndarray) -> np.ndarray:
-        """What the rounded activations stand for."""
-        integers = (np.rint(x / np.float32(self.scale)) + self.zero_point).clip(0, _LAST_STEP)
-        rounded: np.ndarray = ((integers - self.zero_point) * self.scale).astype(np.float32)
-        return rounded
+    def of(self, x: np.ndarray) -> np.ndarray:
+        """[tokens, 1] of x [tokens, k]."""
+        largest = (np.abs(x) if self.signed else x).max(axis=-1, keepdims=True)
+        return np.maximum(largest, np.float32(self.least))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,16 @@ class IntegerProduct:
 
     Attributes:
         divisors: float32 [k], of the channels of x; None for no division.
+        token_size: what each token is divided by, after its channels were; None for no division.
         integers: int8 [k, n].
         scale: float32 [n].
         excess: float32 [n], what rounding adds to the product on average; None where the activations are not known.
-        error: the size of the error by that of the product, both as root mean square over the examples; 0 where these
-            are not known.
+        error: the size of the error by that of the product, token by token, as root mean square over the examples; 0
+            where these are not known.
     """
 
     divisors: np.ndarray | None
+    token_size: TokenSize | None
     integers: np.ndarray
     scale: np.ndarray
     excess: np.ndarray | None = None
@@ -81,24 +83,25 @@ def plan_product(weight: np.ndarray, read: ActivationStats | None, *, static: bo
 
     Args:
         read: what the product reads, where that is known.
-        static: the range of activations is one for all runs; else it is that of the batch.
+        static: the range of activations is one for all runs; else, but for tokens that are divided by their size, it is
+            that of the batch.
     """
     if read is None:
-        return IntegerProduct(None, *quantize_columns(weight, paired=True))
-    divisors = _choose_divisors(weight, read, static=static)
-    divided = weight * divisors[:, np.newaxis]
+        return IntegerProduct(None, None, *quantize_columns(weight, paired=True))
+    divisors, size = _choose(_Trial(weight, read, _CHOSEN_BY, static=static), read)
     gram = read.gram / np.outer(divisors, divisors)
-    integers, scale = quantize_columns(divided, paired=True, gram=gram)
-    x = read.examples / divisors
-    rounded = _range_of(x, divided, read, divisors, static=static).round(x) @ (integers * scale)
-    exact = read.examples @ weight
-    excess = (rounded - exact).mean(axis=0, dtype=np.float64).astype(np.float32)
-    error = float(np.sqrt(np.square(rounded - excess - exact).mean() / max(np.square(exact).mean(), 1e-30)))
+    integers, scale = quantize_columns(weight * divisors[:, np.newaxis], paired=True, gram=gram)
+    trial = _Trial(weight, read, len(read.examples), static=static)
+    difference = trial.activations(divisors, size) @ (integers * scale) - trial.exact
+    excess = np.average(difference, axis=0, weights=trial.counts).astype(np.float32)
+    error = float(np.sqrt((np.square(difference - excess).mean(axis=1) * trial.counts).mean()))
     plain = bool((divisors == 1).all())
-    return IntegerProduct(None if plain else divisors, integers, scale, excess, error)
+    return IntegerProduct(None if plain else divisors, size, integers, scale, excess, error)
 
 
-def plan_range(read: ActivationStats, weight: np.ndarray, divisors: np.ndarray | None) -> ActivationRange:
+def plan_range(
+    read: ActivationStats, weight: np.ndarray, divisors: np.ndarray | None, size: TokenSize | None
+) -> ActivationRange:
     """The range of uint8 that has the least squared error of the product; the few values beyond it saturate.
 
     Args:
@@ -106,24 +109,73 @@ def plan_range(read: ActivationStats, weight: np.ndarray, divisors: np.ndarray |
         weight: [k, n], which says how much the error of each channel matters.
     """
     divisors = np.ones(len(weight), np.float32) if divisors is None else divisors
-    divided = weight * divisors[:, np.newaxis]
-    return _range_of(read.examples / divisors, divided, read, divisors, static=True)
+    return _Trial(weight, read, len(read.examples), static=True).range(divisors, size)
 
 
-def _choose_divisors(weight: np.ndarray, read: ActivationStats, *, static: bool) -> np.ndarray:
-    """float32 [k], those of the candidates that leave the least squared error on some of the examples."""
-    examples = read.examples[:: max(1, len(read.examples) // _CHOSEN_BY)]
-    exact = examples @ weight
-    errors = []
-    candidates = list(_candidates(read.largest))
-    for divisors in candidates:
-        x, divided = examples / divisors, weight * divisors[:, np.newaxis]
-        rounded = _range_of(x, divided, read, divisors, static=static).round(x)
+class _Trial:
+    """A product with some of the examples, to see what dividing and rounding them does to it.
+
+    Attributes:
+        exact: [tokens, n], the product.
+        counts: [tokens], by which squared errors become relative to the product of their token.
+    """
+
+    def __init__(self, weight: np.ndarray, read: ActivationStats, examples: int, *, static: bool) -> None:
+        self._weight, self._read, self._static = weight, read, static
+        self._x = read.examples[:: max(1, len(read.examples) // examples)]
+        self.exact = self._x @ weight
+        sizes = np.square(self.exact).mean(axis=1, dtype=np.float64)
+        self.counts = 1 / np.maximum(sizes, 1e-3 * max(float(sizes.mean()), _SMALLEST))
+
+    def activations(self, divisors: np.ndarray, size: TokenSize | None) -> np.ndarray:
+        """What the rounded activations [tokens, k] stand for, still divided by `divisors`."""
+        x = self._x / divisors
+        sizes = 1 if size is None else size.of(x)
+        rounded: np.ndarray = self.range(divisors, size).round(x / sizes) * sizes
+        return rounded
+
+    def range(self, divisors: np.ndarray, size: TokenSize | None) -> ActivationRange:
+        """The range to which activations are rounded."""
+        x = self._x / divisors
+        lowest, highest = (float((each / divisors).min()) for each in (self._read.lowest, -self._read.highest))
+        seen, counts = (lowest, -highest), self.counts[:, np.newaxis]
+        if size is not None:
+            sizes = size.of(x)
+            x, counts = x / sizes, counts * np.square(sizes)
+            seen = float(x.min()), 1.0
+        elif not self._static:
+            return full_range(float(x.min()), float(x.max()))
+        importance = np.square(self._weight * divisors[:, np.newaxis]).sum(axis=1)
+        # A token's size is measured in each run, so it is not what others' texts may exceed.
+        typical = self._read.typical or size is not None
+        return least_error_range(x, counts * importance, seen, typical=typical)
+
+    def error(self, divisors: np.ndarray, size: TokenSize | None) -> float:
+        """About the squared error of the product by its own size, summed over the tokens."""
+        divided = self._weight * divisors[:, np.newaxis]
         integers, scale = quantize_columns(divided, paired=True)
-        of_activations = np.square(rounded @ divided - exact).sum()
-        of_weights = np.square(x @ (integers * scale) - exact).sum()
-        errors.append(of_activations + _COMPENSATED * of_weights)
-    return candidates[int(np.argmin(errors))]
+        of_activations = np.square(self.activations(divisors, size) @ divided - self.exact).sum(axis=1)
+        of_weights = np.square(self._x / divisors @ (integers * scale) - self.exact).sum(axis=1)
+        return float((of_activations + _COMPENSATED * of_weights) @ self.counts)
+
+
+def _choose(trial: _Trial, read: ActivationStats) -> tuple[np.ndarray, TokenSize | None]:
+    """The divisors [k] and the token size of the least squared error."""
+    candidates = list(_candidates(read.largest))
+    sizes = [_token_size(read, divisors) for divisors in candidates]
+    by_range = [trial.error(divisors, None) for divisors in candidates]
+    by_token = [trial.error(divisors, size) for divisors, size in zip(candidates, sizes, strict=True)]
+    best, best_by_token = int(np.argmin(by_range)), int(np.argmin(by_token))
+    if by_token[best_by_token] < _WORTH_A_REDUCTION * by_range[best]:
+        return candidates[best_by_token], sizes[best_by_token]
+    return candidates[best], None
+
+
+def _token_size(read: ActivationStats, divisors: np.ndarray) -> TokenSize:
+    lowest, highest = float((read.lowest / divisors).min()), float((read.highest / divisors).max())
+    # As what GELU and its like make: its negative values never exceed a small number.
+    positive = -lowest < 0.1 * highest
+    return TokenSize(max(-lowest if positive else 0.0, _SMALLEST), signed=not positive)
 
 
 def _candidates(largest: np.ndarray) -> Iterator[np.ndarray]:
@@ -132,46 +184,7 @@ def _candidates(largest: np.ndarray) -> Iterator[np.ndarray]:
     yield ones
     even = even_channels(largest)
     even = ones if even is None else even
-    sizes = np.maximum(largest / even, 1e-3 * max(float(largest.max()), 1e-30))
+    sizes = np.maximum(largest / even, 1e-3 * max(float(largest.max()), _SMALLEST))
     for power in _POWERS:
         powers = sizes**power
         yield (even * powers / np.exp(np.log(powers).mean())).astype(np.float32)
-
-
-def _range_of(
-    x: np.ndarray, weight: np.ndarray, read: ActivationStats, divisors: np.ndarray, *, static: bool
-) -> ActivationRange:
-    """The range of x [tokens, k], which was divided already, as `weight` was multiplied."""
-    seen = float(min((read.lowest / divisors).min(), 0)), float(max((read.highest / divisors).max(), 0))
-    if not static:
-        return _range_between(min(float(x.min()), 0), max(float(x.max()), 0), seen)
-    low, high = _least_error(x, np.square(weight).sum(axis=1), seen)
-    return _range_between(low, high, seen)
-
-
-def _range_between(low: float, high: float, seen: tuple[float, float]) -> ActivationRange:
-    scale = float(np.float32((high - low) / _LAST_STEP)) or 1.0
-    zero = int(np.clip(np.rint(-low / scale), 0, _LAST_STEP))
-    ends = -zero * scale, (_LAST_STEP - zero) * scale
-    used = max((each / end for each, end in zip(seen, ends, strict=True) if end), default=0.0)
-    return ActivationRange(scale, zero, used)
-
-
-def _least_error(x: np.ndarray, importance: np.ndarray, seen: tuple[float, float]) -> tuple[float, float]:
-    """The ends of the range of least squared error, each channel's error weighed by its importance [k]."""
-    if seen[0] == seen[1]:
-        return seen
-    weights = np.broadcast_to(importance, x.shape)
-    counts, edges = np.histogram(x, _BINS, range=seen, weights=weights)
-    centres = (edges[:-1] + edges[1:]) / 2
-    filled = counts > 0
-    counts, centres = counts[filled], centres[filled]
-
-    def error(low: float, high: float) -> float:
-        scale = (high - low) / _LAST_STEP
-        beyond = np.square(np.maximum(centres - high, 0) + np.maximum(low - centres, 0))
-        inside = (centres >= low) & (centres <= high)
-        return float((counts * (beyond + inside * scale * scale / 12)).sum())
-
-    ends = [(seen[0] * low, seen[1] * high) for low in _SHARES for high in _SHARES]
-    return min(ends, key=lambda each: error(*each))

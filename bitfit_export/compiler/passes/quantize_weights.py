@@ -11,7 +11,11 @@ Does not: touch biases, norms and heads, nor Gemm, which in an encoder is the po
     table:        ids -- Gather(rows) -- Cast -- Mul(Gather(scale of each row))
 
 In int8 activations get their range in each run: that of the whole batch, so a text's logits depend a little on the
-texts beside it. In int8-static the range is a constant, and they do not.
+texts beside it. In int8-static the range is a constant, and they do not. In both there are products of which each token
+is first divided by its size m, and the product is multiplied by it; their range is a constant:
+
+    x -- Mul(1 / d) -- Div(m) -- QuantizeLinear -- ... -- MatMul -- Mul(m) -- Sub(excess)
+          '--- Abs -- ReduceMax -- Max(least) = m
 
 d divides the channels of x and multiplies the rows of W, which is exact algebra, so what the observed texts do not show
 costs accuracy, not correctness. `integer_products.py` chooses it, and knows the excess. A product on which integers
@@ -27,13 +31,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
+from bitfit_export.compiler.calibration.activation_ranges import ActivationRange
 from bitfit_export.compiler.calibration.activation_stats import ActivationStats, together
-from bitfit_export.compiler.calibration.integer_products import (
-    ActivationRange,
-    IntegerProduct,
-    plan_product,
-    plan_range,
-)
+from bitfit_export.compiler.calibration.integer_products import IntegerProduct, TokenSize, plan_product, plan_range
 from bitfit_export.compiler.calibration.rounding import quantize_blocks, quantize_columns
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.constants import constant
@@ -175,14 +175,20 @@ class _Quantizer:
             return f"integers would change its results by more than {_MOST_ERROR:.0%}"
         parts = _constants(nodes[0].name, ("int8", "int8_scale"), (product.integers, product.scale))
         for node in nodes:
-            if static:
-                self.ranges[node.name] = plan_range(self._statistics[node.name], weight, product.divisors)
-                self._multiply_static(node, product, parts)
-            else:
-                self._multiply_dynamic(node, product, parts)
+            self._multiply(node, weight, product, parts, static=static or product.token_size is not None)
             if product.excess is not None:
                 _subtract(self._graph, node, product.excess)
         return None
+
+    def _multiply(
+        self, node: gs.Node, weight: np.ndarray, product: IntegerProduct, parts: list[gs.Constant], *, static: bool
+    ) -> None:
+        if not static:
+            self._multiply_dynamic(node, product, parts)
+            return
+        read = self._statistics[node.name]
+        self.ranges[node.name] = plan_range(read, weight, product.divisors, product.token_size)
+        self._multiply_static(node, product, parts)
 
     def _multiply_dynamic(self, node: gs.Node, product: IntegerProduct, parts: list[gs.Constant]) -> None:
         graph, name, (integers, scale) = self._graph, node.name, parts
@@ -197,9 +203,23 @@ class _Quantizer:
         scale = constant(f"{name}/range_scale", np.float32(each.scale))
         zero = constant(f"{name}/range_zero", np.uint8(each.zero_point))
         x = self._inputs.divided(node.inputs[0], product.divisors)
+        if product.token_size is not None:
+            size = _emit_token_size(graph, name, x, product.token_size)
+            x = emit(graph, "Div", f"{name}/by_size", [x, size])
         x = emit(graph, "QuantizeLinear", f"{name}/{RANGE_NODE}", [x, scale, zero], np.uint8)
         x = emit(graph, "DequantizeLinear", f"{name}/dequantize", [x, scale, zero])
         node.inputs = [x, emit(graph, "DequantizeLinear", f"{name}/weight", parts, axis=1)]
+        if product.token_size is not None:
+            out = node.outputs[0]
+            emit(graph, "Mul", f"{name}/sized", [detach(out, f"{name}/of_size_1"), size], out=out)
+
+
+def _emit_token_size(graph: gs.Graph, name: str, x: gs.Tensor, size: TokenSize) -> gs.Variable:
+    """The sizes [..., 1] of the tokens of x."""
+    if size.signed:
+        x = emit(graph, "Abs", f"{name}/magnitudes", [x])
+    largest = emit(graph, "ReduceMax", f"{name}/largest", [x, [-1]], keepdims=1)
+    return emit(graph, "Max", f"{name}/size", [largest, constant(f"{name}/least", np.float32(size.least))])
 
 
 def _subtract(graph: gs.Graph, node: gs.Node, excess: np.ndarray) -> None:

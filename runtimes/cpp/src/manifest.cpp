@@ -171,8 +171,9 @@ void check_quantization(const Record& manifest) {
       refuse_bundle(text_of(what, " has ", shown(name), " in ranges and in not_quantized, expected one"));
     }
   }
-  if (!ranges.empty() && manifest.text("precision") != "int8-static") {
-    refuse_bundle(text_of(what, " has ranges, expected them with the precision int8-static"));
+  const std::string precision = manifest.text("precision");
+  if (!ranges.empty() && precision != "int8" && precision != "int8-static") {
+    refuse_bundle(text_of(what, " has ranges in the precision ", precision, ", expected int8 or int8-static"));
   }
 }
 
