@@ -165,7 +165,8 @@ class Manifest:
         fold_reasons: for bias terms that folding left in the row, why.
         row_dtype: of the values in the bundle's rows, one of `ROW_DTYPES`.
         prepacked: whether weights are stored as the kernels of ONNX Runtime want them.
-        quantization: the ranges of activations that are constants, in `int8` and `int8-static` only, and what stays in float32.
+        quantization: the ranges of activations that are constants, in `int8` and `int8-static` only, and what stays in
+            float32.
 
     Raises:
         BundleError: a value that is malformed, or two that disagree.

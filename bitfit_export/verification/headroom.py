@@ -133,7 +133,7 @@ def _batches(session: BiasSession, manifest: Manifest) -> Iterator[dict[str, np.
     """Sample texts and pairs as the session encodes them."""
     from bitfit_export.compiler.calibration.sample_texts import SAMPLE_PAIRS, SAMPLE_TEXTS
 
-    texts = [*SAMPLE_TEXTS, *SAMPLE_PAIRS]
+    texts: list[str | tuple[str, str]] = [*SAMPLE_TEXTS, *SAMPLE_PAIRS]
     size = _BATCH if manifest.static_shape is None else manifest.static_shape[0]
     for start in range(0, len(texts), size):
         chosen = [texts[(start + number) % len(texts)] for number in range(size)]
@@ -153,4 +153,5 @@ def _feeds_of(row: BiasRow, manifest: Manifest) -> dict[str, np.ndarray]:
         entry.name: fill_shape(entry.resolve(row.labels), tensor)[None]
         for entry, tensor in zip(manifest.layout.head, row.head, strict=True)
     }
-    return {BIAS_TABLE: row.biases.astype(np.float32)[None], TASK_IDS: np.zeros(1, np.int64)} | head
+    feeds: dict[str, np.ndarray] = {BIAS_TABLE: row.biases.astype(np.float32)[None], TASK_IDS: np.zeros(1, np.int64)}
+    return feeds | head

@@ -70,7 +70,8 @@ class ActivationStats:
     @property
     def largest(self) -> np.ndarray:
         """float32 [k], the largest |x| of each channel."""
-        return np.maximum(np.abs(self.lowest), np.abs(self.highest))
+        largest: np.ndarray = np.maximum(np.abs(self.lowest), np.abs(self.highest))
+        return largest
 
 
 class CollectActivationStats(Pass):

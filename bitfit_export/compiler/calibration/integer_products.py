@@ -1,6 +1,6 @@
 """How a product x @ W is best computed in integers: uint8 activations, int8 weights.
 
-    x W  ~  m (scale_x * round(x / d / m / scale_x)) (scale_W * integers) - excess
+    x W  ~  m * (scale_x * round(x / d / m / scale_x) (scale_W * integers) - excess)
 
 `d` divides channels and is made up for in the weights, which is exact ("SmoothQuant", Xiao et al. 2023): a large
 channel would take most of the 256 steps. Dividing more makes activations finer and weights coarser. Where x comes from
@@ -34,7 +34,9 @@ _POWERS = (0.0, 0.25, 0.5, 0.7)
 _CHOSEN_BY = 256
 #: Compensated rounding leaves about this share of the squared error that rounding to nearest makes.
 _COMPENSATED = 0.5
-#: By what part of the squared error it must be smaller for tokens to be divided by their sizes.
+#: What part of the squared error may be left for channels to be divided at all.
+_WORTH_A_DIVISION = 0.8
+#: What part of the squared error may be left for tokens to be divided by their sizes.
 _WORTH_A_REDUCTION = 0.5
 _SMALLEST = 1e-6
 
@@ -53,7 +55,8 @@ class TokenSize:
     def of(self, x: np.ndarray) -> np.ndarray:
         """[tokens, 1] of x [tokens, k]."""
         largest = (np.abs(x) if self.signed else x).max(axis=-1, keepdims=True)
-        return np.maximum(largest, np.float32(self.least))
+        sizes: np.ndarray = np.maximum(largest, np.float32(self.least))
+        return sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,8 @@ class IntegerProduct:
         token_size: what each token is divided by, after its channels were; None for no division.
         integers: int8 [k, n].
         scale: float32 [n].
-        excess: float32 [n], what rounding adds to the product on average; None where the activations are not known.
+        excess: float32 [n], what rounding adds on average to the product of a token of size 1, or of any where tokens
+            are not divided; None where the activations are not known.
         error: the size of the error by that of the product, token by token, as root mean square over the examples; 0
             where these are not known.
     """
@@ -93,8 +97,9 @@ def plan_product(weight: np.ndarray, read: ActivationStats | None, *, static: bo
     integers, scale = quantize_columns(weight * divisors[:, np.newaxis], paired=True, gram=gram)
     trial = _Trial(weight, read, len(read.examples), static=static)
     difference = trial.activations(divisors, size) @ (integers * scale) - trial.exact
-    excess = np.average(difference, axis=0, weights=trial.counts).astype(np.float32)
-    error = float(np.sqrt((np.square(difference - excess).mean(axis=1) * trial.counts).mean()))
+    sizes = trial.sizes(divisors, size)
+    excess = np.average(difference / sizes, axis=0, weights=trial.counts * np.square(sizes[:, 0])).astype(np.float32)
+    error = float(np.sqrt((np.square(difference - excess * sizes).mean(axis=1) * trial.counts).mean()))
     plain = bool((divisors == 1).all())
     return IntegerProduct(None if plain else divisors, size, integers, scale, excess, error)
 
@@ -127,10 +132,13 @@ class _Trial:
         sizes = np.square(self.exact).mean(axis=1, dtype=np.float64)
         self.counts = 1 / np.maximum(sizes, 1e-3 * max(float(sizes.mean()), _SMALLEST))
 
+    def sizes(self, divisors: np.ndarray, size: TokenSize | None) -> np.ndarray:
+        """[tokens, 1], what tokens are divided by."""
+        return np.ones((len(self._x), 1), np.float32) if size is None else size.of(self._x / divisors)
+
     def activations(self, divisors: np.ndarray, size: TokenSize | None) -> np.ndarray:
         """What the rounded activations [tokens, k] stand for, still divided by `divisors`."""
-        x = self._x / divisors
-        sizes = 1 if size is None else size.of(x)
+        x, sizes = self._x / divisors, self.sizes(divisors, size)
         rounded: np.ndarray = self.range(divisors, size).round(x / sizes) * sizes
         return rounded
 
@@ -165,10 +173,16 @@ def _choose(trial: _Trial, read: ActivationStats) -> tuple[np.ndarray, TokenSize
     sizes = [_token_size(read, divisors) for divisors in candidates]
     by_range = [trial.error(divisors, None) for divisors in candidates]
     by_token = [trial.error(divisors, size) for divisors, size in zip(candidates, sizes, strict=True)]
-    best, best_by_token = int(np.argmin(by_range)), int(np.argmin(by_token))
+    best, best_by_token = _least(by_range), _least(by_token)
     if by_token[best_by_token] < _WORTH_A_REDUCTION * by_range[best]:
         return candidates[best_by_token], sizes[best_by_token]
     return candidates[best], None
+
+
+def _least(errors: list[float]) -> int:
+    """The candidate of the least error; the first, which divides nothing, where another is hardly better."""
+    best = int(np.argmin(errors))
+    return best if errors[best] < _WORTH_A_DIVISION * errors[0] else 0
 
 
 def _token_size(read: ActivationStats, divisors: np.ndarray) -> TokenSize:

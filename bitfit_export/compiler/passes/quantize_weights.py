@@ -14,7 +14,7 @@ In int8 activations get their range in each run: that of the whole batch, so a t
 texts beside it. In int8-static the range is a constant, and they do not. In both there are products of which each token
 is first divided by its size m, and the product is multiplied by it; their range is a constant:
 
-    x -- Mul(1 / d) -- Div(m) -- QuantizeLinear -- ... -- MatMul -- Mul(m) -- Sub(excess)
+    x -- Mul(1 / d) -- Mul(1 / m) -- QuantizeLinear -- ... -- MatMul -- Sub(excess) -- Mul(m)
           '--- Abs -- ReduceMax -- Max(least) = m
 
 d divides the channels of x and multiplies the rows of W, which is exact algebra, so what the observed texts do not show
@@ -176,19 +176,23 @@ class _Quantizer:
         parts = _constants(nodes[0].name, ("int8", "int8_scale"), (product.integers, product.scale))
         for node in nodes:
             self._multiply(node, weight, product, parts, static=static or product.token_size is not None)
-            if product.excess is not None:
-                _subtract(self._graph, node, product.excess)
         return None
 
     def _multiply(
         self, node: gs.Node, weight: np.ndarray, product: IntegerProduct, parts: list[gs.Constant], *, static: bool
     ) -> None:
-        if not static:
+        size = None
+        if static:
+            read = self._statistics[node.name]
+            self.ranges[node.name] = plan_range(read, weight, product.divisors, product.token_size)
+            size = self._multiply_static(node, product, parts)
+        else:
             self._multiply_dynamic(node, product, parts)
-            return
-        read = self._statistics[node.name]
-        self.ranges[node.name] = plan_range(read, weight, product.divisors, product.token_size)
-        self._multiply_static(node, product, parts)
+        if product.excess is not None:
+            _subtract(self._graph, node, product.excess)
+        if size is not None:
+            out = node.outputs[0] if product.excess is None else node.o().outputs[0]
+            emit(self._graph, "Mul", f"{node.name}/sized", [detach(out, f"{node.name}/of_size_1"), size], out=out)
 
     def _multiply_dynamic(self, node: gs.Node, product: IntegerProduct, parts: list[gs.Constant]) -> None:
         graph, name, (integers, scale) = self._graph, node.name, parts
@@ -198,20 +202,23 @@ class _Quantizer:
         factor = emit(graph, "Mul", f"{name}/scale", [x_scale, scale])
         node.op, node.attrs, node.inputs = "Mul", {}, [sums, factor]
 
-    def _multiply_static(self, node: gs.Node, product: IntegerProduct, parts: list[gs.Constant]) -> None:
+    def _multiply_static(self, node: gs.Node, product: IntegerProduct, parts: list[gs.Constant]) -> gs.Variable | None:
+        """Let a node compute integers; returns what its product is still to be multiplied with."""
         graph, name, each = self._graph, node.name, self.ranges[node.name]
-        scale = constant(f"{name}/range_scale", np.float32(each.scale))
-        zero = constant(f"{name}/range_zero", np.uint8(each.zero_point))
+        scale = constant(f"{name}/range_scale", np.array(each.scale, np.float32))
+        zero = constant(f"{name}/range_zero", np.array(each.zero_point, np.uint8))
         x = self._inputs.divided(node.inputs[0], product.divisors)
+        size = None
         if product.token_size is not None:
             size = _emit_token_size(graph, name, x, product.token_size)
-            x = emit(graph, "Div", f"{name}/by_size", [x, size])
+            # One division for each token, and products for its channels.
+            x = emit(
+                graph, "Mul", f"{name}/tokens_of_size_1", [x, emit(graph, "Reciprocal", f"{name}/per_size", [size])]
+            )
         x = emit(graph, "QuantizeLinear", f"{name}/{RANGE_NODE}", [x, scale, zero], np.uint8)
         x = emit(graph, "DequantizeLinear", f"{name}/dequantize", [x, scale, zero])
         node.inputs = [x, emit(graph, "DequantizeLinear", f"{name}/weight", parts, axis=1)]
-        if product.token_size is not None:
-            out = node.outputs[0]
-            emit(graph, "Mul", f"{name}/sized", [detach(out, f"{name}/of_size_1"), size], out=out)
+        return size
 
 
 def _emit_token_size(graph: gs.Graph, name: str, x: gs.Tensor, size: TokenSize) -> gs.Variable:
@@ -219,7 +226,7 @@ def _emit_token_size(graph: gs.Graph, name: str, x: gs.Tensor, size: TokenSize) 
     if size.signed:
         x = emit(graph, "Abs", f"{name}/magnitudes", [x])
     largest = emit(graph, "ReduceMax", f"{name}/largest", [x, [-1]], keepdims=1)
-    return emit(graph, "Max", f"{name}/size", [largest, constant(f"{name}/least", np.float32(size.least))])
+    return emit(graph, "Max", f"{name}/size", [largest, constant(f"{name}/least", np.array(size.least, np.float32))])
 
 
 def _subtract(graph: gs.Graph, node: gs.Node, excess: np.ndarray) -> None:
