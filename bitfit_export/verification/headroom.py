@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Headroom", "measure_headroom"]
 
-_BATCH = 8
+_BATCH, _TOKENS = 8, 128
 _ERRORS_ONLY = 3
 
 
@@ -134,10 +134,15 @@ def _batches(session: BiasSession, manifest: Manifest) -> Iterator[dict[str, np.
     from bitfit_export.compiler.calibration.sample_texts import SAMPLE_PAIRS, SAMPLE_TEXTS
 
     texts: list[str | tuple[str, str]] = [*SAMPLE_TEXTS, *SAMPLE_PAIRS]
-    size = _BATCH if manifest.static_shape is None else manifest.static_shape[0]
+    size, longest = manifest.static_shape or (_BATCH, _TOKENS)
     for start in range(0, len(texts), size):
         chosen = [texts[(start + number) % len(texts)] for number in range(size)]
-        yield session.encode(chosen, truncate=True)
+        batch = session.encode(chosen, truncate=True, max_length=min(longest, manifest.max_positions))
+        if manifest.static_shape is None:
+            yield batch
+        else:
+            more = longest - batch[ATTENTION_MASK].shape[1]
+            yield {name: np.pad(values, ((0, 0), (0, more))) for name, values in batch.items()}
 
 
 def _feeds_of(row: BiasRow, manifest: Manifest) -> dict[str, np.ndarray]:
