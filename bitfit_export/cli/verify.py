@@ -17,6 +17,7 @@ from bitfit_export.bundle import Manifest, check_files, read_manifest, read_reco
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.text_tables import print_comparisons, print_table
 from bitfit_export.cli.words import words
+from bitfit_export.compiler.calibration.sample_texts import SAMPLE_PAIRS, SAMPLE_TEXTS
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import UsageError, shown
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
@@ -87,7 +88,7 @@ def _print_headroom(bundle: Path, manifest: Manifest, tasks: Sequence[str], file
         raise UsageError(f"the bundle has no task {shown(unknown[0])}, expected one of {', '.join(manifest.tasks)}")
     rows = [read_recorded_row(bundle, manifest, manifest.tasks[task]) for task in tasks or manifest.tasks]
     rows += [read_row(path, layout=manifest.layout) for path in files]
-    found = measure_headroom(bundle, rows)
+    found = measure_headroom(bundle, rows, [*SAMPLE_TEXTS, *SAMPLE_PAIRS])
     print_table(
         ("task", "largest / range", "when calibrated", "product", "beyond the range"),
         [

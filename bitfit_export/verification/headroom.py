@@ -1,7 +1,7 @@
 """How much of the ranges of an int8 bundle its tasks use: a range is a constant, and a row may push beyond it.
 
 The ranges were calibrated with the tasks that the bundle was compiled with. A row that came later may make larger
-activations, which saturate. This runs the frozen model on sample texts with each row, and looks at what it rounds.
+activations, which saturate. This runs the frozen model on texts with each row, and looks at what it rounds.
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ class Headroom:
     saturated: float
 
 
-def measure_headroom(folder: Path, rows: Sequence[BiasRow]) -> tuple[Headroom, ...]:
-    """Run the frozen model of an int8 bundle on sample texts with each row.
+def measure_headroom(
+    folder: Path, rows: Sequence[BiasRow], texts: Sequence[str | tuple[str, str]]
+) -> tuple[Headroom, ...]:
+    """Run the frozen model of an int8 bundle on texts and pairs with each row.
 
     Args:
         folder: the bundle's.
@@ -69,7 +71,7 @@ def measure_headroom(folder: Path, rows: Sequence[BiasRow]) -> tuple[Headroom, .
         )
     with tempfile.TemporaryDirectory() as temporary:
         observed, reads = _open_observed(folder / manifest.infer.file, Path(temporary, MODEL_FILE), manifest)
-        batches = list(_batches(session, manifest))
+        batches = list(_batches(session, manifest, texts))
         return tuple(_measure(observed, reads, manifest, row, batches) for row in rows)
 
 
@@ -104,8 +106,6 @@ def _open_observed(path: Path, copy: Path, manifest: Manifest) -> tuple[ort.Infe
     try:
         import onnx
         import onnxruntime as ort
-
-        from bitfit_export.compiler.graph.model_files import save_model
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "export") from error
     model = onnx.load(str(path))
@@ -113,7 +113,7 @@ def _open_observed(path: Path, copy: Path, manifest: Manifest) -> tuple[ort.Infe
     del model.graph.output[:]
     names = dict.fromkeys(reads.values())
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    save_model(model, copy)
+    onnx.save(model, str(copy), save_as_external_data=True, location=f"{copy.name}.data")
     options = ort.SessionOptions()
     # An optimiser would give what is rounded to kernels that round it themselves.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -129,11 +129,10 @@ def _rounded(model: onnx.ModelProto, manifest: Manifest) -> Iterator[tuple[str, 
             yield product, node.input[0]
 
 
-def _batches(session: BiasSession, manifest: Manifest) -> Iterator[dict[str, np.ndarray]]:
-    """Sample texts and pairs as the session encodes them."""
-    from bitfit_export.compiler.calibration.sample_texts import SAMPLE_PAIRS, SAMPLE_TEXTS
-
-    texts: list[str | tuple[str, str]] = [*SAMPLE_TEXTS, *SAMPLE_PAIRS]
+def _batches(
+    session: BiasSession, manifest: Manifest, texts: Sequence[str | tuple[str, str]]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Texts and pairs as the session encodes them."""
     size, longest = manifest.static_shape or (_BATCH, _TOKENS)
     for start in range(0, len(texts), size):
         chosen = [texts[(start + number) % len(texts)] for number in range(size)]

@@ -11,10 +11,13 @@ import pytest
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import BiasRow, read_manifest, read_recorded_row
 from bitfit_export.compiler import CompileOptions
+from bitfit_export.compiler.calibration.sample_texts import SAMPLE_PAIRS, SAMPLE_TEXTS
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import UsageError
 from bitfit_export.verification.headroom import measure_headroom
 from tests.traces import compile_bundle
+
+TEXTS = [*SAMPLE_TEXTS, *SAMPLE_PAIRS]
 
 
 def bundle_of(base: BaseModel, deltas: dict[str, TaskDelta], folder: Path, **options: object) -> list[BiasRow]:
@@ -37,7 +40,7 @@ def test_the_tasks_of_a_bundle_fit_its_ranges(
     rows = bundle_of(
         tiny_base, tiny_deltas, tmp_path, precision="int8-static", layout=layout, target=target, static_shape=shape
     )
-    found = measure_headroom(tmp_path, rows)
+    found = measure_headroom(tmp_path, rows, TEXTS)
     assert [each.task for each in found] == sorted(tiny_deltas)
     ranges = read_manifest(tmp_path).quantization.ranges
     for each in found:
@@ -51,7 +54,7 @@ def test_a_row_that_pushes_beyond_the_ranges_shows(
 ) -> None:
     row, *_ = bundle_of(tiny_base, tiny_deltas, tmp_path, precision="int8-static")
     later = dataclasses.replace(row, task="later", biases=(row.biases * 20).astype(np.float32))
-    before, after = measure_headroom(tmp_path, [row, later])
+    before, after = measure_headroom(tmp_path, [row, later], TEXTS)
     assert after.task == "later"
     assert after.used > 1.5 > before.used
     assert after.saturated > 0.01 > before.saturated
@@ -62,5 +65,5 @@ def test_a_bundle_without_constant_ranges_is_refused(
 ) -> None:
     rows = bundle_of(tiny_base, tiny_deltas, tmp_path)
     with pytest.raises(UsageError, match="has no ranges that are constants") as caught:
-        measure_headroom(tmp_path, rows)
+        measure_headroom(tmp_path, rows, TEXTS)
     assert caught.value.hint == "bitfit-export --precision int8-static"
