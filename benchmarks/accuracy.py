@@ -1,6 +1,6 @@
 """What precision costs: the five tasks that ship, on their whole dev sets, in fp32 and in lower precisions.
 
-    python benchmarks/accuracy.py --data glue/ [--precisions fp32,int8,int4]
+    python benchmarks/accuracy.py --data glue/ [--precisions fp32,int8,int8-static,int4]
 
 Metrics are percentages. The agreement is the share of rows whose decision is fp32's, for a regression the correlation
 with fp32's scores. int8 measures the range of a whole batch, so the batch size matters a little. Writes
@@ -31,7 +31,7 @@ _REFERENCE = "fp32"
 def main(words: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a folder with a folder of data for each task")
-    parser.add_argument("--precisions", default="fp32,int8,int4", help="beside fp32 (%(default)s)")
+    parser.add_argument("--precisions", default="fp32,int8,int8-static,int4", help="beside fp32 (%(default)s)")
     parser.add_argument("--tasks", default=",".join(_TASKS), help="(%(default)s)")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)

@@ -43,6 +43,7 @@ _WEIGHT_TYPES: dict[str, tuple[int, ...]] = {
     "fp32": (onnx.TensorProto.FLOAT,),
     "fp16": (onnx.TensorProto.FLOAT16,),
     "int8": (onnx.TensorProto.INT8, onnx.TensorProto.UINT8),
+    "int8-static": (onnx.TensorProto.INT8,),
     "int4": (onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.UINT8),
 }
 

@@ -176,8 +176,10 @@ def add_good_manifests(found: Collection) -> None:
     found.add("revision", None, "a revision", changed(lambda m: m["base"].update(revision="main")))
     for kind in ("packed", "named"):
         found.add(f"layout_{kind}", None, "a layout", changed(lambda m, kind=kind: m.update(layout_kind=kind)))
-    for precision in ("fp16", "int8", "int4"):
+    for precision in ("fp16", "int8", "int8-static", "int4"):
         found.add(precision, None, "a precision", changed(lambda m, to=precision: m.update(precision=to)))
+    found.add("quantization", None, "ranges, and what has none", quantized())
+    found.add("quantization_at_its_ends", None, "0 and 255", quantized(zero_point=255, used=0))
     found.add("portable", None, "a target", changed(lambda m: m.update(target="portable")))
     found.add("metric_integer", None, "a number", changed(lambda m: m["tasks"]["score"]["metrics"].update(r=1)))
     found.add(
@@ -304,6 +306,13 @@ def add_bad_values(found: Collection) -> None:
     add_values(found)
 
 
+def quantized(*, precision: str = "int8-static", kept: str = "product_2", **values: Any) -> bytes:
+    """A manifest with one range, of which some values may be others, and one product in float32."""
+    each = {"scale": 0.25, "used": 1.5, "zero_point": 7} | values
+    section = {"not_quantized": {kept: "too large an error"}, "ranges": {"product_1": each}}
+    return changed(lambda m: m.update(precision=precision, quantization=section))
+
+
 def setter(value: Any, *path: Any) -> Callable[[dict[str, Any]], None]:
     return lambda m: at(*path)(m, value)
 
@@ -371,6 +380,10 @@ WRONG_VALUES: list[tuple[Any, ...]] = [
     ("overridable_number", "type", 0, "overridable"),
     ("prepacked_text", "type", "true", "prepacked"),
     ("prepacked_null", "type", None, "prepacked"),
+    ("quantization_list", "type", [], "quantization"),
+    ("quantization_empty", "missing", {}, "quantization"),
+    ("quantization_reason", "type", {"ranges": {}, "not_quantized": {"a": 1}}, "quantization"),
+    ("quantization_reason_empty", "value", {"ranges": {}, "not_quantized": {"a": ""}}, "quantization"),
     ("row_dtype_null", "type", None, "row_dtype"),
     ("fold_reasons_list", "type", [], "fold_reasons"),
     ("fold_reasons_number", "type", {BIASES[0]["name"]: 1}, "fold_reasons"),
@@ -388,8 +401,25 @@ def add_values(found: Collection) -> None:
         data = with_text('"opset":20', f'"opset":{text}')
         found.add(f"opset_{name}", "type", "an integer has neither fraction nor exponent", data)
     found.add("size_fraction", "type", "an integer", changed(setter(9.0, "files", "model.onnx", "size")))
+    add_ranges(found)
     add_shapes(found)
     add_label_counts(found)
+
+
+def add_ranges(found: Collection) -> None:
+    for name, values in {
+        "scale_0": {"scale": 0},
+        "scale_negative": {"scale": -0.5},
+        "zero_point_negative": {"zero_point": -1},
+        "zero_point_large": {"zero_point": 256},
+        "used_negative": {"used": -0.5},
+    }.items():
+        found.add(f"range_{name}", "range", "the rule of quantization", quantized(**values))
+    for key, value in (("scale", "1"), ("zero_point", 7.0), ("used", None)):
+        found.add(f"range_{key}_type", "type", "a number", quantized(**{key: value}))
+    found.add("range_in_fp32", "value", "int8 and int8-static have ranges", quantized(precision="fp32"))
+    found.add("range_and_none", "value", "a product has a range or not", quantized(kept="product_1"))
+    found.add("range_without_scale", "missing", "a range has three keys", quantized().replace(b'"scale":0.25,', b""))
 
 
 def add_shapes(found: Collection) -> None:

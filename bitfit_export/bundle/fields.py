@@ -91,6 +91,12 @@ class Record:
         taken = tuple(each for each in values if type(each) is int or isinstance(each, str))
         return taken if len(taken) == len(values) else self._refuse(key, values, "a list of integers and strings")
 
+    def number(self, key: str) -> float:
+        """A number; an integer becomes the float next to it."""
+        value = self._take(key)
+        is_number = isinstance(value, float) or type(value) is int
+        return float(value) if is_number else self._refuse(key, value, "a number")  # type: ignore[arg-type]
+
     def numbers(self, key: str) -> dict[str, float]:
         """An object whose members are numbers; an integer becomes the float next to it."""
         members = self.record(key)._members

@@ -20,6 +20,7 @@ from bitfit_export.bundle.json_dialect import first_repeated
 from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.limits import MAX_MANIFEST_SIZE
 from bitfit_export.bundle.programs import ProgramRecord, program_from_record
+from bitfit_export.bundle.quantization import QuantizationRecord, quantization_from_record
 from bitfit_export.bundle.regular_files import COPY_AGAIN, read_file
 from bitfit_export.bundle.row_format import LABEL_COUNTS, MAX_LABELS, PROBLEM_CODES, TASK_NAME
 from bitfit_export.errors import BundleError, quoted, shown
@@ -45,7 +46,7 @@ __all__ = [
 
 MANIFEST_VERSION = 2
 TARGETS = ("ort", "portable")
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4")
 ROW_DTYPES = ("fp32", "fp16")
 _EXPORT_AGAIN = "export the bundle again"
 _INT32_MAX = 2**31 - 1
@@ -164,6 +165,8 @@ class Manifest:
         fold_reasons: for bias terms that folding left in the row, why.
         row_dtype: of the values in the bundle's rows, one of `ROW_DTYPES`.
         prepacked: whether weights are stored as the kernels of ONNX Runtime want them.
+        quantization: the ranges of activations that are constants, in `int8` and `int8-static` only, and what stays in
+            float32.
 
     Raises:
         BundleError: a value that is malformed, or two that disagree.
@@ -189,6 +192,7 @@ class Manifest:
     fold_reasons: dict[str, str] = field(default_factory=dict)
     row_dtype: str = "fp32"
     prepacked: bool = False
+    quantization: QuantizationRecord = field(default_factory=QuantizationRecord)
 
     def __post_init__(self) -> None:
         _check_version(self.format_version)
@@ -231,6 +235,10 @@ class Manifest:
             raise BundleError(f"fold_reasons names {quoted(min(unknown))}, expected bias terms of the layout")
         for name, reason in self.fold_reasons.items():
             check_text(reason, f"fold_reasons: the reason of {shown(name)}")
+        if self.quantization.ranges and self.precision not in ("int8", "int8-static"):
+            raise BundleError(
+                f"quantization has ranges in the precision {self.precision}, expected int8 or int8-static"
+            )
 
     def _check_file_names(self) -> None:
         for path in self.files:
@@ -275,6 +283,7 @@ class Manifest:
             "prepacked": self.prepacked,
             "product_version": self.product_version,
             "programs": {purpose: program.to_json() for purpose, program in self.programs.items()},
+            "quantization": self.quantization.to_json(),
             "row_dtype": self.row_dtype,
             "static_shape": None if self.static_shape is None else list(self.static_shape),
             "target": self.target,
@@ -341,6 +350,7 @@ _OPTIONAL: Mapping[str, Callable[[Record, str], Any]] = {
     "fold_reasons": Record.named_texts,
     "row_dtype": Record.text,
     "prepacked": Record.boolean,
+    "quantization": lambda record, key: quantization_from_record(record.record(key)),
 }
 
 

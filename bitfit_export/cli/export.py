@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
 from bitfit_export.bundle import BUNDLE, Manifest, read_manifest
 from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES
+from bitfit_export.cli.input_lines import read_calibration_texts
 from bitfit_export.cli.streams import say
 from bitfit_export.cli.text_tables import print_comparisons, print_table, size_text
 from bitfit_export.cli.words import words
@@ -51,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="precision of the weights (%(default)s)"
     )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="texts of your kind for int8, int8-static and int4: JSON or plain lines",
+    )
     parser.add_argument("--no-fold", action="store_true", help="keep every bias term in the row")
     parser.add_argument("--static-shape", metavar="B,S", help="fixed batch and sequence, with packed or named")
     parser.add_argument("--keep-padding", action="store_true", help="compute padding too, as an ordinary export does")
@@ -78,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
     output = options.output or Path("bundles") / source.short_name
     replaces = BUNDLE if options.overwrite else None
     check_output(output, inputs=[source.location], replaces=replaces)
+    texts = read_calibration_texts(options.calibration) if options.calibration is not None else ()
     folders = find_deltas(source.short_name, words(options.tasks), options.deltas)
     refuse_overlap(output, folders.values())
     started = time.monotonic()
@@ -91,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     deltas = load_deltas(folders, base, say=say)
     with new_folder(output, replaces=replaces) as folder:
         say(f"compiling {len(deltas)} tasks")
-        model = compile_bundle(base, deltas, folder, wanted, observe=_observer(options.dump_passes))
+        model = compile_bundle(base, deltas, folder, wanted, observe=_observer(options.dump_passes), texts=texts)
         compiled = time.monotonic()
         for reason, count in Counter(model.not_quantized.values()).items():
             say(f"matrix products that stay in float32: {count}, for {reason}")

@@ -19,22 +19,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bitfit_export.bundle.json_dialect import parse_json
-from bitfit_export.bundle.limits import MAX_LINE_SIZE
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
+from bitfit_export.cli.input_lines import lines_of, object_of, text_of
 from bitfit_export.cli.streams import json_text
-from bitfit_export.errors import InputError, UsageError, quoted, shown
+from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.arguments import check_positive
 from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS
 from bitfit_export.runtime.text.tokenizer import Text
 from bitfit_export.runtime.threads import check_threads
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: Column names for the first and the second text, in the order in which they are looked for.
-_FIRST = ("text", "sentence", "sentence1")
-_SECOND = ("text_pair", "sentence2")
-_EXPECTED = "expected text (and text_pair), tokens, or question and context"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,63 +145,15 @@ def _from_file(name: str, task: str | None) -> Iterator[Iterator[Question]]:
 
 def read_lines(name: str, stream: BinaryIO, task: str | None) -> Iterator[Question]:
     """The questions of JSON lines, as `docs/files.md` specifies them."""
-    for number, line in _lines(name, stream):
+    for number, line in lines_of(name, stream):
         if not line.strip(b" \t\r"):
             continue
         where = f"line {number} of {name}"
-        try:
-            value = parse_json(line)
-        except ValueError as error:
-            raise InputError(f"{where} is not valid JSON: {shown(str(error), 200)}") from error
-        if not isinstance(value, dict):
-            raise InputError(
-                f"{where} is {quoted(value)}, expected an object",
-                hint="write one JSON object per line, without brackets around them"
-                if isinstance(value, list)
-                else None,
-            )
+        value = object_of(line, where)
         chosen = value.get("task", task)
         if not isinstance(chosen, str):
             raise _no_task(where)
-        yield Question(where, _text_of(value, where), chosen)
-
-
-def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Each line with its number, without its line feed; a line that is too long is not read."""
-    number = 0
-    while line := stream.readline(MAX_LINE_SIZE + len(_BYTE_ORDER_MARK) + 1):
-        number += 1
-        if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        line = line.removesuffix(b"\n")
-        if len(line) > MAX_LINE_SIZE:
-            raise InputError(f"line {number} of {name} is too long, expected at most {MAX_LINE_SIZE} bytes")
-        yield number, line
-
-
-def _text_of(value: dict[str, Any], where: str) -> Text:
-    if "tokens" in value:
-        words = value["tokens"]
-        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
-            raise InputError(f"{where} has tokens {quoted(words)}, expected a list of words")
-        return words
-    if "question" in value and "context" in value:
-        first, second = value["question"], value["context"]
-        if not isinstance(second, str):
-            raise _no_text(value, where)
-    else:
-        first = next((value[name] for name in _FIRST if name in value), None)
-        second = next((value[name] for name in _SECOND if name in value), None)
-    if not isinstance(first, str) or not isinstance(second, str | None):
-        raise _no_text(value, where)
-    return first if second is None else (first, second)
-
-
-def _no_text(value: dict[str, Any], where: str) -> InputError:
-    return InputError(
-        f"{where} has {shown(', '.join(sorted(value)) or 'nothing')}, {_EXPECTED}, as strings",
-        hint="sentence, or sentence1 and sentence2, will do as well",
-    )
+        yield Question(where, text_of(value, where), chosen)
 
 
 def _no_task(where: str) -> UsageError:

@@ -2,27 +2,38 @@
 
 example: bitfit verify bundles/minilm-l6
          bitfit verify bundles/minilm-l6 --files     its files with the manifest alone, by SHA-256; without PyTorch
+         bitfit verify bundles/small --headroom --row new.bias    what tasks use of the ranges of an int8 bundle
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
-from bitfit_export.bundle import Manifest, check_files, read_manifest, read_recorded_row
+from bitfit_export.bundle import Manifest, check_files, read_manifest, read_recorded_row, read_row
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
-from bitfit_export.cli.text_tables import print_comparisons
+from bitfit_export.cli.text_tables import print_comparisons, print_table
 from bitfit_export.cli.words import words
+from bitfit_export.compiler.calibration.sample_texts import SAMPLE_PAIRS, SAMPLE_TEXTS
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import UsageError
+from bitfit_export.errors import UsageError, shown
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 from bitfit_export.verification.bundle import verify_bundle
+from bitfit_export.verification.headroom import measure_headroom
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--files", action="store_true", help="compare the files with the manifest, and nothing else")
+    parser.add_argument(
+        "--headroom", action="store_true", help="show how much of an int8 or int8-static bundle's ranges each task uses"
+    )
+    parser.add_argument(
+        "--row", action="append", default=[], type=Path, help="with --headroom: a bias row besides the bundle's"
+    )
     parser.add_argument("--model", help="the base model, where it is not the one that the manifest names")
     parser.add_argument("--add-biases", action="store_true", help="as it was given to bitfit-export")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
@@ -37,7 +48,12 @@ def run(options: argparse.Namespace) -> int:
     if options.files:
         print(describe_files(options.bundle))
         return 0
+    if options.row and not options.headroom:
+        raise UsageError("--row goes with --headroom", hint="bitfit verify BUNDLE --headroom --row FILE")
     manifest = read_manifest(options.bundle)
+    if options.headroom:
+        _print_headroom(options.bundle, manifest, words(options.tasks) if options.tasks else (), options.row)
+        return 0
     base, deltas = tasks_of_bundle(
         manifest, options.model, options.tasks, options.deltas, add_biases=options.add_biases
     )
@@ -64,6 +80,23 @@ def describe_files(bundle: Path) -> str:
     for task in manifest.tasks.values():
         read_recorded_row(bundle, manifest, task)
     return f"{len(manifest.files)} files and {len(manifest.tasks)} rows are those of the manifest"
+
+
+def _print_headroom(bundle: Path, manifest: Manifest, tasks: Sequence[str], files: Sequence[Path]) -> None:
+    unknown = [task for task in tasks if task not in manifest.tasks]
+    if unknown:
+        raise UsageError(f"the bundle has no task {shown(unknown[0])}, expected one of {', '.join(manifest.tasks)}")
+    rows = [read_recorded_row(bundle, manifest, manifest.tasks[task]) for task in tasks or manifest.tasks]
+    rows += [read_row(path, layout=manifest.layout) for path in files]
+    found = measure_headroom(bundle, rows, [*SAMPLE_TEXTS, *SAMPLE_PAIRS])
+    print_table(
+        ("task", "largest / range", "when calibrated", "product", "beyond the range"),
+        [
+            (each.task, f"{each.used:.2f}", f"{each.calibrated:.2f}", each.product, f"{each.saturated:.4%}")
+            for each in found
+        ],
+        stream=sys.stdout,
+    )
 
 
 def tasks_of_bundle(

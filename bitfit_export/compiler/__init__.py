@@ -7,7 +7,7 @@ does all three and writes the files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from bitfit_export.errors import MissingExtraError, OutputError, UsageError
 if TYPE_CHECKING:
     import onnx
 
+    from bitfit_export.compiler.compilation import TextParts
     from bitfit_export.compiler.pipeline import CompiledModel, Observer
 
 __all__ = ["CompileOptions", "compile_bundle", "compile_model"]
@@ -31,6 +32,7 @@ def compile_model(
     *,
     traced: onnx.ModelProto | None = None,
     observe: Observer | None = None,
+    texts: Sequence[TextParts] = (),
 ) -> CompiledModel:
     """Compile a base model in memory.
 
@@ -38,6 +40,8 @@ def compile_model(
         deltas: the tasks; they decide which heads the graph gets.
         traced: what `trace_base_model` returned for this base; by default it is traced now.
         observe: called after each pass, see `run_passes`.
+        texts: what activations are observed on in int8, int8-static and int4, each a text or a pair; by default
+            samples.
 
     Raises:
         CompileError: a graph whose biases cannot be lifted, with the reasons.
@@ -52,7 +56,7 @@ def compile_model(
     options = options or CompileOptions()
     passes = plan_passes(options)  # first: what cannot be compiled is said before anything is traced
     graph = trace_base_model(base) if traced is None else traced
-    return lower(graph, base, deltas, options, passes, observe)
+    return lower(graph, base, deltas, options, passes, observe, texts=texts)
 
 
 def compile_bundle(
@@ -63,6 +67,7 @@ def compile_bundle(
     *,
     traced: onnx.ModelProto | None = None,
     observe: Observer | None = None,
+    texts: Sequence[TextParts] = (),
 ) -> CompiledModel:
     """Compile the base model once and write a bundle with a row for each task into the existing, empty `folder`.
 
@@ -71,7 +76,7 @@ def compile_bundle(
     Args:
         deltas: task name in the bundle -> delta.
         traced: as for `compile_model`.
-        observe: as for `compile_model`.
+        observe, texts: as for `compile_model`.
 
     Raises:
         UsageError: no task, or options that the target does not take.
@@ -86,7 +91,7 @@ def compile_bundle(
     for delta in deltas.values():
         # A delta that does not fit is found in a moment, a compilation takes longer.
         delta.check_base(base.source.name, base.digest, base.biases)
-    compiled = compile_model(base, deltas, options, traced=traced, observe=observe)
+    compiled = compile_model(base, deltas, options, traced=traced, observe=observe, texts=texts)
     from bitfit_export.compiler.write_bundle import write_bundle
 
     write_bundle(compiled, base, deltas, folder)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     import onnx
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bitfit_export.base_model import BaseModel
     from bitfit_export.bundle import Layout
+    from bitfit_export.compiler.calibration.activation_ranges import ActivationRange
     from bitfit_export.compiler.calibration.activation_stats import ActivationStats
     from bitfit_export.compiler.options import CompileOptions
     from bitfit_export.compiler.passes.find_bias_sites import BiasSite
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from bitfit_export.compiler.passes.plan_layout import HeadPlan
     from bitfit_export.delta import TaskDelta
 
-__all__ = ["Compilation", "Fact", "Pass", "Refusal"]
+__all__ = ["Compilation", "Fact", "Pass", "Refusal", "TextParts"]
+
+#: A text, or two that a task reads as a pair.
+TextParts: TypeAlias = tuple[str, ...]
 
 
 class Fact(Enum):
@@ -65,6 +69,7 @@ class Compilation:
         deltas: the tasks, by their names in the bundle; they decide which heads the graph gets.
         options: what the user asked for.
         graph: the graph as the passes so far have left it.
+        texts: what to look at activations with, where the user gave such.
         sites: where bias values enter the graph (`Fact.SITES`).
         fold: which bias terms are in a row, and what moves into them (`Fact.FOLD_PLAN`).
         statistics: by the name of a product's node, what it reads (`Fact.STATISTICS`).
@@ -72,6 +77,7 @@ class Compilation:
         layout: of the rows (`Fact.LAYOUT`).
         row_inputs: the graph inputs that bring biases and heads, by name (`Fact.LAYOUT`).
         model: the frozen model (`Fact.EMITTED`).
+        ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
         not_quantized: products that stay in float32 though fewer bits were asked for, by the node's name -> why.
         keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
     """
@@ -80,9 +86,11 @@ class Compilation:
     deltas: Mapping[str, TaskDelta]
     options: CompileOptions
     graph: gs.Graph
+    texts: Sequence[TextParts] = ()
     sites: Sequence[BiasSite] = ()
     statistics: Mapping[str, ActivationStats] = field(default_factory=dict)
     row_inputs: Mapping[str, gs.Variable] = field(default_factory=dict)
+    ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
     not_quantized: Mapping[str, str] = field(default_factory=dict)
     keeps_padding: str | None = None
     # Set by passes; reading one before its pass has run is an AttributeError, which the order of passes rules out.

@@ -12,7 +12,8 @@ import onnx_graphsurgeon as gs
 
 from bitfit_export.base_model import BaseModel
 from bitfit_export.bundle import Layout
-from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal
+from bitfit_export.compiler.calibration.activation_ranges import ActivationRange
+from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal, TextParts
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.compiler.pack_rows import RowPacker
 from bitfit_export.compiler.passes.attach_heads import AttachHeads
@@ -44,7 +45,8 @@ class CompiledModel:
 
     Attributes:
         at_load: how much an engine has to optimise when it loads the model: `none`, `basic` or `all`.
-        not_quantized: products that stay float32 though int8 or int4 was asked for, by the node's name -> why.
+        not_quantized: products that stay float32 though integers were asked for, by the node's name -> why.
+        ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
         keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
     """
 
@@ -54,6 +56,7 @@ class CompiledModel:
     opset: int
     at_load: str
     not_quantized: Mapping[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
     keeps_padding: str | None = None
 
     @property
@@ -79,23 +82,26 @@ def lower(
     options: CompileOptions,
     passes: Sequence[Pass],
     observe: Observer | None = None,
+    *,
+    texts: Sequence[TextParts] = (),
 ) -> CompiledModel:
     """Run passes over the traced graph of a base model.
 
     Args:
         traced: what `trace_base_model` returned; it is not changed.
         passes: those of `plan_passes`, or others in their place.
+        texts: what activations are observed on, by default sample texts.
 
     Raises:
         CompileError: a pass refused, with its reason.
     """
-    compilation = Compilation(base, deltas, options, gs.import_onnx(traced))
+    compilation = Compilation(base, deltas, options, gs.import_onnx(traced), texts)
     run_passes(compilation, passes, observe)
     (opset,) = (each.version for each in compilation.model.opset_import if each.domain == "")
     packer = RowPacker(base, compilation.layout, compilation.heads, compilation.fold, _ROW_DTYPES[options.row_dtype])
     at_load = load_target(options.target).at_load(options)
-    notes = compilation.not_quantized, compilation.keeps_padding
-    return CompiledModel(compilation.model, packer, options, opset, at_load, *notes)
+    kept, ranges, padding = compilation.not_quantized, compilation.ranges, compilation.keeps_padding
+    return CompiledModel(compilation.model, packer, options, opset, at_load, kept, ranges, padding)
 
 
 def plan_passes(options: CompileOptions) -> tuple[Pass, ...]:

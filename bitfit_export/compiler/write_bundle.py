@@ -24,6 +24,7 @@ from bitfit_export.bundle import (
 )
 from bitfit_export.bundle.adapter import adapter_file, write_adapter
 from bitfit_export.bundle.interface import INFER, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, Port, role_of
+from bitfit_export.bundle.quantization import QuantizationRecord, RangeRecord
 from bitfit_export.compiler.graph.model_files import save_model
 from bitfit_export.compiler.pipeline import CompiledModel
 from bitfit_export.compiler.targets import load_target
@@ -87,8 +88,14 @@ def _manifest(
         fold_reasons=dict(compiled.packer.fold.reasons),
         row_dtype=options.row_dtype,
         prepacked=options.prepack,
+        quantization=_quantization(compiled),
         **_text_fields(base),
     )
+
+
+def _quantization(compiled: CompiledModel) -> QuantizationRecord:
+    ranges = {name: RangeRecord(each.scale, each.zero_point, each.used) for name, each in compiled.ranges.items()}
+    return QuantizationRecord(ranges, dict(compiled.not_quantized))
 
 
 def _text_fields(base: BaseModel) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from bitfit_export.bundle import (
     row_file,
     write_manifest,
 )
+from bitfit_export.bundle.quantization import QuantizationRecord, RangeRecord
 from bitfit_export.errors import BundleError
 
 BASE = "ab" * 32
@@ -79,7 +80,14 @@ MANIFEST = Manifest(
 )
 
 #: Keys that may be absent, with what holds then.
-OPTIONAL = {"static_shape": None, "overridable": False, "fold_reasons": {}, "row_dtype": "fp32", "prepacked": False}
+OPTIONAL = {
+    "static_shape": None,
+    "overridable": False,
+    "fold_reasons": {},
+    "row_dtype": "fp32",
+    "prepacked": False,
+    "quantization": QuantizationRecord(),
+}
 ALL_OPTIONS = replace(
     MANIFEST,
     layout_kind="named",
@@ -88,6 +96,8 @@ ALL_OPTIONS = replace(
     fold_reasons={"a.bias": "it is read by two nodes"},
     row_dtype="fp16",
     prepacked=True,
+    precision="int8-static",
+    quantization=QuantizationRecord({"product_1": RangeRecord(0.25, 7, 1.5)}, {"product_2": "too large an error"}),
 )
 
 

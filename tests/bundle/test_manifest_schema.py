@@ -26,12 +26,12 @@ LONG |= {f"bad_{what}_long.json" for what in ("bias", "head", "input", "output",
 LONG |= {"bad_product_version_long.json"}
 #: ... takes 20.0 for an integer, ...
 INTEGERS = {f"bad_{what}.json" for what in ("head_shape_real", "opset_exponent", "opset_fraction", "port_size_real")}
-INTEGERS |= {"bad_size_fraction.json"}
+INTEGERS |= {"bad_size_fraction.json", "bad_range_zero_point_type.json"}
 #: ... does not calculate, ...
 SUMS = {f"bad_{what}.json" for what in ("bias_shape_overflow", "bias_shape_product", "head_shape_product", "offset")}
 #: ... and does not compare one value with another.
 PAIRS = {"base", "bias_twice", "fold_reasons", "head_twice", "layout_digest", "max_length", "pad_token_id"}
-PAIRS |= {"files_without_model", "input_twice", "output_twice", "program_without_file"}
+PAIRS |= {"files_without_model", "input_twice", "output_twice", "program_without_file", "range_and_none"}
 PAIRS = {f"bad_{what}.json" for what in PAIRS | {"static_shape_positions", "task_file_1"}}
 
 

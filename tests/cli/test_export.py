@@ -245,3 +245,47 @@ def test_verify_finds_a_bundle_whose_row_is_of_another_training(
     done = bitfit("verify", tiny_bundle, "--model", tiny_base.source.location, "--tasks", swapped)
     assert done.status == 1
     assert "number of logits" in done.err
+
+
+@pytest.mark.usefixtures("shared_trace")
+def test_ranges_are_calibrated_on_the_users_texts_and_their_headroom_is_shown(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    texts = workplace / "texts.jsonl"
+    texts.write_text('One text.\n{"text": "Two texts,", "text_pair": "as a pair."}\n')
+    words = ["export", "--model", model_folder, "--tasks", "two_way,score", "--deltas", deltas_folder]
+    ranges = []
+    for name, more in (("samples", []), ("own", ["--calibration", texts])):
+        done = bitfit(*words, "--precision", "int8-static", "--output", name, *more)
+        assert done.status == 0, done.err
+        ranges.append(read_manifest(workplace / name).quantization.ranges)
+    assert ranges[0].keys() == ranges[1].keys()
+    assert ranges[0] != ranges[1]
+
+    later = workplace / "samples/tasks/score.bias"
+    done = bitfit("verify", "samples", "--headroom", "--tasks", "two_way", "--row", later)
+    assert done.status == 0, done.err
+    assert [line.split()[0] for line in done.out.splitlines()[2:]] == ["two_way", "score"]
+
+
+def test_calibration_texts_that_cannot_be_read_are_refused_before_any_work(
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+) -> None:
+    words = ["export", "--model", model_folder, "--tasks", "two_way", "--deltas", deltas_folder]
+    done = bitfit(*words, "--precision", "int8-static", "--calibration", "missing.txt")
+    assert done.status == 2
+    assert done.err == "error: missing.txt cannot be read: No such file or directory\n"
+
+
+def test_headroom_needs_constant_ranges_and_a_task_of_the_bundle(
+    bitfit: Bitfit, tiny_bundle: Path, workplace: Path
+) -> None:
+    done = bitfit("verify", tiny_bundle, "--headroom")
+    assert done.status == 2
+    assert "has no ranges that are constants" in done.err
+    done = bitfit("verify", tiny_bundle, "--headroom", "--tasks", "other")
+    assert done.status == 2
+    assert "the bundle has no task other, expected one of" in done.err
+    done = bitfit("verify", tiny_bundle, "--row", "x.bias")
+    assert done.status == 2
+    assert "--row goes with --headroom" in done.err

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["K", "N", "random_matrix", "rounded_blocks"]
+from bitfit_export.compiler.calibration.activation_stats import ActivationStats
+
+__all__ = ["K", "N", "random_matrix", "rounded_blocks", "stats_of"]
 
 K, N = 64, 48
 
@@ -19,3 +21,9 @@ def rounded_blocks(integers: np.ndarray, scale: np.ndarray, zero: np.ndarray, bl
     """What 4-bit integers stand for, as DequantizeLinear has it."""
     integers, scale, zero = (each.astype(np.float64) for each in (integers, scale, zero))
     return (integers - np.repeat(zero, block, axis=0)) * np.repeat(scale, block, axis=0)
+
+
+def stats_of(x: np.ndarray, *, typical: bool = True) -> ActivationStats:
+    """What a product that reads all of x [tokens, k] is known to read."""
+    alike = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True))
+    return ActivationStats(x.min(axis=0), x.max(axis=0), alike.T @ alike, x, typical)

@@ -85,7 +85,7 @@ def test_a_family_verifies(
     assert not np.allclose(first[:, :1], second[:, :1], atol=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int8-static", "int4"])
 @pytest.mark.parametrize("layout", ["table", "packed"])
 def test_a_family_runs_in_a_lower_precision(
     precision: str,

@@ -31,7 +31,7 @@ def options(target: str, precision: str, layout: str) -> CompileOptions:
 
 
 @pytest.mark.parametrize("layout", ["table", "packed", "named"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-static", "int4"])
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_each_pass_has_what_it_requires(target: str, precision: str, layout: str) -> None:
     check_order(plan_passes(options(target, precision, layout)))

@@ -171,7 +171,7 @@ def test_bfloat16_on_a_processor_that_lacks_it_is_refused(bundle: Path, monkeypa
         open_with(bundle, precision="bf16")
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "fp16"])
+@pytest.mark.parametrize("precision", ["int8", "int8-static", "int4", "fp16"])
 def test_lower_precisions_answer_as_in_onnx_runtime(
     tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], tmp_path: Path, precision: str
 ) -> None:

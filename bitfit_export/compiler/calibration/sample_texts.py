@@ -6,7 +6,7 @@ model computes in exact arithmetic, so texts of another kind or language lose a 
 
 from __future__ import annotations
 
-__all__ = ["SAMPLE_TEXTS"]
+__all__ = ["SAMPLE_PAIRS", "SAMPLE_TEXTS"]
 
 SAMPLE_TEXTS = (
     "The ferry to the island was cancelled this morning because of strong winds.",
@@ -74,3 +74,6 @@ SAMPLE_TEXTS = (
     "Bees find their way by the position of the sun, even when clouds hide it.",
     "The board of directors is expected to meet again on Thursday to discuss the offer.",
 )
+
+#: Texts as tasks of pairs read them: beside the one that stands four further on.
+SAMPLE_PAIRS = tuple(zip(SAMPLE_TEXTS[0:-4:2], SAMPLE_TEXTS[4::2], strict=True))

@@ -29,9 +29,8 @@ class _Ort(Target):
         # Weights are to be widened once, when they are loaded.
         "fp16": PrecisionPasses(store=(StoreInHalf(),), at_load="basic"),
         "int8": PrecisionPasses((CollectActivationStats(),), (QuantizeWeights("int8"),)),
-        "int4": PrecisionPasses(
-            (CollectActivationStats(gram=True),), (QuantizeWeights("int4"),), store=(ShareEqualWeights(),)
-        ),
+        "int8-static": PrecisionPasses((CollectActivationStats(),), (QuantizeWeights("int8-static"),)),
+        "int4": PrecisionPasses((CollectActivationStats(),), (QuantizeWeights("int4"),), store=(ShareEqualWeights(),)),
     }
 
     def check(self, options: CompileOptions) -> None:

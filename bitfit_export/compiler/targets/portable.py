@@ -19,7 +19,8 @@ class _Portable(Target):
         "fp32": PrecisionPasses(at_load="all"),
         "fp16": PrecisionPasses(store=(ConvertToHalf(),), at_load="all"),
         "int8": PrecisionPasses((CollectActivationStats(),), (QuantizeWeights("int8"),), at_load="all"),
-        "int4": PrecisionPasses((CollectActivationStats(gram=True),), (QuantizeWeights("int4"),), at_load="all"),
+        "int8-static": PrecisionPasses((CollectActivationStats(),), (QuantizeWeights("int8-static"),), at_load="all"),
+        "int4": PrecisionPasses((CollectActivationStats(),), (QuantizeWeights("int4"),), at_load="all"),
     }
 
 

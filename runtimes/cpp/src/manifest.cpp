@@ -151,16 +151,43 @@ std::optional<std::array<std::int64_t, 2>> static_shape_of(const Record& manifes
   return std::array<std::int64_t, 2>{shape[0], shape[1]};
 }
 
+// The ranges of activations and what stays in float32, which are in the model.
+void check_quantization(const Record& manifest) {
+  if (!manifest.contains("quantization")) return;
+  const Record quantization = manifest.record("quantization");
+  const std::string what = text_of(manifest.where(), ": quantization");
+  std::set<std::string> ranges;
+  for (const auto& [name, range] : quantization.named_records("ranges")) {
+    check_name(name, what);
+    ranges.insert(name);
+    if (!(range.number("scale") > 0)) refuse_bundle(text_of(range.where(), ": scale is not above 0"));
+    range.integer("zero_point", 0, 255);
+    if (!(range.number("used") >= 0)) refuse_bundle(text_of(range.where(), ": used is below 0"));
+  }
+  for (const auto& [name, reason] : quantization.named_texts("not_quantized")) {
+    check_name(name, what);
+    check_name(reason, what);
+    if (ranges.count(name) != 0) {
+      refuse_bundle(text_of(what, " has ", shown(name), " in ranges and in not_quantized, expected one"));
+    }
+  }
+  const std::string precision = manifest.text("precision");
+  if (!ranges.empty() && precision != "int8" && precision != "int8-static") {
+    refuse_bundle(text_of(what, " has ranges in the precision ", precision, ", expected int8 or int8-static"));
+  }
+}
+
 // What this runtime does not use. A manifest that one runtime refuses is refused by the other.
 void check_the_rest(const Record& manifest, const Layout& layout) {
   manifest.name("product_version");
   const Record base = manifest.record("base");
   base.name("name");
   if (!base.contains("revision") || base.has("revision")) base.name("revision");
-  manifest.one_of("precision", {"fp32", "fp16", "int8", "int4"});
+  manifest.one_of("precision", {"fp32", "fp16", "int8", "int8-static", "int4"});
   manifest.integer("opset", 1, INT32_MAX);
   if (manifest.contains("row_dtype")) manifest.one_of("row_dtype", {"fp32", "fp16"});
   if (manifest.contains("prepacked")) manifest.boolean("prepacked");
+  check_quantization(manifest);
   if (!manifest.contains("fold_reasons")) return;
   std::set<std::string_view> biases;
   for (const BiasEntry& entry : layout.biases) biases.insert(entry.name);

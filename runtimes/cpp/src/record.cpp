@@ -97,6 +97,12 @@ std::string Record::one_of(const char* key, const std::vector<const char*>& know
   refuse(key, take(key), expected.c_str());
 }
 
+double Record::number(const char* key) const {
+  const json& value = take(key);
+  if (!value.is_number()) refuse(key, value, "a number");
+  return value.get<double>();
+}
+
 bool Record::boolean(const char* key) const {
   const json& value = take(key);
   if (!value.is_boolean()) refuse(key, value, "true or false");

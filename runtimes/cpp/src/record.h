@@ -31,6 +31,7 @@ class Record {
   std::string digest(const char* key) const;    // 64 lower-case hexadecimal digits
   std::int64_t integer(const char* key) const;  // neither 1.0 nor true is one
   std::int64_t integer(const char* key, std::int64_t least, std::int64_t most) const;
+  double number(const char* key) const;
   std::string one_of(const char* key, const std::vector<const char*>& known) const;
   bool boolean(const char* key) const;
   std::vector<std::string> texts(const char* key) const;

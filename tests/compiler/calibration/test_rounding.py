@@ -70,6 +70,22 @@ def test_neighbouring_rows_add_up_to_128_at_most_where_they_are_paired() -> None
     assert ((largest_pairs(integers) >= 127) | (np.abs(integers.astype(int)).max(axis=0) == 127)).all()
 
 
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("rows", [K, K - 1])
+def test_columns_that_know_what_they_multiply_give_the_better_product(paired: bool, rows: int) -> None:
+    random, weight = np.random.default_rng(3), random_matrix(rows)
+    # Activations of few dimensions, as they are in a model: that leaves errors a direction to go to.
+    x = random.normal(0, 1, (200, 16)) @ random.normal(0, 1, (16, rows))
+    plain, scale = quantize_columns(weight, paired=paired)
+    integers, same = quantize_columns(weight, paired=paired, gram=x.T @ x)
+    np.testing.assert_array_equal(scale, same)
+    assert np.abs(integers.astype(int)).max() <= 127
+    if paired:
+        assert (largest_pairs(np.pad(integers, ((0, rows % 2), (0, 0)))) <= 128).all()
+    errors = [np.square(x @ (each * scale) - x @ weight).mean() for each in (plain, integers)]
+    assert errors[1] < 0.5 * errors[0]
+
+
 def test_pairs_of_an_odd_number_of_rows() -> None:
     integers, _ = quantize_columns(np.array([[1.0], [1.0], [1.0]], np.float32), paired=True)
     assert integers.ravel().tolist() == [64, 64, 64]

@@ -55,3 +55,38 @@ def test_a_product_that_is_read_elsewhere_keeps_its_add(reader: str) -> None:
 def test_float_products_keep_their_adds() -> None:
     model = optimise_for_ort(lifted_model())
     assert with_biases_in_kernels(model)[1] == 0
+
+
+def test_a_constant_that_is_subtracted_and_a_bias_are_added_together() -> None:
+    model = lifted_model(precision="int8")
+    graph = gs.import_onnx(model)
+    excess = np.linspace(-1, 2, N, dtype=np.float32)
+    for add in [node for node in graph.nodes if node.name in ("first/node", "second/node")]:
+        less = gs.Variable(f"{add.name}/less", np.float32, SHAPE)
+        subtracted = gs.Constant(f"{add.name}/excess", excess)
+        graph.nodes.append(gs.Node("Sub", f"{add.name}/sub", {}, [add.inputs[0], subtracted], [less]))
+        add.inputs[0] = less
+    model = optimise_for_ort(gs.export_onnx(graph.toposort()))
+    expected = [run(model, b, c) for b, c in ((0.3, -0.4), (-2, 1))]
+    model, saved = with_biases_in_kernels(model)
+    assert saved == 4
+    onnx.checker.check_model(model)
+    assert operators(model).count("Sub") == 0
+    for (b, c), each in zip(((0.3, -0.4), (-2, 1)), expected, strict=True):
+        np.testing.assert_allclose(run(model, b, c), each, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1,), ()])
+def test_a_number_that_is_subtracted_stays(shape: tuple[int, ...]) -> None:
+    graph = gs.import_onnx(lifted_model(precision="int8"))
+    (add,) = (node for node in graph.nodes if node.name == "first/node")
+    less = gs.Variable("less", np.float32, SHAPE)
+    graph.nodes.append(
+        gs.Node("Sub", "sub", {}, [add.inputs[0], gs.Constant("n", np.full(shape, 2, np.float32))], [less])
+    )
+    add.inputs[0] = less
+    model = optimise_for_ort(gs.export_onnx(graph.toposort()))
+    expected = run(model)
+    model, _ = with_biases_in_kernels(model)
+    assert operators(model).count("Sub") == 1
+    np.testing.assert_allclose(run(model), expected, atol=1e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -9,11 +11,10 @@ import pytest
 gs = pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
 ort = pytest.importorskip("onnxruntime")
 
-from bitfit_export.compiler.calibration.activation_stats import ActivationStats  # noqa: E402
 from bitfit_export.compiler.calibration.rounding import quantize_blocks  # noqa: E402
 from bitfit_export.compiler.passes.quantize_weights import INT4_BLOCK, quantize_weights  # noqa: E402
 from bitfit_export.errors import CompileError  # noqa: E402
-from tests.compiler.rounded import K, N, random_matrix, rounded_blocks  # noqa: E402
+from tests.compiler.rounded import K, N, random_matrix, rounded_blocks, stats_of  # noqa: E402
 
 
 def linear_graph(weight: np.ndarray, *, transposed: bool = False, products: int = 1) -> gs.Graph:
@@ -100,12 +101,13 @@ def test_a_matrix_that_layers_share_is_quantised_once(precision: str) -> None:
     graph = linear_graph(random_matrix(), products=3)
     first, second, _ = (node for node in graph.nodes if node.op == "MatMul")
     second.inputs[1] = first.inputs[1]
-    large, plain = ActivationStats(np.where(np.arange(K) == 3, 100.0, 1.0)), ActivationStats(np.ones(K))
+    x = np.random.default_rng(1).normal(0, 1, (10, K)).astype(np.float32)
+    large, plain = stats_of(np.where(np.arange(K) == 3, 100 * x, x)), stats_of(x)
     read = {"multiply_0": large, "multiply_1": large, "multiply_2": plain}
     assert quantize_weights(graph, precision, read).matrices == 3
     stored = [each for each in graph.tensors().values() if each.name.endswith(f"/{precision}")]
     assert len(stored) == 2
-    x = np.random.default_rng(1).normal(0, 1, (2, 5, K)).astype(np.float32)
+    x = x.reshape(2, 5, K)
     for found, observed in zip(run(graph, x=x), (large, large, plain), strict=True):
         alone = linear_graph(random_matrix())
         quantize_weights(alone, precision, {"multiply_0": observed})
@@ -190,17 +192,80 @@ def test_a_channel_that_is_much_larger_does_not_take_all_the_steps() -> None:
     x[..., 5] *= 10
     expected = x.astype(np.float64) @ weight + np.linspace(-1, 1, N)
     errors = []
-    for observed in ({}, {"multiply_0": ActivationStats(np.abs(x).reshape(-1, channels).max(axis=0))}):
+    for observed in ({}, {"multiply_0": stats_of(x.reshape(-1, channels))}):
         graph = linear_graph(weight)
         quantize_weights(graph, "int8", observed)
         errors.append(float(np.abs(run(graph, x=x)[0] - expected).mean()))
     assert errors[1] < 0.75 * errors[0]
 
 
-def test_channels_of_about_one_size_are_not_multiplied() -> None:
+@pytest.mark.parametrize(("precision", "products"), [("int8", 2), ("int8-static", 0)])
+def test_channels_of_about_one_size_are_not_multiplied(precision: str, products: int) -> None:
     graph = linear_graph(random_matrix())
-    quantize_weights(graph, "int8", {"multiply_0": ActivationStats(np.linspace(1, 1.4, K))})
-    assert operators(graph).count("Mul") == 2
+    x = np.random.default_rng(1).uniform(-1, 1, (200, K)).astype(np.float32)
+    quantize_weights(graph, precision, {"multiply_0": stats_of(x)})
+    assert operators(graph).count("Mul") == products
+
+
+def test_a_static_product_rounds_to_the_range_that_the_report_has() -> None:
+    weight, x = random_matrix(), np.random.default_rng(1).uniform(-1, 2, (2, 5, K)).astype(np.float32)
+    graph = linear_graph(weight)
+    report = quantize_weights(graph, "int8-static", {"multiply_0": stats_of(x.reshape(-1, K))})
+    (each,) = report.ranges.values()
+    tensors = graph.tensors()
+    integers, scale = (tensors[f"multiply_0/{part}"].values for part in ("int8", "int8_scale"))
+    rounded = (np.clip(np.rint(x / each.scale) + each.zero_point, 0, 255) - each.zero_point) * each.scale
+    expected = rounded.astype(np.float64) @ (integers * scale) - tensors["multiply_0/excess"].values
+    (found,) = run(graph, x=x)
+    np.testing.assert_allclose(found, expected + np.linspace(-1, 1, N), rtol=1e-4, atol=1e-4)
+    exact = x @ weight + np.linspace(-1, 1, N)
+    assert np.abs(found - exact).mean() < 0.02 * np.abs(exact).mean()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+@pytest.mark.parametrize("signed", [True, False])
+def test_tokens_of_very_different_sizes_are_divided_by_them(precision: str, signed: bool) -> None:
+    random = np.random.default_rng(1)
+    x = random.normal(0, 1, (50, K)) * np.where(np.arange(50) % 10 == 0, 50, 1)[:, np.newaxis]
+    x = (x if signed else np.abs(x)).astype(np.float32)
+    weight = random_matrix()
+    graph = linear_graph(weight)
+    report = quantize_weights(graph, precision, {"multiply_0": stats_of(x)})
+    assert operators(graph).count("Reciprocal") == 1
+    assert operators(graph).count("Abs") == signed
+    assert report.ranges.keys() == {"multiply_0"}
+    (found,) = run(graph, x=x[np.newaxis])
+    error = np.abs(found[0] - x @ weight - np.linspace(-1, 1, N)).mean(axis=1)
+    assert (error < 0.03 * np.abs(x @ weight).mean(axis=1)).all()
+
+
+def test_a_token_of_zeros_stays_zero() -> None:
+    random = np.random.default_rng(1)
+    x = (random.normal(0, 1, (50, K)) * np.where(np.arange(50) % 10 == 0, 50, 1)[:, np.newaxis]).astype(np.float32)
+    graph = linear_graph(random_matrix())
+    quantize_weights(graph, "int8-static", {"multiply_0": stats_of(x)})
+    (found,) = run(graph, x=np.zeros((1, 1, K), np.float32))
+    np.testing.assert_allclose(found[0, 0], np.linspace(-1, 1, N), atol=1e-5)
+
+
+def test_static_ranges_need_texts() -> None:
+    with pytest.raises(CompileError, match="int8-static needs the ranges of activations"):
+        quantize_weights(linear_graph(random_matrix()), "int8-static")
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+def test_a_product_that_integers_cannot_compute_stays_in_float(precision: str) -> None:
+    """Its channels cancel out: every token's product is far smaller than what is added up."""
+    random = np.random.default_rng(1)
+    half, base = random.normal(0, 1, (40, K // 2)), random.normal(0, 1, (K // 2, N))
+    x = np.concatenate([half, half + 0.001 * random.normal(0, 1, half.shape)], axis=1).astype(np.float32)
+    weight = np.concatenate([base, -base]).astype(np.float32)
+    graph = linear_graph(weight)
+    report = quantize_weights(graph, precision, {"multiply_0": stats_of(x)})
+    assert report.kept == {"multiply_0": "integers would change its results by more than 5%"}
+    assert report.matrices == 0
+    assert not report.ranges
+    assert "MatMul" in operators(graph)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 64])
@@ -223,6 +288,7 @@ def test_int4_weights_that_know_what_they_multiply_give_the_better_product() -> 
     errors = []
     for gram in (None, rows.T @ rows):
         graph = linear_graph(weight)
-        quantize_weights(graph, "int4", {"multiply_0": ActivationStats(np.abs(rows).max(axis=0), gram)})
+        observed = dataclasses.replace(stats_of(x.reshape(-1, K)), gram=gram)
+        quantize_weights(graph, "int4", {} if gram is None else {"multiply_0": observed})
         errors.append(float(np.square(run(graph, x=x)[0] - x @ weight - np.linspace(-1, 1, N)).mean()))
     assert errors[1] < 0.75 * errors[0]

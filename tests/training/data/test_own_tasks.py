@@ -58,12 +58,12 @@ def test_own_pair_and_own_columns(tmp_path: Path) -> None:
 def test_the_columns_that_bitfit_run_reads_are_those_that_need_no_option(
     tmp_path: Path, example: dict[str, str]
 ) -> None:
-    from bitfit_export.cli.run import _text_of
+    from bitfit_export.cli.input_lines import text_of
 
     answers = {"answers": [{"text": "b", "answer_start": 2}]} if "context" in example else {"label": 0}
     examples = [example | answers, example | (answers if "context" in example else {"label": 1})]
     (text, _) = load_task_data("own", data=write_folder(tmp_path, ".jsonl", examples, examples)).train.texts
-    assert (text[0] if len(text) == 1 else text) == _text_of(example, "here")
+    assert (text[0] if len(text) == 1 else text) == text_of(example, "here")
 
 
 def test_a_glue_task_takes_them_where_its_own_are_not_there(tmp_path: Path) -> None:
