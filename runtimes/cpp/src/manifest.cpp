@@ -160,9 +160,11 @@ void check_quantization(const Record& manifest) {
   for (const auto& [name, range] : quantization.named_records("ranges")) {
     check_name(name, what);
     ranges.insert(name);
-    if (!(range.number("scale") > 0)) refuse_bundle(text_of(range.where(), ": scale is not above 0"));
+    if (!(range.number("scale") > 0)) {
+      refuse_bundle(text_of(range.where(), ": scale is not above 0, expected a number that is"));
+    }
     range.integer("zero_point", 0, 255);
-    if (!(range.number("used") >= 0)) refuse_bundle(text_of(range.where(), ": used is below 0"));
+    if (!(range.number("used") >= 0)) refuse_bundle(text_of(range.where(), ": used is below 0, expected at least 0"));
   }
   for (const auto& [name, reason] : quantization.named_texts("not_quantized")) {
     check_name(name, what);
