@@ -258,12 +258,15 @@ def real_texts() -> list[Text]:
     splits = {task: read_folder(folder, task) for task in tasks}
     found: list[Text] = []
     for task in tasks[:-1]:
-        for _, row in (*splits[task].train.rows, *splits[task].validation.rows):
-            texts = [row[name] for name in ("sentence", "sentence1", "sentence2") if name in row]
-            texts = texts or [" ".join(row["tokens"])]
+        for _, example in (*splits[task].train.examples, *splits[task].validation.examples):
+            texts = [example[name] for name in ("sentence", "sentence1", "sentence2") if name in example]
+            texts = texts or [" ".join(example["tokens"])]
             found.append(texts[0] if len(texts) == 1 else tuple(texts))
     # One question for each context.
-    found += {row["context"]: (row["question"], row["context"]) for _, row in splits["squad"].validation.rows}.values()
+    found += {
+        example["context"]: (example["question"], example["context"])
+        for _, example in splits["squad"].validation.examples
+    }.values()
     assert len(found) > 1000
     return found
 
