@@ -84,7 +84,7 @@ def new_folder(target: Path, *, replaces: OutputKind | None = None) -> Iterator[
         BusyError: another process is writing `target`.
     """
     target = _named(target)
-    refuse_existing(target, replaces=replaces)
+    _refuse_before_lock(target, replaces)
     made: os.stat_result | None = None
     try:
         with _output_errors(target), _writing(target, parents=True) as new:
@@ -128,7 +128,17 @@ def check_output(target: Path, *, inputs: Iterable[Path | str | None] = (), repl
     if any(os.path.lexists(_beside(target, what)) for what in ("lock", "new", "old")):
         with _output_errors(target), _writing(target):
             pass
-    refuse_existing(target, replaces=replaces)
+    _refuse_before_lock(target, replaces)
+
+
+def _refuse_before_lock(target: Path, replaces: OutputKind | None) -> None:
+    """`refuse_existing` where the lock is not held: what another process is removing just then is no reason."""
+    try:
+        refuse_existing(target, replaces=replaces)
+    except OutputError:
+        # While somebody writes, only the check under the lock counts. A writer who has just ended left it whole.
+        if not os.path.lexists(_beside(target, "lock")):
+            refuse_existing(target, replaces=replaces)
 
 
 # --- the hidden names

@@ -253,6 +253,15 @@ def test_a_second_writer_of_a_folder_is_refused(thing: Path) -> None:
     assert sorted(os.listdir(thing.parent)) == ["other", "thing"]
 
 
+def test_what_stands_there_while_another_writes_is_no_reason_to_refuse(thing: Path) -> None:
+    """A writer that replaces the folder empties the old one: who looks then must wait for it, not judge it."""
+    with pytest.raises(OutputError, match="not part of"), new_folder(thing, replaces=KIND) as folder:
+        write(folder, "first")
+        (thing / "strange").touch()
+        with pytest.raises(BusyError), new_folder(thing, replaces=KIND):
+            pytest.fail("the block must not run")
+
+
 def run_together(job: Callable[[Path, int], object], target: Path, processes: int = 3) -> None:
     context = multiprocessing.get_context("spawn")
     started = [context.Process(target=job, args=(target, number)) for number in range(processes)]
