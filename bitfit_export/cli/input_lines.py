@@ -108,8 +108,8 @@ def text_of(value: dict[str, Any], where: str) -> Text:
     return first if second is None else (first, second)
 
 
-def _no_text(row: dict[str, Any], where: str) -> InputError:
+def _no_text(value: dict[str, Any], where: str) -> InputError:
     return InputError(
-        f"{where} has {shown(', '.join(sorted(row)) or 'nothing')}, {_EXPECTED}, as strings",
+        f"{where} has {shown(', '.join(sorted(value)) or 'nothing')}, {_EXPECTED}, as strings",
         hint="sentence, or sentence1 and sentence2, will do as well",
     )

@@ -38,10 +38,10 @@ from bitfit_export.runtime.predict.chunks import (
     numbered,
     read_chunk,
 )
+from bitfit_export.runtime.predict.outputs import own_labels, shared_output
 from bitfit_export.runtime.predict.postprocess import Answer, Prediction, WordLabel
-from bitfit_export.runtime.tasks.bias_table import BiasTable
-from bitfit_export.runtime.tasks.one_at_a_time import RowFeeds
-from bitfit_export.runtime.tasks.task_store import Lease, LoadedTask, TaskStore
+from bitfit_export.runtime.tasks.make_store import make_store
+from bitfit_export.runtime.tasks.task_store import Lease, LoadedTask
 from bitfit_export.runtime.text.alignment import AlignedTokens
 from bitfit_export.runtime.text.tokenizer import TOKENIZER_FILE, Text, TextEncoder, TokenIds, as_texts
 from bitfit_export.runtime.threads import check_threads
@@ -115,7 +115,7 @@ class BiasSession:
         self._limits = InputLimits(
             self._manifest.vocab_size, self._model.max_positions, "token_type_ids" in self._model.text_inputs
         )
-        self._store = _make_store(self._manifest, records, self._model)
+        self._store = make_store(self._manifest, records, self._model.bind, labels=self._model.labels)
         self._recorded: dict[str, LoadedTask] = {}  # the tasks as the bundle has them
         for record in records:
             row = read_recorded_row(folder, self._manifest, record)
@@ -233,8 +233,8 @@ class BiasSession:
         text = self._limits.check(input_ids, attention_mask, token_type_ids)
         names = as_names(task, items=len(text["input_ids"]))
         with self._store.lease(names) as lease:
-            (logits,) = self._model.run(text, lease.feeds(), [_one_output(lease.tasks)])
-        return _own_labels(logits, lease.tasks)
+            (logits,) = self._model.run(text, lease.feeds(), [shared_output(lease.tasks)])
+        return own_labels(logits, lease.tasks)
 
     def run_outputs(
         self,
@@ -259,7 +259,7 @@ class BiasSession:
         with self._store.lease(names) as lease:
             outputs = self._model.run(text, lease.feeds(), self._model.outputs)
         logits = zip(self._model.outputs, outputs, strict=True)
-        return {name: _own_labels(values, lease.tasks) for name, values in logits}
+        return {name: own_labels(values, lease.tasks) for name, values in logits}
 
     @overload
     def predict(
@@ -431,42 +431,7 @@ def _make_encoder(files: CheckedFiles, manifest: Manifest) -> TextEncoder:
     )
 
 
-def _make_store(manifest: Manifest, records: Sequence[TaskRecord], model: FrozenModel) -> TaskStore[Any]:
-    """An empty store for the layout of the bundle, with room for these tasks."""
-    if manifest.layout_kind != "table":
-        return RowFeeds(manifest.layout, manifest.layout_kind, model.bind, labels=model.labels)
-    most = max((record.label_count for record in records), default=1)
-    # One slot more than tasks: a row is replaced by writing the new one elsewhere.
-    return BiasTable(manifest.layout, model.bind, rows=len(records) + 1, labels=most)
-
-
-def _one_output(tasks: Sequence[LoadedTask]) -> str:
-    """The graph output that all of the tasks have their answers in."""
-    first = tasks[0]
-    for task in tasks:
-        if task.output != first.output:
-            raise InputError(
-                f"the batch has the {first.problem_type} task {first.name} and the {task.problem_type} task "
-                f"{task.name}, expected sentence tasks alone, or token and span tasks alone",
-                hint="run_outputs gives the logits of both kinds",
-            )
-    return first.output
-
-
 def _check_top_k(tasks: Sequence[LoadedTask], top_k: int | None) -> None:
     token_task = next((task.name for task in tasks if task.problem_type == "token"), None)
     if top_k is not None and token_task is not None:
         raise UsageError(f"top_k is {top_k}, expected none for the token task {token_task}")
-
-
-def _own_labels(logits: Float32Array, tasks: Sequence[LoadedTask]) -> Float32Array:
-    """[batch, ..., labels] without the labels that no item has; -inf where an item has fewer than another."""
-    counts = [task.label_count for task in tasks]
-    most = max(counts)
-    if most < logits.shape[-1]:
-        logits = np.ascontiguousarray(logits[..., :most])
-    if min(counts) < most:
-        for item, count in enumerate(counts):
-            if count < most:
-                logits[item, ..., count:] = -np.inf
-    return logits

@@ -87,8 +87,8 @@ def plan_product(weight: np.ndarray, read: ActivationStats | None, *, static: bo
 
     Args:
         read: what the product reads, where that is known.
-        static: the range of activations is one for all runs; else, but for tokens that are divided by their size, it is
-            that of the batch.
+        static: one range of activations serves all runs. Otherwise each run finds the range of its batch, unless tokens
+            are divided by their sizes.
     """
     if read is None:
         return IntegerProduct(None, None, *quantize_columns(weight, paired=True))

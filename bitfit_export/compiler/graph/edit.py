@@ -14,7 +14,17 @@ import onnx_graphsurgeon as gs
 from bitfit_export.compiler.graph.constants import int64s
 from bitfit_export.compiler.graph.dimensions import Size
 
-__all__ = ["Operand", "bypass", "detach", "emit", "is_output", "remove_unused", "replace_uses", "uses_of"]
+__all__ = [
+    "Operand",
+    "bypass",
+    "detach",
+    "emit",
+    "is_output",
+    "only_reader",
+    "remove_unused",
+    "replace_uses",
+    "uses_of",
+]
 
 #: An input of a new node. A number or a list of numbers stands for an int64 constant.
 Operand: TypeAlias = gs.Tensor | int | Sequence[int]
@@ -24,6 +34,12 @@ def uses_of(tensor: gs.Tensor) -> list[tuple[gs.Node, int]]:
     """Returns each node that reads a tensor with the index of the input; a node that reads it twice comes twice."""
     nodes = {id(node): node for node in tensor.outputs}
     return [(node, index) for node in nodes.values() for index, each in enumerate(node.inputs) if each is tensor]
+
+
+def only_reader(graph: gs.Graph, tensor: gs.Tensor) -> gs.Node | None:
+    """Returns the node that alone reads a tensor, once; None where there is none, or where the tensor is an output."""
+    readers = uses_of(tensor)
+    return readers[0][0] if len(readers) == 1 and not is_output(graph, tensor) else None
 
 
 def is_output(graph: gs.Graph, tensor: gs.Tensor) -> bool:

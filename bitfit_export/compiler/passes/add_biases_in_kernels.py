@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.constants import constant
-from bitfit_export.compiler.graph.edit import emit, is_output, uses_of
+from bitfit_export.compiler.graph.edit import emit, only_reader
 from bitfit_export.compiler.graph.shapes import producer_of
 
 __all__ = ["AddBiasesInKernels", "add_biases_in_kernels"]
@@ -39,12 +39,7 @@ def add_biases_in_kernels(graph: gs.Graph) -> int:
     for node in [node for node in graph.nodes if node.op in ("Add", "Sub")]:
         for product, bias in (node.inputs, reversed(node.inputs)):
             kernel = producer_of(product)
-            if (
-                kernel is None
-                or kernel.op not in _BIAS_INPUT
-                or len(uses_of(product)) != 1
-                or is_output(graph, product)
-            ):
+            if kernel is None or kernel.op not in _BIAS_INPUT or only_reader(graph, product) is None:
                 continue
             vector = _vector_of(node, bias)
             if vector is not None:

@@ -12,8 +12,6 @@ Does not: merge nodes that read float constants: a bias term, or a weight that l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -158,5 +156,5 @@ def _identity(tensor: gs.Tensor) -> object | None:
     return content_of(tensor)
 
 
-def _attributes(node: gs.Node) -> Iterable[object]:
+def _attributes(node: gs.Node) -> tuple[object, ...]:
     return tuple(sorted((name, repr(value)) for name, value in node.attrs.items()))

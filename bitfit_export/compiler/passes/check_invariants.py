@@ -10,14 +10,15 @@ from onnx import numpy_helper
 
 from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.bundle import Layout
+from bitfit_export.bundle.interface import BIAS_TABLE, PACKED_BIAS
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal
-from bitfit_export.compiler.passes.lift_biases import BIAS_SPLIT
 
 __all__ = ["CheckInvariants", "find_problems"]
 
 # Values that many tensors share, such as zeros, prove nothing about where a constant came from.
 _TELLING_VALUES = 3
 _PROBLEMS_SHOWN = 3
+_ARRANGES_ROW = ("Cast", "Gather", "Unsqueeze")
 
 
 class CheckInvariants(Pass):
@@ -72,11 +73,20 @@ def _lost_biases(graph: onnx.GraphProto, layout: Layout, kind: str, used: set[st
         inputs = {value.name for value in graph.input}
         return [f"the bias {entry.name} is not an input" for entry in layout.biases if entry.name not in inputs]
     # One for the items of the batch, one for its tokens, or both.
-    splits = [node.output for node in graph.node if node.name.split("/")[0] == BIAS_SPLIT]
+    splits = [node.output for node in graph.node if node.op_type == "Split" and _cuts_row(graph, node)]
     if not splits or any(len(outputs) != len(layout.biases) for outputs in splits):
         return [f"the row is not split into the {len(layout.biases)} bias terms of the layout"]
     slices = zip(layout.biases, *splits, strict=True)
     return [f"the bias {entry.name} has no use" for entry, *names in slices if used.isdisjoint(names)]
+
+
+def _cuts_row(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+    """Returns whether what a node reads first is the row, chosen and arranged by other nodes."""
+    made_by = {name: each for each in graph.node for name in each.output}
+    source = node.input[0]
+    while source in made_by and made_by[source].op_type in _ARRANGES_ROW:
+        source = made_by[source].input[0]
+    return source in (BIAS_TABLE, PACKED_BIAS)
 
 
 def _hidden_biases(graph: onnx.GraphProto, biases: Mapping[str, np.ndarray], defaults: set[str]) -> list[str]:

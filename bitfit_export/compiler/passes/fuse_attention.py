@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 
 from bitfit_export.bundle.interface import ATTENTION_MASK
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
-from bitfit_export.compiler.graph.edit import emit, is_output, uses_of
+from bitfit_export.compiler.graph.edit import emit, only_reader
 from bitfit_export.compiler.graph.shapes import constant_number, known_integers, producer_of, sizes_of
 
 __all__ = ["FuseAttention", "fuse_attention"]
@@ -79,7 +79,7 @@ def fuse_attention(graph: gs.Graph) -> int:
 
 def _match(graph: gs.Graph, softmax: gs.Node) -> _Attention | None:
     """The attention around a softmax, or None where there is something else in it."""
-    product = _only_reader(graph, softmax.outputs[0])
+    product = only_reader(graph, softmax.outputs[0])
     if softmax.attrs.get("axis", -1) not in (-1, 3) or product is None or product.op != "MatMul":
         return None
     out = _merged_heads(graph, product.outputs[0])
@@ -101,7 +101,7 @@ def _terms(graph: gs.Graph, tensor: gs.Tensor) -> tuple[float, gs.Node, gs.Tenso
     scale = 1.0
     while True:
         node = producer_of(tensor)
-        if node is None or _only_reader(graph, tensor) is None:
+        if node is None or only_reader(graph, tensor) is None:
             return None
         if node.op == "MatMul":
             return scale, node, bias, masked
@@ -158,7 +158,7 @@ def _split_heads(graph: gs.Graph, tensor: gs.Tensor, *, transposed: bool = False
     """What a tensor [batch, heads, length, width] was before its heads were split, and the number of heads."""
     perm = [0, 1, 2, 3]
     node = producer_of(tensor)
-    while node is not None and node.op == "Transpose" and _only_reader(graph, tensor) is not None:
+    while node is not None and node.op == "Transpose" and only_reader(graph, tensor) is not None:
         perm = [node.attrs["perm"][axis] for axis in perm]
         tensor = node.inputs[0]
         node = producer_of(tensor)
@@ -172,20 +172,14 @@ def _split_heads(graph: gs.Graph, tensor: gs.Tensor, *, transposed: bool = False
 
 def _merged_heads(graph: gs.Graph, tensor: gs.Variable) -> gs.Variable | None:
     """The context [batch, queries, heads * width] that a product [batch, heads, queries, width] becomes."""
-    transpose = _only_reader(graph, tensor)
+    transpose = only_reader(graph, tensor)
     if transpose is None or transpose.op != "Transpose" or transpose.attrs["perm"] != _HEADS_FIRST:
         return None
-    reshape = _only_reader(graph, transpose.outputs[0])
+    reshape = only_reader(graph, transpose.outputs[0])
     if reshape is None or reshape.op != "Reshape":
         return None
     sizes = sizes_of(reshape.outputs[0])
     return reshape.outputs[0] if sizes is not None and len(sizes) == 3 else None
-
-
-def _only_reader(graph: gs.Graph, tensor: gs.Tensor) -> gs.Node | None:
-    """The one node that reads a tensor; None where there are more, or where the tensor is an output."""
-    readers = uses_of(tensor)
-    return readers[0][0] if len(readers) == 1 and not is_output(graph, tensor) else None
 
 
 def _emit(graph: gs.Graph, attention: _Attention, mask: gs.Variable | None, number: int) -> None:

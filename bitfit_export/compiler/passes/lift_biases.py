@@ -27,10 +27,7 @@ from bitfit_export.compiler.graph.dimensions import TASK_BATCH
 from bitfit_export.compiler.graph.edit import detach, emit
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 
-__all__ = ["BIAS_SPLIT", "LiftBiases", "lift_biases"]
-
-#: The name of the node that cuts a row into bias terms.
-BIAS_SPLIT = "bias_split"
+__all__ = ["LiftBiases", "lift_biases"]
 
 
 class LiftBiases(Pass):
@@ -86,7 +83,7 @@ def _split(
         entry.name: gs.Variable(f"{entry.name}/row", np.float32, [*leading, entry.size]) for entry in layout.biases
     }
     axis = {"axis": len(leading)}
-    graph.nodes.append(gs.Node("Split", BIAS_SPLIT, axis, inputs=[row, sizes], outputs=list(slices.values())))
+    graph.nodes.append(gs.Node("Split", "bias_split", axis, inputs=[row, sizes], outputs=list(slices.values())))
     return slices
 
 

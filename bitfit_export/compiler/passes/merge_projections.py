@@ -5,7 +5,7 @@ int8, finds the range of the hidden state and rounds it once.
 
 Requires: a graph whose weights are constants in float32; before or after lift.
 Ensures: the same results: each column of a product is summed as before. Layers that share weights share the merged one.
-Does not: merge products of which another node reads the sums of all columns at once, nor Gemm, which is the pooler.
+Does not: merge Gemm, which in an encoder is the pooler.
 """
 
 from __future__ import annotations

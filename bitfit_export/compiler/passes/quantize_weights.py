@@ -43,7 +43,6 @@ from bitfit_export.errors import CompileError
 
 __all__ = [
     "INT4_BLOCK",
-    "RANGE_NODE",
     "QuantizeReport",
     "QuantizeWeights",
     "quantize_weights",
@@ -51,8 +50,6 @@ __all__ = [
 
 #: Weights that share a scale in int4; a smaller block is more exact, larger and slower.
 INT4_BLOCK = 32
-#: How the names of nodes end that round activations to a range that is a constant.
-RANGE_NODE = "quantize"
 #: The first opset in which DequantizeLinear takes blocks and 4-bit integers.
 _INT4_OPSET = 21
 #: Smaller tables, such as those of positions, are no weight worth saving.
@@ -215,7 +212,7 @@ class _Quantizer:
             x = emit(
                 graph, "Mul", f"{name}/tokens_of_size_1", [x, emit(graph, "Reciprocal", f"{name}/per_size", [size])]
             )
-        x = emit(graph, "QuantizeLinear", f"{name}/{RANGE_NODE}", [x, scale, zero], np.uint8)
+        x = emit(graph, "QuantizeLinear", f"{name}/quantize", [x, scale, zero], np.uint8)
         x = emit(graph, "DequantizeLinear", f"{name}/dequantize", [x, scale, zero])
         node.inputs = [x, emit(graph, "DequantizeLinear", f"{name}/weight", parts, axis=1)]
         return size

@@ -21,16 +21,10 @@ from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.constants import int64s
 from bitfit_export.compiler.graph.dimensions import Size
 from bitfit_export.compiler.graph.edit import emit, uses_of
-from bitfit_export.compiler.graph.shapes import integers_in, known_integers, sizes_of
+from bitfit_export.compiler.graph.operators import ELEMENTWISE, SEQUENCE_AXIS, gathers_first_token
+from bitfit_export.compiler.graph.shapes import known_integers, sizes_of
 
 __all__ = ["SliceFirstToken", "slice_first_token"]
-
-#: The axis of the sequence in a hidden state [batch, sequence, hidden].
-_SEQUENCE_AXIS = 1
-_ELEMENTWISE = frozenset(
-    {"Add", "Cast", "Div", "Erf", "Gelu", "Identity", "Mul", "Relu", "Sigmoid", "Sub", "Tanh", "Where"}
-)
-
 
 #: Nodes that only move values: a Slice in front of them would save nothing.
 _MOVES = frozenset({"Cast", "Identity", "Reshape", "Slice", "Transpose"})
@@ -62,8 +56,8 @@ def slice_first_token(graph: gs.Graph) -> int:
     graph.toposort()
     kept = {id(output) for output in graph.outputs}
     for node in reversed(graph.nodes):
-        if _reads_first_token(node):
-            uses[id(node.inputs[0])].append(_Use(node, 0, _SEQUENCE_AXIS))
+        if gathers_first_token(node):
+            uses[id(node.inputs[0])].append(_Use(node, 0, SEQUENCE_AXIS))
             continue
         if len(node.outputs) != 1 or id(node.outputs[0]) in kept:
             continue
@@ -78,10 +72,6 @@ def slice_first_token(graph: gs.Graph) -> int:
         return 0
     _narrow(graph, narrowed)
     return len(narrowed)
-
-
-def _reads_first_token(node: gs.Node) -> bool:
-    return node.op == "Gather" and node.attrs.get("axis", 0) == _SEQUENCE_AXIS and integers_in(node.inputs[1]) == [0]
 
 
 def _common_axis(tensor: gs.Tensor, uses: list[_Use]) -> int | None:
@@ -126,7 +116,7 @@ def _keep_leading_axes(node: gs.Node, axis: int) -> None:
 
 def _inputs_to_narrow(node: gs.Node, axis: int) -> list[_Use] | None:
     """What a node needs of its inputs to compute index 0 of its output, or None where no rule knows."""
-    rule = _elementwise if node.op in _ELEMENTWISE else _RULES.get(node.op)
+    rule = _elementwise if node.op in ELEMENTWISE else _RULES.get(node.op)
     sizes = sizes_of(node.outputs[0])
     if rule is None or sizes is None:
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -13,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from bitfit_export.base_model.loading import BaseModel  # noqa: E402
 from bitfit_export.compiler.passes.canonicalize_mask import canonicalize_mask  # noqa: E402
+from tests.compiler.graph_runs import assert_pytorchs  # noqa: E402
 from tests.compiler.traced import canonical_graph  # noqa: E402
 from tests.families import TEXT_FAMILIES, tiny_base  # noqa: E402
 
@@ -27,34 +26,6 @@ FORMS = {
 REFUSED = {"GatherND", "NonZero"}
 
 
-def run(graph: gs.Graph, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    session = ort.InferenceSession(gs.export_onnx(graph).SerializeToString(), providers=["CPUExecutionProvider"])
-    names = {each.name for each in session.get_inputs()}
-    return session.run(["last_hidden_state"], {name: value for name, value in feeds.items() if name in names})[0]
-
-
-def masks(length: int) -> Iterator[tuple[str, list[int]]]:
-    """A mask of every kind, by its name."""
-    half = length // 2
-    yield "full", [1] * length
-    yield "right padding", [1] * half + [0] * (length - half)
-    yield "left padding", [0] * half + [1] * (length - half)
-    yield "holes", [1, 0] * half + [1] * (length % 2)
-    yield "one token", [1] + [0] * (length - 1)
-
-
-def batch(length: int) -> dict[str, np.ndarray]:
-    mask = np.array([mask for _, mask in masks(length)], np.int64)
-    ids = np.random.default_rng(length).integers(1000, 2000, mask.shape)
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-
-
-def in_pytorch(base: BaseModel, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    with torch.inference_mode():
-        inputs = {name: torch.from_numpy(feeds[name]) for name in base.input_names}
-        return base.module(**inputs).last_hidden_state.numpy()
-
-
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_every_kind_of_mask_has_the_result_of_pytorch(family: str) -> None:
     base = tiny_base(family)
@@ -64,10 +35,7 @@ def test_every_kind_of_mask_has_the_result_of_pytorch(family: str) -> None:
     for form in FORMS.get(family, {"keys"}):
         assert any(name.startswith(f"mask/{form}") for name in names)
     assert not REFUSED & {node.op for node in graph.nodes}
-    for length in (1, 9, 40):
-        feeds = batch(length)
-        kept = feeds["attention_mask"].astype(bool)
-        np.testing.assert_allclose(run(graph, feeds)[kept], in_pytorch(base, feeds)[kept], atol=2e-5)
+    assert_pytorchs(graph, base)
 
 
 def test_the_mask_of_berts_keys_is_three_nodes(tiny_base: BaseModel) -> None:

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from bitfit_export.base_model.loading import BaseModel  # noqa: E402
 from bitfit_export.compiler.passes.canonicalize_mask import canonicalize_mask  # noqa: E402
 from bitfit_export.compiler.passes.canonicalize_shapes import canonicalize_shapes  # noqa: E402
-from tests.compiler.passes.test_canonicalize_mask import batch, in_pytorch, run  # noqa: E402
+from tests.compiler.graph_runs import assert_pytorchs  # noqa: E402
 from tests.compiler.traced import canonical_graph  # noqa: E402
 from tests.families import TEXT_FAMILIES, tiny_base  # noqa: E402
 
@@ -27,10 +27,7 @@ def test_the_results_are_pytorchs_with_fewer_nodes(family: str) -> None:
     before = len(graph.nodes)
     saved = canonicalize_shapes(graph)
     assert saved == before - len(graph.nodes) > 10
-    for length in (1, 9, 40):
-        feeds = batch(length)
-        kept = feeds["attention_mask"].astype(bool)
-        np.testing.assert_allclose(run(graph, feeds)[kept], in_pytorch(base, feeds)[kept], atol=2e-5)
+    assert_pytorchs(graph, base)
 
 
 def test_a_bert_reads_one_size_and_reshapes_by_constants(tiny_base: BaseModel) -> None:

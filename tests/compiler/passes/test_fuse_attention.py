@@ -14,7 +14,7 @@ from bitfit_export.compiler.passes.canonicalize_mask import canonicalize_mask  #
 from bitfit_export.compiler.passes.canonicalize_shapes import canonicalize_shapes  # noqa: E402
 from bitfit_export.compiler.passes.fuse_attention import fuse_attention  # noqa: E402
 from bitfit_export.compiler.passes.merge_projections import merge_projections  # noqa: E402
-from tests.compiler.passes.test_canonicalize_mask import batch, in_pytorch, run  # noqa: E402
+from tests.compiler.graph_runs import assert_pytorchs, batch, run  # noqa: E402
 from tests.compiler.traced import canonical_graph  # noqa: E402
 from tests.families import TEXT_FAMILIES, tiny_base  # noqa: E402
 
@@ -38,10 +38,7 @@ def test_the_results_are_pytorchs(family: str) -> None:
     graph = canonical(base)
     # DeBERTa adds what depends on the query and on the distance of the key, and masks with a Where.
     assert fuse_attention(graph) == (0 if family.startswith("deberta") else LAYERS)
-    for length in (1, 9, 40):
-        feeds = batch(length)
-        kept = feeds["attention_mask"].astype(bool)
-        np.testing.assert_allclose(run(graph, feeds)[kept], in_pytorch(base, feeds)[kept], atol=2e-5)
+    assert_pytorchs(graph, base)
 
 
 def test_bert_gives_its_mask_of_keys_and_nothing_else(tiny_base: BaseModel) -> None:

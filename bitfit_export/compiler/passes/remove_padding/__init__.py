@@ -32,20 +32,17 @@ from bitfit_export.bundle.interface import ATTENTION_MASK
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.dimensions import BATCH, SEQUENCE
 from bitfit_export.compiler.graph.edit import is_output, uses_of
+from bitfit_export.compiler.graph.operators import ELEMENTWISE
 from bitfit_export.compiler.graph.shapes import known_integers, sizes_of
 from bitfit_export.compiler.graph.weights import weight_in
 from bitfit_export.compiler.passes.remove_padding.forms import Forms, operand_kind, takes_first
 
 __all__ = ["RemovePadding", "remove_padding"]
 
-_ELEMENTWISE = frozenset(
-    {"Add", "Cast", "Div", "Erf", "Gelu", "Identity", "Mul", "Neg", "Pow", "Relu", "Sigmoid", "Sqrt", "Sub", "Tanh"}
-    | {"Where"}
-)
 #: Nodes that are cheap in any form.
 _CHEAP = frozenset({"Add", "Identity", "Mul", "Split", "Sub"})
 #: What attention and heads are made of. A value at a place of padding gets no further than the mask, or its own row.
-_ATTENTION = _ELEMENTWISE | frozenset(
+_ATTENTION = ELEMENTWISE | frozenset(
     {"Clip", "Concat", "Expand", "GatherElements", "IsNaN", "MatMul", "Max", "Min", "Reshape", "Shape", "Slice"}
     | {"Softmax", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
@@ -140,7 +137,7 @@ def _is_per_token(node: gs.Node) -> bool:
         return axes in ([-1], [2]) and bool(node.attrs.get("keepdims", 1)) and _has_tokens(node.inputs[0])
     if node.op == "Split":
         return node.attrs.get("axis", 0) in (-1, 2) and _has_tokens(node.inputs[0])
-    return node.op in _ELEMENTWISE and all(operand_kind(each) is not None for each in node.inputs)
+    return node.op in ELEMENTWISE and all(operand_kind(each) is not None for each in node.inputs)
 
 
 def _has_tokens(tensor: gs.Tensor, rank: int | None = None) -> bool:

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from bitfit_export.compiler.graph.constants import int64s
 from bitfit_export.compiler.graph.dimensions import BATCH, ROWS, SEQUENCE, TASK_BATCH, TOKENS, Size
 from bitfit_export.compiler.graph.edit import Operand, emit, uses_of
+from bitfit_export.compiler.graph.operators import gathers_first_token
 from bitfit_export.compiler.graph.shapes import known_integers, producer_of, sizes_of
 from bitfit_export.compiler.passes.remove_padding.token_indices import TokenIndices
 
@@ -42,8 +43,8 @@ def operand_kind(tensor: gs.Tensor) -> str | None:
 
 def takes_first(node: gs.Node) -> bool:
     """Returns whether a node takes the first token of [batch, sequence, n] and nothing else."""
-    if node.op == "Gather":
-        return node.attrs.get("axis", 0) == 1 and known_integers(node.inputs[1]) == [0]
+    if gathers_first_token(node):
+        return True
     bounds = [known_integers(each) for each in node.inputs[1:]] if node.op == "Slice" else []
     return bounds[:3] == [[0], [1], [1]] and bounds[3:] in ([], [[1]])
 
