@@ -170,7 +170,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("tasks", "changes", "message"),
         [
-            ([], {}, "there are 0 tasks for 3 rows, expected one task, or one for each row"),
+            ([], {}, "there are 0 tasks for 3 items, expected one task, or one for each item"),
             ([""], {}, 'the task "" is not loaded, expected one of answers, score, tags, three_way, topics, two_way'),
             (["nope"], {}, 'the task "nope" is not loaded'),
             (["score"] * 2, {}, "there are 2 tasks for 3 rows"),
@@ -195,7 +195,7 @@ class TestRefusals:
                 {"input_ids": [[1] * 65], "attention_mask": [[1] * 65]},
                 "the sequence has 65 tokens, expected at",
             ),
-            (["score"], {"input_ids": [], "attention_mask": []}, "the batch has 0 rows of 0 tokens"),
+            (["score"], {"input_ids": [], "attention_mask": []}, "the batch has 0 items of 0 tokens"),
         ],
     )
     def test_of_a_batch(

@@ -65,7 +65,7 @@ json parse(const std::string& line, const std::string& where) {
 }  // namespace
 
 void refuse_no_task(const std::string& where) {
-  refuse(where + " names no task", "pass --task, or give each row a task of its own");
+  refuse(where + " names no task", "pass --task, or give each line a task of its own");
 }
 
 Questions::Questions(std::istream& stream, std::string name, std::string task)
@@ -77,7 +77,7 @@ bool Questions::next(Question* question) {
   std::string line;
   do {
     if (!next_line(&line)) {
-      if (!asked_) refuse(name_ + " has no rows, expected a JSON object on each line");
+      if (!asked_) refuse(name_ + " has no JSON object, expected one per line");
       return false;
     }
   } while (line.find_first_not_of(" \t\r") == std::string::npos);

@@ -16,7 +16,7 @@ Status with_tasks(const Session::Parts& session, const std::string_view* tasks, 
   Status status = guard([&] {
     if (task_count != 1 && task_count != batch.rows) {
       fail(StatusCode::input_error, text_of("there are ", task_count, " tasks for ", batch.rows,
-                                            " rows, expected one task, or one for each row"));
+                                            " items, expected one task, or one for each item"));
     }
     session.store->hold(tasks, task_count, &workspace->lease);
     work(workspace);

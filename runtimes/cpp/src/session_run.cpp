@@ -16,7 +16,7 @@ std::size_t Session::Parts::max_tokens() const noexcept {
 // might not refuse is refused here.
 void Session::Parts::check_batch(const Batch& batch) const {
   if (batch.rows == 0 || batch.tokens == 0 || batch.input_ids == nullptr || batch.attention_mask == nullptr) {
-    fail(StatusCode::input_error, text_of("the batch has ", batch.rows, " rows of ", batch.tokens,
+    fail(StatusCode::input_error, text_of("the batch has ", batch.rows, " items of ", batch.tokens,
                                           " tokens, expected ids and a mask for one or more"));
   }
   multiply({batch.rows, batch.tokens, sizeof(std::int64_t)});  // no memory has more
@@ -61,7 +61,7 @@ void Session::Parts::check_mix(const Lease& lease, bool one_output) const {
     }
     if (!store->mixes_tasks() && task.get() != &first) {
       fail(StatusCode::input_error,
-           text_of("the rows of the batch have the tasks ", first.info.name, " and ", task->info.name,
+           text_of("the items of the batch have the tasks ", first.info.name, " and ", task->info.name,
                    ", expected one task: the bundle's layout runs one at a time"),
            "export the bundle with --layout table to mix tasks in a batch");
     }
@@ -151,7 +151,7 @@ void Session::Parts::run_whole(const Batch& batch, Workspace::Parts* workspace, 
   }
 }
 
-// A model of static shape runs batches of exactly its shape: what a text lacks is padding, and so are missing rows.
+// A model of static shape runs batches of exactly its shape: what a text lacks is padding, and so are missing items.
 void Session::Parts::run_parts(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted,
                                std::size_t count) const {
   const std::size_t rows = static_cast<std::size_t>((*manifest.static_shape)[0]), tokens = max_tokens();
