@@ -140,7 +140,7 @@ class TestRunOutputs:
             ({"outputs": ["pooled"]}, 'the output "pooled" is asked for, expected logits and token_logits'),
             ({"capacity": 104}, "the logits have room for 104 values, expected 105 or more"),
             ({"tasks": ["nope"]}, 'the task "nope" is not loaded'),
-            ({"tasks": ["score"] * 2}, "there are 2 tasks for 3 rows"),
+            ({"tasks": ["score"] * 2}, "there are 2 tasks for 3 items"),
             ({"attention_mask": [[0] * 7] * 3}, "item 0 has an attention_mask of zeros only"),
         ],
     )
@@ -173,7 +173,7 @@ class TestRefusals:
             ([], {}, "there are 0 tasks for 3 items, expected one task, or one for each item"),
             ([""], {}, 'the task "" is not loaded, expected one of answers, score, tags, three_way, topics, two_way'),
             (["nope"], {}, 'the task "nope" is not loaded'),
-            (["score"] * 2, {}, "there are 2 tasks for 3 rows"),
+            (["score"] * 2, {}, "there are 2 tasks for 3 items"),
             (["score", "tags", "score"], {}, "the batch has the regression task score and the token task tags"),
             (["score"], {"capacity": 2}, "the logits have room for 2 values, expected 3 or more"),
             (
