@@ -25,9 +25,9 @@ from bitfit_export.bundle.manifest import PRECISIONS
 from bitfit_export.cli.bench import parse_shapes
 from bitfit_export.errors import BitfitError
 
-SHAPES = "1x16,1x32,1x128,8x16,8x32,8x128"
+SHAPES = "1x16,1x32,1x64,1x128,8x16,8x32,8x128"
 #: Comparisons of contenders with each other, by the names that results have.
-TASK_PAIR, SHORT_PAIR = "mixed / one task", "mixed / row by row"
+TASK_PAIR, SHORT_PAIR = "mixed / one task", "mixed / item by item"
 PAIRS = {TASK_PAIR: (MIXED, TABLE), SHORT_PAIR: (MIXED, ONE_BY_ONE)}
 
 
