@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from models import Workbench
+from raw_session import open_raw
 
 from bitfit_export.baselines.exports import export_baselines
 from bitfit_export.baselines.timing import BASELINE, open_baseline
@@ -26,13 +27,32 @@ from bitfit_export.errors import first_line
 from bitfit_export.reference.task_model import merged_model
 from bitfit_export.runtime import BiasSession
 
-__all__ = ["MIXED", "ONE_BY_ONE", "PACKED", "TABLE", "Lineup", "make_lineup", "row_feeds"]
+__all__ = [
+    "MIXED",
+    "ONE_BY_ONE",
+    "OPENVINO_BFLOAT16",
+    "OPENVINO_STATIC",
+    "PACKED",
+    "RAW",
+    "RAW_PADDED",
+    "STATIC",
+    "TABLE",
+    "Lineup",
+    "make_lineup",
+    "row_feeds",
+]
 
 TABLE = "bundle: table, one task"
-MIXED = "bundle: table, another task in each row"
-ONE_BY_ONE = "bundle: table, row by row"
+MIXED = "bundle: table, another task in each item"
+ONE_BY_ONE = "bundle: table, item by item"
 PACKED = "bundle: packed"
-#: Running rows one by one is for short texts, where a single one leaves the processor waiting.
+#: The same model, as ONNX Runtime's own session runs it: what `BiasSession.run` adds is left out.
+RAW = "bundle: table, raw session"
+RAW_PADDED = "bundle: table with its padding, raw session"
+STATIC = "int8-static bundle: table"
+OPENVINO_STATIC = "OpenVINO: int8-static portable bundle"
+OPENVINO_BFLOAT16 = "OpenVINO, bfloat16: portable bundle"
+#: Running items one by one is for short texts, where a single one leaves the processor waiting.
 _ONE_BY_ONE_SEQUENCE = 16
 _OPENVINO_BASELINE = "torch, older exporter"
 
@@ -97,11 +117,11 @@ def _add_bundles(lineup: Lineup, bench: Workbench, precision: str, threads: int)
         run = session("table").run
 
         def prepare(ids: Ids) -> Callable[[], object] | None:
-            rows, sequence = ids["input_ids"].shape
-            if rows == 1 or sequence > _ONE_BY_ONE_SEQUENCE:
+            items, sequence = ids["input_ids"].shape
+            if items == 1 or sequence > _ONE_BY_ONE_SEQUENCE:
                 return None
-            each = [{name: values[row : row + 1] for name, values in ids.items()} for row in range(rows)]
-            return lambda: [run(task, **one) for task, one in zip(_cycle(bench, rows), each, strict=True)]
+            each = [{name: values[item : item + 1] for name, values in ids.items()} for item in range(items)]
+            return lambda: [run(task, **one) for task, one in zip(_cycle(bench, items), each, strict=True)]
 
         return prepare
 
@@ -109,6 +129,10 @@ def _add_bundles(lineup: Lineup, bench: Workbench, precision: str, threads: int)
     lineup.add(MIXED, lambda: _mixed(session("table"), bench))
     lineup.add(ONE_BY_ONE, one_by_one)
     lineup.add(PACKED, lambda: _one_task(session("packed"), bench))
+    for name, keep_padding in ((RAW, False), (RAW_PADDED, True)):
+        lineup.add(name, functools.partial(_raw, bench, precision, threads, keep_padding=keep_padding))
+    if precision == "int8":
+        lineup.add(STATIC, lambda: _static(bench, "ort", threads))
 
 
 def _add_openvino(lineup: Lineup, bench: Workbench, baseline: Mapping[str, Path], precision: str, threads: int) -> None:
@@ -128,6 +152,22 @@ def _add_openvino(lineup: Lineup, bench: Workbench, baseline: Mapping[str, Path]
         if _OPENVINO_BASELINE in baseline:
             stock = functools.partial(_openvino, baseline[_OPENVINO_BASELINE], hint, threads)
             lineup.add(f"{name}: baseline, {_OPENVINO_BASELINE}", stock)
+    if precision == "int8":
+        lineup.add(OPENVINO_STATIC, lambda: _static(bench, "portable", threads))
+
+
+def _static(bench: Workbench, target: str, threads: int) -> Contender:
+    """A bundle with calibrated ranges, on the engine of its target."""
+    options = {"layout": "table"} if target == "ort" else {"layout": "packed", "target": target}
+    engine = {"ort": "onnxruntime", "portable": "openvino"}[target]
+    folder = bench.bundle(precision="int8-static", **options)
+    return _one_task(BiasSession(folder, engine=engine, threads=threads), bench)
+
+
+def _raw(bench: Workbench, precision: str, threads: int, *, keep_padding: bool) -> Contender:
+    options = {"keep_padding": True} if keep_padding else {}
+    run = open_raw(bench.bundle(layout="table", precision=precision, **options), threads)
+    return lambda ids: run([bench.task], ids)
 
 
 def _one_task(session: BiasSession, bench: Workbench) -> Contender:
@@ -135,17 +175,17 @@ def _one_task(session: BiasSession, bench: Workbench) -> Contender:
 
 
 def _mixed(session: BiasSession, bench: Workbench) -> Contender:
-    """Another task in each row; nothing to do where there is one row."""
+    """Another task in each item; nothing to do where there is one item."""
 
     def prepare(ids: Ids) -> Callable[[], object] | None:
-        rows = len(ids["input_ids"])
-        return functools.partial(session.run, _cycle(bench, rows), **ids) if rows > 1 else None
+        items = len(ids["input_ids"])
+        return functools.partial(session.run, _cycle(bench, items), **ids) if items > 1 else None
 
     return prepare
 
 
-def _cycle(bench: Workbench, rows: int) -> list[str]:
-    return list(itertools.islice(itertools.cycle(bench.deltas), rows))
+def _cycle(bench: Workbench, items: int) -> list[str]:
+    return list(itertools.islice(itertools.cycle(bench.deltas), items))
 
 
 def _baseline(path: Path, threads: int) -> Contender:

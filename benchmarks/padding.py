@@ -13,18 +13,15 @@ import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, islice
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-import onnxruntime as ort
 from common import Clock, Results, clock_for, make_parser, say
 from models import MODELS, Workbench, prepare
+from raw_session import Raw, open_raw
 from servers import prepare_batches
 from traffic import (
     BATCHINGS,
     Batch,
-    Ids,
     Request,
     add_traffic_options,
     describe_traffic,
@@ -34,18 +31,13 @@ from traffic import (
 )
 
 from bitfit_export.baselines.timing import time_in_turn
-from bitfit_export.bundle import read_manifest, read_row, row_file
 from bitfit_export.cli.bench import parse_shapes
-from bitfit_export.runtime.tasks.bias_table import BiasTable
 
 __all__ = ["RATIO"]
 
 RATIO = "removed / kept"
 _REMOVED, _KEPT = "removed", "kept"
 _OPTIONS: Mapping[str, Mapping[str, bool]] = {_REMOVED: {}, _KEPT: {"keep_padding": True}}
-
-#: Prepares a run of the tasks of these items on these text inputs.
-Raw: TypeAlias = Callable[[list[str], Ids], Callable[[], object]]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -103,32 +95,6 @@ def measure(
     low, ratio, high = statistics.quantiles(times.ratios(_REMOVED, _KEPT), n=4, method="inclusive")
     milliseconds = {f"{name} (ms)": times.median(name) / len(batches) * 1e3 for name in raw}
     return {"padding": padding_of(batches), **milliseconds, RATIO: ratio, "quartiles": [low, high]}
-
-
-def open_raw(folder: Path, threads: int) -> Raw:
-    """The model of a bundle as the runtime opens it, its table bound, and nothing of the runtime around a run."""
-    manifest = read_manifest(folder)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the compiler has optimised it
-    options.log_severity_level = 3
-    session = ort.InferenceSession(folder / manifest.infer.file, options, providers=["CPUExecutionProvider"])
-    rows = [read_row(folder / row_file(task), layout=manifest.layout) for task in manifest.tasks]
-    table = BiasTable(manifest.layout, _bind, rows=len(rows), labels=max(row.labels for row in rows))
-    for row in rows:
-        table.add(row)
-
-    def prepare_run(tasks: list[str], ids: Ids) -> Callable[[], object]:
-        with table.lease(tasks) as lease:
-            feeds = lease.feeds()
-        values = {**feeds.bound, **_bind({**feeds.arrays, **ids})}
-        return lambda: session.run_with_ort_values(["logits"], values)
-
-    return prepare_run
-
-
-def _bind(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {name: ort.OrtValue.ortvalue_from_numpy(values) for name, values in arrays.items()}
 
 
 def run_all(runs: Sequence[Callable[[], object]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from contenders import MIXED, ONE_BY_ONE, PACKED, TABLE
+from contenders import MIXED, ONE_BY_ONE, PACKED, RAW, RAW_PADDED, STATIC, TABLE
 from padding import RATIO
 from serving_mix import ALONE, BASELINES, BUNDLE, KEPT, PYTORCH, TIME_RATIO
 from targets import TARGETS, find, shapes_of
@@ -39,7 +39,7 @@ class Table:
 def target_table(results: Measured) -> Table:
     """Each target with what was measured."""
     rows = [target.read(results).cells() for target in TARGETS]
-    return Table("Targets", ("BERT-base, one thread", "at most", "measured", ""), rows)
+    return Table("Targets", ("", "at most", "measured", ""), rows)
 
 
 def detail_tables(results: Measured) -> Iterator[Table]:
@@ -58,6 +58,10 @@ def detail_tables(results: Measured) -> Iterator[Table]:
             yield from _serving_tables(rest, measured)
         elif kind == "padding":
             yield from _padding_tables(rest, measured)
+    if "session_overhead" in results:
+        yield from _overhead_tables(results["session_overhead"])
+    if "batch_tokens" in results:
+        yield _figures("Predictions by the most tokens of a batch", results["batch_tokens"])
     if "compile_models" in results:
         yield _figures("Compiling", results["compile_models"])
     if "training_step" in results:
@@ -76,7 +80,7 @@ def _speed_tables(name: str, measured: Measured) -> Iterator[Table]:
     for precision in measured.get("shapes", {}):
         shapes = shapes_of(measured, precision)
         names = dict.fromkeys(name for shape in shapes.values() for name in shape["contenders"])
-        ours = [each for each in (TABLE, MIXED, PACKED, ONE_BY_ONE) if each in names]
+        ours = [each for each in (RAW, RAW_PADDED, TABLE, MIXED, PACKED, ONE_BY_ONE, STATIC) if each in names]
         others = [each for each in names if each not in ours and not each.startswith(BASELINE)]
         rows = []
         for shape, each in shapes.items():
@@ -151,6 +155,12 @@ def _cpp_tables(model: str, measured: Measured) -> Iterator[Table]:
         rows = [[name, *(_number(figures[key]) for key in keys)] for name, figures in each["figures"].items()]
         rows += [[name, _number(value), "", ""] for name, value in each["only C++"].items()]
         yield Table(f"{model}, {precision}: the C++ runtime and the Python session, one thread", ("", *keys), rows)
+
+
+def _overhead_tables(measured: Measured) -> Iterator[Table]:
+    for layout, shapes in measured.items():
+        for shape, contenders in shapes.items():
+            yield _figures(f"BiasSession.run and the engine alone, {layout}, {shape}", contenders)
 
 
 def _figures(title: str, measured: Mapping[str, Mapping[str, float]]) -> Table:
