@@ -7,6 +7,7 @@ neither run without them.
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import os
 import signal
@@ -45,6 +46,11 @@ def pytest_configure() -> None:
     """Programs that tests interrupt inherit what SIGINT does; a shell lets its jobs in the background ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the garbage collector need not look at it again and again."""
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -199,7 +205,7 @@ def tiny_deltas(tiny_base: BaseModel) -> dict[str, TaskDelta]:
 def tiny_bundle(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> Path:
     """The folder of a bundle of `tiny_base` with the tasks of `tiny_deltas`. Tests must not write into it."""
     pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
-    return traces.made_once("tiny-bundle", lambda folder: traces.compile_bundle(tiny_base, tiny_deltas, folder))
+    return traces.bundle_of(tiny_base, tiny_deltas)
 
 
 @pytest.fixture
@@ -222,7 +228,4 @@ def shipped_bundle(minilm_folder: Path) -> Path:
     from bitfit_export.base_model.loading import load_base_model
     from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 
-    def make(folder: Path) -> None:
-        traces.compile_bundle(load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", SHIPPED)), folder)
-
-    return traces.made_once("shipped", make)
+    return traces.bundle_of(load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", SHIPPED)))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bitfit_export.compiler.pipeline import CompiledModel
     from bitfit_export.delta import TaskDelta
 
-__all__ = ["compile_bundle", "compile_model", "keep_traces_in", "made_once", "reweighted", "traced"]
+__all__ = ["bundle_of", "compile_bundle", "compile_model", "keep_traces_in", "made_once", "reweighted", "traced"]
 
 #: Seconds that a worker waits for what another one makes.
 _PATIENCE = 300
@@ -97,6 +97,17 @@ def compile_bundle(
     from bitfit_export import compiler
 
     return compiler.compile_bundle(base, deltas, folder, options, traced=traced(base), **others)
+
+
+def bundle_of(base: BaseModel, deltas: Mapping[str, TaskDelta], options: CompileOptions | None = None) -> Path:
+    """The folder of a bundle that is compiled once in this run of the tests. Tests must not write into it."""
+    digest = hashlib.sha256(_architecture(base).encode())
+    digest.update(repr((base.source.name, base.digest, options, *deltas)).encode())
+    for delta in deltas.values():
+        digest.update(repr((delta.config, *delta.biases, *delta.head)).encode())
+        for array in (*delta.biases.values(), *delta.head.values()):
+            digest.update(array.tobytes())
+    return made_once(f"bundle-{digest.hexdigest()}", lambda folder: compile_bundle(base, deltas, folder, options))
 
 
 def _architecture(base: BaseModel) -> str:
