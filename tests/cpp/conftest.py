@@ -222,7 +222,7 @@ def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) ->
 
 @pytest.fixture
 def batch() -> dict[str, Any]:
-    """Rows of 7, 4 and 1 tokens, with both token types."""
+    """Items of 7, 4 and 1 tokens, with both token types."""
     random = np.random.default_rng(0)
     mask = (np.arange(7) < np.array([[7], [4], [1]])).astype(np.int64)
     return {
@@ -233,9 +233,9 @@ def batch() -> dict[str, Any]:
 
 
 def logits_of(answer: dict[str, Any]) -> np.ndarray:
-    """[rows, labels] or [rows, tokens, labels]; null stands for -infinity."""
+    """[items, labels] or [items, tokens, labels]; null stands for -infinity."""
     assert "values" in answer, answer
-    shape = [answer["rows"], answer["tokens"], answer["labels"]]
+    shape = [answer["items"], answer["tokens"], answer["labels"]]
     values = [-np.inf if value is None else value for value in answer["values"]]
     return np.array(values, np.float32).reshape([each for at, each in enumerate(shape) if at != 1 or each])
 
