@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bitfit_export.base_model.loading import BaseModel
 
-__all__ = ["AUDIO_FAMILIES", "FAMILIES", "IMAGE_FAMILIES", "TEXT_FAMILIES", "tiny_base"]
+__all__ = ["AUDIO_FAMILIES", "FAMILIES", "IMAGE_FAMILIES", "SAME_GRAPHS", "TEXT_FAMILIES", "TEXT_GRAPHS", "tiny_base"]
 
 _BERT_LIKE: dict[str, Any] = {
     "hidden_size": 32,
@@ -53,6 +53,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
 IMAGE_FAMILIES = ("vit",)
 AUDIO_FAMILIES = ("wav2vec2",)
 TEXT_FAMILIES = tuple(name for name in FAMILIES if name not in (*IMAGE_FAMILIES, *AUDIO_FAMILIES))
+#: Families whose graph is that of another one, which `tests/compiler/test_families.py` proves.
+SAME_GRAPHS = {"xlm-roberta": "roberta", "camembert": "roberta"}
+#: A family for each graph: what holds of its passes holds of the families with the same graph.
+TEXT_GRAPHS = tuple(name for name in TEXT_FAMILIES if name not in SAME_GRAPHS)
 
 _FOLDERS = tempfile.TemporaryDirectory(prefix="tiny-bases-")
 

@@ -16,7 +16,7 @@ from bitfit_export.compiler.passes.fuse_attention import fuse_attention  # noqa:
 from bitfit_export.compiler.passes.merge_projections import merge_projections  # noqa: E402
 from tests.compiler.graph_runs import assert_pytorchs, batch, run  # noqa: E402
 from tests.compiler.traced import canonical_graph  # noqa: E402
-from tests.families import TEXT_FAMILIES, tiny_base  # noqa: E402
+from tests.families import TEXT_GRAPHS, tiny_base  # noqa: E402
 
 LAYERS = 2
 
@@ -32,7 +32,7 @@ def kernels(graph: gs.Graph) -> list[gs.Node]:
     return [node for node in graph.nodes if node.op == "MultiHeadAttention"]
 
 
-@pytest.mark.parametrize("family", TEXT_FAMILIES)
+@pytest.mark.parametrize("family", TEXT_GRAPHS)
 def test_the_results_are_pytorchs(family: str) -> None:
     base = tiny_base(family)
     graph = canonical(base)
