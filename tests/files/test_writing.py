@@ -159,7 +159,7 @@ def test_readers_find_an_output_at_every_moment(thing: Path) -> None:
 def test_a_signal_at_any_line_leaves_the_old_output_or_the_new_one(
     tmp_path: Path, number: signal.Signals, way: str, every: int
 ) -> None:
-    """The writer is struck at each of some 400 lines, or every fifth; what it leaves is gone once the next has looked."""
+    """A writer is struck at each of some 400 lines or every fifth; what it leaves is gone when the next has looked."""
     command = [
         sys.executable,
         "-m",
