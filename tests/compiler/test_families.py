@@ -19,12 +19,11 @@ from bitfit_export.compiler.passes.find_bias_sites import find_bias_sites
 from tests.compiler.by_row import Biases, ByRow
 from tests.compiler.refusals import reason_of
 from tests.compiler.traced import canonical_graph
-from tests.families import FAMILIES, SAME_GRAPHS, tiny_base
+from tests.families import FAMILIES, SAME_GRAPHS, quick_first, tiny_base
 from tests.traces import traced
 
 TOLERANCE = 1e-4
 LONGEST = 33
-QUICK = ("bert", "distilbert")
 
 _BERT_LIKE = FAMILIES["bert"]
 #: A second layer would repeat the first one's graph.
@@ -110,9 +109,7 @@ def check_family(base: BaseModel) -> ByRow:
     return lifted
 
 
-@pytest.mark.parametrize(
-    "family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES], ids=str
-)
+@pytest.mark.parametrize("family", quick_first(list(FAMILIES)))
 def test_each_row_of_a_batch_has_its_own_biases(family: str) -> None:
     check_family(tiny_base(family))
 

@@ -18,13 +18,13 @@ from bitfit_export.delta import TaskDelta
 from bitfit_export.reference.task_model import merged_model
 from tests.compiler.test_layouts import feeds_of
 from tests.conftest import MakeDelta
+from tests.families import quick_first
 from tests.families import tiny_base as family_base
 from tests.traces import compile_model
 
 TOLERANCE = 1e-5
 ROWS, LENGTH = 2, 9
-QUICK = ("bert", "distilbert")
-FAMILIES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "albert", "electra", "mpnet"))]
+FAMILIES = quick_first(["bert", "distilbert", "roberta", "albert", "electra", "mpnet"])
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -19,7 +19,7 @@ from bitfit_export.compiler.pipeline import CompiledModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.reference.task_model import merged_model
 from tests.conftest import MakeDelta
-from tests.families import TEXT_GRAPHS, tiny_base
+from tests.families import TEXT_GRAPHS, quick_first, tiny_base
 from tests.traces import compile_model
 
 TOLERANCE = 1e-4
@@ -149,7 +149,7 @@ def sizes_in(model: onnx.ModelProto) -> dict[str, list[str | int]]:
     }
 
 
-@pytest.mark.parametrize("family", CONVERTED)
+@pytest.mark.parametrize("family", quick_first(CONVERTED))
 def test_each_product_with_a_weight_reads_two_dimensions(family: str, make_delta: MakeDelta) -> None:
     base = tiny_base(family)
     compiled = compile_model(base, deltas_of(base, make_delta), CompileOptions(target="portable"))
@@ -181,6 +181,7 @@ def test_other_layouts_and_keep_padding_leave_the_batch_as_it_is(
     assert not [node.name for node in compiled.model.graph.node if node.name.startswith("padding/")]
 
 
+@pytest.mark.slow
 def test_a_convolution_over_the_tokens_keeps_the_padding_and_the_reason_is_known(make_delta: MakeDelta) -> None:
     base = tiny_base("deberta-v2")
     compiled = compile_model(base, deltas_of(base, make_delta))
