@@ -39,10 +39,8 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "deberta-v2 with token types": ("deberta-v2", {"type_vocab_size": 2, "embedding_size": 16, "num_hidden_layers": 1}),
     "dinov2": ("dinov2", {**_ONE_LAYER, "image_size": 16, "patch_size": 4}),
-    "ernie": ("ernie", _ONE_LAYER),
     "nystromformer": ("nystromformer", {**_ONE_LAYER, "num_landmarks": 4, "segment_means_seq_len": 4}),
     "qwen2": ("qwen2", {**_ONE_LAYER, "num_key_value_heads": 2}),
-    "rembert": ("rembert", {**_ONE_LAYER, "input_embedding_size": 16, "output_embedding_size": 16}),
     "roformer": ("roformer", {**_ONE_LAYER, "embedding_size": 32}),
     "squeezebert": (
         "squeezebert",
