@@ -7,6 +7,7 @@ neither run without them.
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import os
 import signal
@@ -29,6 +30,8 @@ MakeDelta: TypeAlias = Callable[..., "TaskDelta"]
 
 #: Every engine, and a target that it runs.
 ENGINE_TARGETS = {"onnxruntime": "ort", "openvino": "portable"}
+#: Tasks that ship for `minilm-l6`.
+SHIPPED = ("sst2", "mrpc", "cola", "stsb", "rte", "ewt", "squad")
 HIDDEN = 32
 MAX_POSITIONS = 64
 
@@ -45,8 +48,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the garbage collector need not look at it again and again."""
+    gc.freeze()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--dev-examples", type=int, default=60, help="dev examples of a shipped task to compare; 0 is all")
+    words = "dev examples of each shipped task to compare with PyTorch; 0 is all"
+    parser.addoption("--dev-examples", type=int, default=60, help=words)
 
 
 def real_data(*tasks: str) -> Path:
@@ -193,14 +202,10 @@ def tiny_deltas(tiny_base: BaseModel) -> dict[str, TaskDelta]:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
-) -> Path:
+def tiny_bundle(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> Path:
     """The folder of a bundle of `tiny_base` with the tasks of `tiny_deltas`. Tests must not write into it."""
     pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
-    folder = tmp_path_factory.mktemp("bundle")
-    traces.compile_bundle(tiny_base, tiny_deltas, folder)
-    return folder
+    return traces.bundle_of(tiny_base, tiny_deltas)
 
 
 @pytest.fixture
@@ -217,11 +222,10 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
-def compile_shipped(tasks: Sequence[str], folder: Path) -> tuple[BaseModel, dict[str, TaskDelta]]:
-    """Compile tasks that ship for `minilm-l6` into `folder`; gives the base model and the deltas."""
+@pytest.fixture(scope="session")
+def shipped_bundle(minilm_folder: Path) -> Path:
+    """The folder of a bundle of `minilm-l6` with all tasks that ship for it."""
     from bitfit_export.base_model.loading import load_base_model
     from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
 
-    base, deltas = load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", tasks))
-    traces.compile_bundle(base, deltas, folder)
-    return base, deltas
+    return traces.bundle_of(load_base_model("minilm-l6"), load_deltas(find_deltas("minilm-l6", SHIPPED)))

@@ -7,6 +7,7 @@ value, so a bias that gets lost or swapped shows.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
 
     from bitfit_export.base_model.loading import BaseModel
 
-__all__ = ["AUDIO_FAMILIES", "FAMILIES", "IMAGE_FAMILIES", "TEXT_FAMILIES", "tiny_base"]
+__all__ = [
+    "AUDIO_FAMILIES",
+    "FAMILIES",
+    "IMAGE_FAMILIES",
+    "SAME_GRAPHS",
+    "TEXT_FAMILIES",
+    "TEXT_GRAPHS",
+    "quick_first",
+    "tiny_base",
+]
 
 _BERT_LIKE: dict[str, Any] = {
     "hidden_size": 32,
@@ -53,8 +63,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
 IMAGE_FAMILIES = ("vit",)
 AUDIO_FAMILIES = ("wav2vec2",)
 TEXT_FAMILIES = tuple(name for name in FAMILIES if name not in (*IMAGE_FAMILIES, *AUDIO_FAMILIES))
+#: Families whose graph is that of another one, which `tests/compiler/test_families.py` proves.
+SAME_GRAPHS = {"xlm-roberta": "roberta", "camembert": "roberta"}
+#: A family for each graph: what holds of its passes holds of the families with the same graph.
+TEXT_GRAPHS = tuple(name for name in TEXT_FAMILIES if name not in SAME_GRAPHS)
+
+#: Families that tests without a mark trace.
+QUICK = ("bert", "distilbert")
 
 _FOLDERS = tempfile.TemporaryDirectory(prefix="tiny-bases-")
+
+
+def quick_first(families: Sequence[str]) -> list[Any]:
+    """The families as parameters of a test: all but `QUICK` are slow, for a trace takes seconds."""
+    import pytest
+
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in families]
 
 
 def tiny_base(family: str, seed: int = 0, *, add_biases: bool = False, **config: Any) -> BaseModel:

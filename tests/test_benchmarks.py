@@ -189,6 +189,7 @@ def test_results_go_on_only_in_the_same_circumstances(
     assert common.Results(tmp_path, "some", {"rounds": 3}).measured == {}
 
 
+@pytest.mark.slow
 def test_a_model_without_weights_of_its_precision_is_not_measured(
     script: Callable[[str], ModuleType], tiny_bundle: Path
 ) -> None:

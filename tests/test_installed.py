@@ -68,7 +68,7 @@ def test_minilm_is_compiled_outside_the_checkout_without_a_network(wheel: Path, 
     )
     assert where.stdout.startswith(str(site))
     export = "from bitfit_export.cli import main_export; raise SystemExit(main_export())"
-    words = ["--model", "minilm-l6", "--tasks", "rte,sst2"]
+    words = ["--model", "minilm-l6", "--tasks", "rte"]
     command = without_network([sys.executable, "-c", export, *words])
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""Traced graphs that tests share: a trace takes seconds, and the values of the weights have no part in it.
+"""What the tests of a run make once and share: graphs, and folders such as bundles.
+
+A trace takes seconds, and the values of the weights have no part in it.
 
 A run of the tests, whatever its number of workers, traces each architecture once; other weights of that architecture
 are put into the same graph. `tests/compiler/frontend/test_shared_traces.py` proves that this is the trace of those
@@ -10,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +29,15 @@ if TYPE_CHECKING:
     from bitfit_export.compiler.pipeline import CompiledModel
     from bitfit_export.delta import TaskDelta
 
-__all__ = ["compile_bundle", "compile_model", "keep_traces_in", "reweighted", "traced"]
+__all__ = ["bundle_of", "compile_bundle", "compile_model", "keep_traces_in", "made_once", "reweighted", "traced"]
 
-#: Seconds that a worker waits for another one's trace.
+#: Seconds that a worker waits for what another one makes.
 _PATIENCE = 300
 _folder: Path | None = None
 
 
 def keep_traces_in(factory: pytest.TempPathFactory) -> None:
-    """Keep this run's graphs in its temporary folder, which the workers of pytest-xdist have in common."""
+    """Keep what is made once in this run's temporary folder, which the workers of pytest-xdist have in common."""
     global _folder
     own = factory.getbasetemp()
     _folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
@@ -47,15 +49,25 @@ def traced(base: BaseModel) -> onnx.ModelProto:
 
     from bitfit_export.compiler.frontend.trace import trace_base_model
 
+    folder = made_once(
+        f"traced-{_architecture(base)}",
+        lambda folder: (folder / "model.onnx").write_bytes(trace_base_model(base).SerializeToString()),
+    )
+    return reweighted(onnx.load(folder / "model.onnx"), base)
+
+
+def made_once(name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that `make` fills, in this worker or in another one of this run. Tests must not write into it."""
     assert _folder is not None, "the session has not begun"
-    path = _folder / f"traced-{_architecture(base)}.onnx"
+    path = _folder / name
     if not path.exists():
-        with locked(path.with_suffix(".lock"), "another worker traces this model", patience=_PATIENCE):
+        with locked(_folder / f"{name}.lock", f"another worker makes {name}", patience=_PATIENCE):
             if not path.exists():
-                whole = path.with_suffix(".part")
-                whole.write_bytes(trace_base_model(base).SerializeToString())
-                whole.replace(path)
-    return reweighted(onnx.load(path), base)
+                part = _folder / f"{name}.part"
+                part.mkdir()
+                make(part)
+                part.rename(path)
+    return path
 
 
 def reweighted(model: onnx.ModelProto, base: BaseModel) -> onnx.ModelProto:
@@ -85,6 +97,17 @@ def compile_bundle(
     from bitfit_export import compiler
 
     return compiler.compile_bundle(base, deltas, folder, options, traced=traced(base), **others)
+
+
+def bundle_of(base: BaseModel, deltas: Mapping[str, TaskDelta], options: CompileOptions | None = None) -> Path:
+    """The folder of a bundle that is compiled once in this run of the tests. Tests must not write into it."""
+    digest = hashlib.sha256(_architecture(base).encode())
+    digest.update(repr((base.source.name, base.digest, options, *deltas)).encode())
+    for delta in deltas.values():
+        digest.update(repr((delta.config, *delta.biases, *delta.head)).encode())
+        for array in (*delta.biases.values(), *delta.head.values()):
+            digest.update(array.tobytes())
+    return made_once(f"bundle-{digest.hexdigest()}", lambda folder: compile_bundle(base, deltas, folder, options))
 
 
 def _architecture(base: BaseModel) -> str:

@@ -31,7 +31,7 @@ __all__ = ["main", "main_export", "main_train"]
 COMMANDS = {
     "train": "train a task: base model and data in, task delta out",
     "sweep": "train tasks x methods x learning rates x seeds",
-    "reproduce": "train the papers' experiments on a model: tables and figures",
+    "reproduce": "run the papers' experiments on a model: tables and figures",
     "export": "compile a base model and its tasks into one bundle",
     "run": "answer texts with a bundle, JSON lines on stdout",
     "verify": "compare a bundle with PyTorch",

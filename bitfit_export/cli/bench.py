@@ -21,8 +21,8 @@ from bitfit_export.runtime.threads import check_threads
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--model", help="the base model, where it is not the one that the manifest names")
-    parser.add_argument("--add-biases", action="store_true", help="as it was given to bitfit-export")
+    parser.add_argument("--model", help="the base model (the one that the manifest names)")
+    parser.add_argument("--add-biases", action="store_true", help="as given to bitfit-export")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument(
         "--task", help="the baseline model's task (the bundle's first); NAME=PATH names a delta's folder"
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=30, help="the number of runs of each model (%(default)s)")
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (%(default)s)")
-    parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
+    parser.add_argument("--check-hashes", action="store_true", help="also compare the SHA-256 of the bundle's files")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 

@@ -1,4 +1,4 @@
-"""Compile a base model and its tasks into one bundle: constant weights, biases as inputs, a small row for each task.
+"""Compile a base model and its tasks into one bundle: constant weights, biases as inputs, a small row per task.
 
 example: bitfit-export --model minilm-l6 --tasks rte,sst2 --output bundles/minilm-l6
          bitfit-export --print-passes --precision int8
@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
     parser.add_argument(
         "--tasks",
-        help="names separated by commas; NAME=PATH names a folder: a delta, a checkpoint, a PEFT adapter; "
+        help="names separated by commas; NAME=PATH is the folder of a delta, a checkpoint or a PEFT adapter; "
         "hub:ORG/NAME a delta on the Hugging Face Hub",
     )
-    parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
+    parser.add_argument("--add-biases", action="store_true", help="give each linear layer without a bias one of zeros")
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument("--output", type=Path, help="the bundle's folder (bundles/MODEL)")
@@ -58,17 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="texts of your kind for int8, int8-static and int4: JSON or plain lines",
+        help="texts like yours, for int8, int8-static and int4: JSON or plain lines",
     )
     parser.add_argument("--no-fold", action="store_true", help="keep every bias term in the row")
-    parser.add_argument("--static-shape", metavar="B,S", help="fixed batch and sequence, with packed or named")
+    parser.add_argument(
+        "--static-shape", metavar="B,S", help="fixed batch size and sequence length, for packed or named"
+    )
     parser.add_argument("--keep-padding", action="store_true", help="compute padding too, as an ordinary export does")
     parser.add_argument("--overridable", action="store_true", help="named inputs keep the base's biases as defaults")
     parser.add_argument(
         "--row-dtype", choices=ROW_DTYPES, default="fp32", help="precision of the row files (%(default)s)"
     )
     parser.add_argument(
-        "--prepack", action="store_true", help="weights as this kind of processor wants them: larger, starts faster"
+        "--prepack", action="store_true", help="store weights in this processor's own form: larger files, faster start"
     )
     passes = parser.add_argument_group("passes")
     passes.add_argument("--print-passes", action="store_true", help="list the passes for these options and exit")
@@ -176,7 +178,7 @@ def _print_report(
     print_table(
         ("", "size"),
         [
-            (f"one full model a task, {len(deltas)} of them", size_text(one_each)),
+            (f"one full model per task, {len(deltas)} of them", size_text(one_each)),
             ("this bundle: one model", size_text(model_size)),
             (f"  and {len(deltas)} rows", size_text(rows_size)),
             ("bundle / full models", f"{(model_size + rows_size) / one_each:.1%}"),

@@ -39,14 +39,14 @@ _SWEPT = ("method", "bias_terms", "learning_rate", "seed")
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the base model: an alias, a Hub id, or a folder")
     parser.add_argument("--revision", help="the base model's revision on the Hub")
-    parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
+    parser.add_argument("--add-biases", action="store_true", help="give each linear layer without a bias one of zeros")
     parser.add_argument("--output", type=Path, help="folder for results; an unfinished run in it resumes")
     parser.add_argument("--data", type=Path, help="folder with TASK/train.* and TASK/dev.* (GLUE: from the Hub)")
     parser.add_argument("--data-revision", help="commit or tag of GLUE on the Hub (a fixed commit)")
     parser.add_argument("--columns", help="text columns of a task of your own, separated by commas")
-    parser.add_argument("--label-column")
+    parser.add_argument("--label-column", help="column of the labels")
     parser.add_argument("--labels", help="label names in id order, separated by commas")
-    parser.add_argument("--problem-type", choices=PROBLEM_TYPES)
+    parser.add_argument("--problem-type", choices=PROBLEM_TYPES, help="kind of task (found from the columns)")
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_settings_arguments(
-    parser: argparse.ArgumentParser, title: str = "training, as bitfit-train has it", *, defaults: bool = True
+    parser: argparse.ArgumentParser,
+    title: str = "training (bitfit-train --help explains these)",
+    *,
+    defaults: bool = True,
 ) -> None:
     """An option for every field of `TrainingSettings` that a sweep or an experiment does not vary itself.
 

@@ -1,6 +1,6 @@
 """Share a task on the Hugging Face Hub: upload its delta, with a card that says how to compile it.
 
-Needs a token that may write: `hf auth login`. `bitfit-export --tasks hub:ORG/NAME` compiles the task from there.
+It needs a token with write access: `hf auth login`. `bitfit-export --tasks hub:ORG/NAME` compiles the task from there.
 
 example: bitfit push deltas/minilm-l6/rte my-org/minilm-l6-rte-bitfit
 """

@@ -1,7 +1,7 @@
-"""Train the papers' experiments on a model, and make their tables and figures of it.
+"""Run the papers' experiments on a model, and make their tables and figures of the results.
 
 A trial's result is stored as soon as it ends, and the report is renewed; the same command resumes where it
-stopped. Experiments share trials: what one has trained, another one only reads. docs/reproduce.md says what each does.
+stopped. Experiments share trials: none is trained twice. docs/reproduce.md says what each does.
 
 example: bitfit reproduce table3 --model minilm-l6 --data glue/ --settings examples/reproduce/minilm-l6.json
 """
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the number of validation examples",
     )
     what.add_argument("--report", action="store_true", help="train nothing; report the results so far")
-    add_settings_arguments(parser, "training, as bitfit-train has it (the protocol's)", defaults=False)
+    add_settings_arguments(parser, "training (the protocol's; bitfit-train --help explains these)", defaults=False)
     add_engine_arguments(parser)
 
 

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--check-hashes", action="store_true", help="compare SHA-256 of the bundle's files, too")
+    parser.add_argument("--check-hashes", action="store_true", help="also compare the SHA-256 of the bundle's files")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Train tasks x methods x learning rates x seeds, and say which learning rate is the best.
+"""Train tasks x methods x learning rates x seeds, and report the best learning rate.
 
 A result is stored as soon as its trial ends; the same command resumes where it stopped.
 

@@ -1,5 +1,5 @@
-"""Train a task with BitFit: only the bias terms and the head of a frozen base model learn. Other methods are there to
-compare with.
+"""Train a task with BitFit: only the bias terms and the head of a frozen base model learn. Other methods are available
+for comparison.
 
 example: bitfit-train --model minilm-l6 --task rte --data glue/ --learning-rate 1e-3 --epochs 8
 """
@@ -46,12 +46,14 @@ _DEFAULTS = TrainingSettings()
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help=f"{', '.join(ALIASES)}, a Hub id, or a folder")
-    parser.add_argument("--add-biases", action="store_true", help="give linear layers without a bias one that is zero")
+    parser.add_argument("--add-biases", action="store_true", help="give each linear layer without a bias one of zeros")
     parser.add_argument("--task", required=True, help="a GLUE task, or any name for your own data")
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--output", type=Path, help="the delta's folder (deltas/MODEL/TASK)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="then upload the delta to the Hugging Face Hub")
+    parser.add_argument(
+        "--push-to-hub", metavar="ORG/NAME", help="upload the delta, once it is trained, to the Hugging Face Hub"
+    )
     parser.add_argument("--restart", action="store_true", help="start again instead of resuming an interrupted run")
     _add_data_arguments(parser)
     _add_training_arguments(parser)
@@ -93,7 +95,7 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--pooling",
         choices=HEAD_POOLINGS,
         default=_DEFAULTS.pooling,
-        help="what the head reads (%(default)s: as the model names it, else as transformers' class for it does)",
+        help="what the head reads (%(default)s: what the model names, else what its transformers class uses)",
     )
     training.add_argument(
         "--activation",

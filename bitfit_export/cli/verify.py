@@ -1,8 +1,8 @@
-"""Compare a bundle with PyTorch, on every task and on mixed batches. Exit status 1 when they differ.
+"""Compare a bundle with PyTorch, on every task and on mixed batches. The exit status is 1 if they differ.
 
 example: bitfit verify bundles/minilm-l6
-         bitfit verify bundles/minilm-l6 --files     its files with the manifest alone, by SHA-256; without PyTorch
-         bitfit verify bundles/small --headroom --row new.bias    what tasks use of the ranges of an int8 bundle
+         bitfit verify bundles/minilm-l6 --files     compares SHA-256 of its files with the manifest, without PyTorch
+         bitfit verify bundles/small --headroom --row new.bias    shows how much of its int8 ranges the tasks use
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--row", action="append", default=[], type=Path, help="with --headroom: a bias row besides the bundle's"
     )
-    parser.add_argument("--model", help="the base model, where it is not the one that the manifest names")
-    parser.add_argument("--add-biases", action="store_true", help="as it was given to bitfit-export")
+    parser.add_argument("--model", help="the base model (the one that the manifest names)")
+    parser.add_argument("--add-biases", action="store_true", help="as given to bitfit-export")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
     parser.add_argument("--tasks", help="the tasks to compare; NAME=PATH names a delta's folder (all of the bundle's)")
     add_engine_arguments(parser)

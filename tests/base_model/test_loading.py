@@ -240,21 +240,23 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shards", ["5GB", "100KB"])
-def test_a_model_of_the_hub_is_loaded_from_its_cache_with_its_revision(
-    tiny_base: BaseModel, tmp_path: Path, shards: str
-) -> None:
-    repository, commit = tmp_path / "hub/models--somebody--tiny", "0123456789abcdef0123456789abcdef01234567"
-    snapshot = repository / "snapshots" / commit
-    tiny_base.module.save_pretrained(snapshot, max_shard_size=shards)
-    tiny_base.tokenizer.save_pretrained(snapshot)
-    declare(snapshot, dtype="bfloat16")
-    (repository / "refs").mkdir()
-    (repository / "refs/main").write_text(commit)
+def test_models_of_the_hub_are_loaded_from_its_cache_with_their_revision(tiny_base: BaseModel, tmp_path: Path) -> None:
+    """In one file and in several."""
+    commits = {"one": "0123456789abcdef0123456789abcdef01234567", "several": "89abcdef0123456789abcdef0123456789abcdef"}
+    for (name, commit), shards in zip(commits.items(), ("5GB", "100KB"), strict=True):
+        repository = tmp_path / f"hub/models--somebody--{name}"
+        snapshot = repository / "snapshots" / commit
+        tiny_base.module.save_pretrained(snapshot, max_shard_size=shards)
+        tiny_base.tokenizer.save_pretrained(snapshot)
+        declare(snapshot, dtype="bfloat16")
+        (repository / "refs").mkdir()
+        (repository / "refs/main").write_text(commit)
     script = (
-        "from bitfit_export.base_model.loading import load_base_model; base = load_base_model('somebody/tiny'); "
-        "print(base.digest, base.revision)"
+        "from bitfit_export.base_model.loading import load_base_model\n"
+        "for name in ('one', 'several'):\n"
+        "    base = load_base_model(f'somebody/{name}')\n"
+        "    print(base.digest, base.revision)"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == [tiny_base.digest, commit], done.stderr
+    assert done.stdout.splitlines() == [f"{tiny_base.digest} {commit}" for commit in commits.values()], done.stderr

@@ -35,9 +35,20 @@ def baseline(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], baseline_f
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("baseline")
 def test_a_bundle_is_timed_beside_baseline_models(
-    bitfit: Bitfit, tiny_bundle: Path, model_folder: str, deltas_folder: Path
+    bitfit: Bitfit,
+    tiny_bundle: Path,
+    model_folder: str,
+    deltas_folder: Path,
+    baseline_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The models that `baseline` has exported; the next test exports its own."""
+    monkeypatch.setattr(
+        "bitfit_export.baselines.timing.export_baselines",
+        lambda base, delta, folder, *others: export_baselines(base, delta, baseline_folder, *others),
+    )
     words = ["bench", tiny_bundle, "--model", model_folder, "--deltas", deltas_folder, "--task", "two_way"]
     done = bitfit(*words, "--shapes", "1x4,3x8", "--rounds", 2, "--json")
     assert done.status == 0, done.err

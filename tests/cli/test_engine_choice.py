@@ -16,10 +16,8 @@ TEXT = ("--task", "two_way", "--text", "a text")
 
 
 @pytest.fixture(scope="module")
-def portable(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> Path:
-    folder = tmp_path_factory.mktemp("portable")
-    traces.compile_bundle(tiny_base, tiny_deltas, folder, CompileOptions(target="portable"))
-    return folder
+def portable(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]) -> Path:
+    return traces.bundle_of(tiny_base, tiny_deltas, CompileOptions(target="portable"))
 
 
 def test_a_text_is_answered_by_the_engine_that_is_named(bitfit: Bitfit, engine: str, portable: Path) -> None:

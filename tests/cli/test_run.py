@@ -30,18 +30,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def kinds_bundle(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], make_delta: Any
-) -> Path:
+def kinds_bundle(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], make_delta: Any) -> Path:
     """A bundle with a sentence task, a token task and a span task."""
-    folder = tmp_path_factory.mktemp("kinds")
     deltas = {
         "two_way": tiny_deltas["two_way"],
         "tags": make_delta(tiny_base, "tags", labels=("O", "B-person"), problem_type="token", seed=5),
         "answers": make_delta(tiny_base, "answers", labels=("start", "end"), problem_type="span", seed=6),
     }
-    traces.compile_bundle(tiny_base, deltas, folder)
-    return folder
+    return traces.bundle_of(tiny_base, deltas)
 
 
 def lines_of(text: str) -> list[dict[str, Any]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +38,26 @@ def deltas(tiny_base: BaseModel, make_delta: MakeDelta) -> dict[str, TaskDelta]:
     }
 
 
-def compiled_for(
-    base: BaseModel, deltas: dict[str, TaskDelta], *, target: str, layout: str, static: bool = False
-) -> CompiledModel:
-    shape = (3, 24) if static else None
-    options = CompileOptions(precision="int8-static", target=target, layout=layout, static_shape=shape)
-    return compile_model(base, deltas, options)
+@dataclass(frozen=True)
+class Bundle:
+    folder: Path
+    compiled: CompiledModel
+
+
+@pytest.fixture(scope="module")
+def bundle_for(
+    tiny_base: BaseModel, deltas: dict[str, TaskDelta], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Bundle]:
+    """The bundle for a target, in a layout and with fixed shapes or not; each is compiled once, and read alone."""
+
+    @functools.cache
+    def make(target: str, layout: str, *, static: bool = False) -> Bundle:
+        folder = tmp_path_factory.mktemp("bundle")
+        shape = (3, 24) if static else None
+        options = CompileOptions(precision="int8-static", target=target, layout=layout, static_shape=shape)
+        return Bundle(folder, compile_bundle(tiny_base, deltas, folder, options))
+
+    return make
 
 
 def kinds_of(model: onnx.ModelProto) -> set[str]:
@@ -48,8 +65,8 @@ def kinds_of(model: onnx.ModelProto) -> set[str]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_onnx_runtime_gets_its_integer_kernels(tiny_base: BaseModel, deltas: dict[str, TaskDelta], layout: str) -> None:
-    compiled = compiled_for(tiny_base, deltas, target="ort", layout=layout)
+def test_onnx_runtime_gets_its_integer_kernels(bundle_for: Callable[..., Bundle], layout: str) -> None:
+    compiled = bundle_for("ort", layout).compiled
     kernels = [node for node in compiled.model.graph.node if node.op_type == "MatMulIntegerToFloat"]
     assert len(kernels) == len(compiled.ranges)
     assert not kinds_of(compiled.model) & {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DequantizeLinear"}
@@ -63,10 +80,8 @@ def test_onnx_runtime_gets_its_integer_kernels(tiny_base: BaseModel, deltas: dic
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_portable_form_has_standard_operators_alone(
-    tiny_base: BaseModel, deltas: dict[str, TaskDelta], layout: str
-) -> None:
-    compiled = compiled_for(tiny_base, deltas, target="portable", layout=layout)
+def test_the_portable_form_has_standard_operators_alone(bundle_for: Callable[..., Bundle], layout: str) -> None:
+    compiled = bundle_for("portable", layout).compiled
     onnx.checker.check_model(compiled.model, full_check=True)
     assert [each.domain for each in compiled.model.opset_import] == [""]
     kinds = [node.op_type for node in compiled.model.graph.node]
@@ -76,12 +91,17 @@ def test_the_portable_form_has_standard_operators_alone(
 
 @pytest.mark.parametrize(("layout", "static"), [("table", False), ("packed", False), ("packed", True), ("named", True)])
 def test_every_runtime_gives_the_same_answers(
-    tiny_base: BaseModel, deltas: dict[str, TaskDelta], tmp_path: Path, layout: str, static: bool
+    tiny_base: BaseModel,
+    deltas: dict[str, TaskDelta],
+    bundle_for: Callable[..., Bundle],
+    tmp_path: Path,
+    layout: str,
+    static: bool,
 ) -> None:
     openvino = pytest.importorskip("openvino", reason="needs bitfit-export[openvino]")
     encoded = tiny_base.tokenizer(TEXTS, padding="max_length", max_length=24, return_tensors="np")
     batch = {name: np.asarray(encoded[name], np.int64) for name in tiny_base.input_names}
-    compiled = compiled_for(tiny_base, deltas, target="portable", layout=layout, static=static)
+    compiled = bundle_for("portable", layout, static=static).compiled
     feeds = batch | feeds_of(compiled, compiled.packer.pack(deltas["mean"], task="mean"), labels=3)
     feeds = {name: value for name, value in feeds.items() if name in compiled.inputs}
     session = ort.InferenceSession(compiled.model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -97,23 +117,22 @@ def test_every_runtime_gives_the_same_answers(
 
 @pytest.mark.parametrize("target", ["ort", "portable"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_stands_beside_a_text_changes_nothing(
-    tiny_base: BaseModel, deltas: dict[str, TaskDelta], tmp_path: Path, target: str, layout: str
-) -> None:
+def test_what_stands_beside_a_text_changes_nothing(bundle_for: Callable[..., Bundle], target: str, layout: str) -> None:
     """As in int8 it does, where a range is that of the batch."""
-    compile_bundle(tiny_base, deltas, tmp_path, CompileOptions(precision="int8-static", target=target, layout=layout))
-    session = BiasSession(tmp_path, threads=1)
+    session = BiasSession(bundle_for(target, layout).folder, threads=1)
     together = session.run("mean", **session.encode(TEXTS))
     alone = np.concatenate([session.run("mean", **session.encode([text])) for text in TEXTS])
     np.testing.assert_allclose(together, alone, rtol=0, atol=ROUNDING)
 
 
 def test_a_bundle_verifies_and_its_manifest_has_the_ranges(
-    tiny_base: BaseModel, deltas: dict[str, TaskDelta], tmp_path: Path
+    tiny_base: BaseModel, deltas: dict[str, TaskDelta], bundle_for: Callable[..., Bundle]
 ) -> None:
-    compiled = compile_bundle(tiny_base, deltas, tmp_path, CompileOptions(precision="int8-static"))
-    assert all(each.passed for each in verify_bundle(tmp_path, tiny_base, deltas, packer=compiled.packer).comparisons)
-    record = read_manifest(tmp_path).quantization
+    bundle = bundle_for("ort", "table")
+    compiled = bundle.compiled
+    report = verify_bundle(bundle.folder, tiny_base, deltas, packer=compiled.packer)
+    assert all(each.passed for each in report.comparisons)
+    record = read_manifest(bundle.folder).quantization
     assert record.not_quantized == compiled.not_quantized
     assert record.ranges.keys() == compiled.ranges.keys()
     initializers = {each.name: onnx.numpy_helper.to_array(each) for each in compiled.model.graph.initializer}
@@ -126,9 +145,11 @@ def test_a_bundle_verifies_and_its_manifest_has_the_ranges(
         assert 0 < each.used < 1.5
 
 
-def test_the_texts_that_a_user_gives_set_the_ranges(tiny_base: BaseModel, deltas: dict[str, TaskDelta]) -> None:
+def test_the_texts_that_a_user_gives_set_the_ranges(
+    tiny_base: BaseModel, deltas: dict[str, TaskDelta], bundle_for: Callable[..., Bundle]
+) -> None:
     options = CompileOptions(precision="int8-static")
-    samples = compile_model(tiny_base, deltas, options)
+    samples = bundle_for("ort", "table").compiled
     own = compile_model(tiny_base, deltas, options, texts=[("One text.",), ("Two texts,", "as a pair.")])
     assert own.ranges != samples.ranges
     again = compile_model(tiny_base, deltas, options)

@@ -5,15 +5,12 @@ Every weight of a head is zero, so the logits of a task are its head's bias, wha
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 
 from bitfit_export.bundle import BiasRow, Layout, encode_row
 from bitfit_export.bundle.interface import HEAD_BIAS
@@ -36,24 +33,8 @@ RUNS = [(name, layout) for name in SCRIPTS for layout in SCRIPTS[name].get("layo
 TOLERANCE = 1e-8
 
 
-def session_bundles(
-    factory: pytest.TempPathFactory, base: BaseModel, make_delta: MakeDelta, *, target: str = "ort"
-) -> Callable[[str], Path]:
-    """Returns a function that gives the bundle of the scripts' tasks in a layout, compiled once."""
-
-    @functools.cache
-    def make(layout: str) -> Path:
-        folder = factory.mktemp("bundle")
-        compile_session_bundle(base, make_delta, layout, folder, target=target)
-        return folder
-
-    return make
-
-
-def compile_session_bundle(
-    base: BaseModel, make_delta: MakeDelta, layout: str, folder: Path, *, target: str = "ort"
-) -> None:
-    """Compile a bundle of the scripts' tasks into `folder`."""
+def session_bundle(base: BaseModel, make_delta: MakeDelta, layout: str, *, target: str = "ort") -> Path:
+    """Returns the folder of a bundle of the scripts' tasks."""
     from bitfit_export.compiler import CompileOptions
 
     deltas = {}
@@ -62,7 +43,7 @@ def compile_session_bundle(
         weight = np.zeros_like(delta.head["classifier.weight"])
         bias = np.array(task["logits"], np.float32)
         deltas[name] = replace(delta, head={"classifier.weight": weight, "classifier.bias": bias})
-    traces.compile_bundle(base, deltas, folder, CompileOptions(layout=layout, target=target))
+    return traces.bundle_of(base, deltas, CompileOptions(layout=layout, target=target))
 
 
 def save_rows(layout: Layout, folder: Path) -> dict[str, Path]:

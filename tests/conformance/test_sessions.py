@@ -19,7 +19,7 @@ from tests.conformance.session_cases import (
     TOLERANCE,
     batch_of,
     save_rows,
-    session_bundles,
+    session_bundle,
     with_infinity,
 )
 from tests.conftest import ENGINE_TARGETS, MakeDelta
@@ -36,10 +36,8 @@ ERRORS: dict[str, type[BitfitError]] = {
 
 
 @pytest.fixture(scope="module")
-def bundle_of(
-    engine: str, tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta
-) -> Callable[[str], Path]:
-    return session_bundles(tmp_path_factory, tiny_base, make_delta, target=ENGINE_TARGETS[engine])
+def bundle_of(engine: str, tiny_base: BaseModel, make_delta: MakeDelta) -> Callable[[str], Path]:
+    return functools.partial(session_bundle, tiny_base, make_delta, target=ENGINE_TARGETS[engine])
 
 
 @pytest.mark.parametrize(("name", "layout"), RUNS)

@@ -35,8 +35,10 @@ CPP = ROOT / "runtimes" / "cpp"
 BUILD = ROOT / "build" / "cpp"
 #: Beside this interpreter where the package `cmake` is installed, as `build.sh` looks for it.
 CMAKE = Path(shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "cmake")
-#: What runs with Clang's sanitizers: the fuzz targets, and the sessions that tests drive.
-CLANG_TARGETS = ("row_fuzzer", "manifest_fuzzer", "model_fuzzer", "tokenizer_fuzzer", "session_test")
+#: What runs with sanitizers besides the fuzz targets: the sessions and engines that tests drive.
+SANITIZED = ("session_test", "engine_test")
+#: What Clang builds, with its sanitizers.
+CLANG_TARGETS = ("row_fuzzer", "manifest_fuzzer", "model_fuzzer", "tokenizer_fuzzer", *SANITIZED)
 
 #: The kinds of bundles that `get_bundle` makes, those that run one task at a time, and the tasks in each.
 LAYOUTS = ["table", "fp16 rows", "packed", "static", "named", "overridable"]
@@ -93,7 +95,7 @@ def build_by_clang() -> Path:
 
 def build_sanitized() -> Path:
     """The folder of a build with both sanitizers for memory: by Clang where it is installed, or else by g++."""
-    return build_by_clang() if shutil.which("clang++") else build("asan", "session_test")
+    return build_by_clang() if shutil.which("clang++") else build("asan", *SANITIZED)
 
 
 @pytest.fixture(scope="session")
@@ -144,9 +146,7 @@ def cpp_deltas(tiny_base: BaseModel, make_delta: MakeDelta) -> dict[str, TaskDel
 
 
 @pytest.fixture(scope="session")
-def get_bundle(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, cpp_deltas: dict[str, TaskDelta]
-) -> GetBundle:
+def get_bundle(tiny_base: BaseModel, cpp_deltas: dict[str, TaskDelta]) -> GetBundle:
     """A bundle of these tasks, by what is special about it. Tests must not write into it."""
     from bitfit_export.compiler import CompileOptions
 
@@ -159,13 +159,7 @@ def get_bundle(
         "overridable": CompileOptions(layout="named", overridable=True),
     }
 
-    @functools.cache
-    def make(kind: str) -> Path:
-        folder = tmp_path_factory.mktemp("bundle")
-        traces.compile_bundle(tiny_base, cpp_deltas, folder, options[kind])
-        return folder
-
-    return make
+    return functools.cache(lambda kind: traces.bundle_of(tiny_base, cpp_deltas, options[kind]))
 
 
 @pytest.fixture(scope="session")
@@ -228,7 +222,7 @@ def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) ->
 
 @pytest.fixture
 def batch() -> dict[str, Any]:
-    """Rows of 7, 4 and 1 tokens, with both token types."""
+    """Items of 7, 4 and 1 tokens, with both token types."""
     random = np.random.default_rng(0)
     mask = (np.arange(7) < np.array([[7], [4], [1]])).astype(np.int64)
     return {
@@ -239,9 +233,9 @@ def batch() -> dict[str, Any]:
 
 
 def logits_of(answer: dict[str, Any]) -> np.ndarray:
-    """[rows, labels] or [rows, tokens, labels]; null stands for -infinity."""
+    """[items, labels] or [items, tokens, labels]; null stands for -infinity."""
     assert "values" in answer, answer
-    shape = [answer["rows"], answer["tokens"], answer["labels"]]
+    shape = [answer["items"], answer["tokens"], answer["labels"]]
     values = [-np.inf if value is None else value for value in answer["values"]]
     return np.array(values, np.float32).reshape([each for at, each in enumerate(shape) if at != 1 or each])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from tests.conformance.session_cases import (
     TOLERANCE,
     batch_of,
     save_rows,
-    session_bundles,
+    session_bundle,
     with_infinity,
 )
 from tests.conftest import MakeDelta
@@ -101,10 +102,8 @@ def test_batches(programs: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bundle_of(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta
-) -> Callable[[str], Path]:
-    return session_bundles(tmp_path_factory, tiny_base, make_delta)
+def bundle_of(tiny_base: BaseModel, make_delta: MakeDelta) -> Callable[[str], Path]:
+    return functools.partial(session_bundle, tiny_base, make_delta)
 
 
 @pytest.mark.parametrize(("name", "layout"), RUNS)

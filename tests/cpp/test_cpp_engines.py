@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from bitfit_export.runtime import BiasSession
-from tests.cpp.conftest import GetBundle, build, run
+from tests.cpp.conftest import GetBundle, build_sanitized, run
 
 Options: TypeAlias = Callable[..., list[dict[str, Any]]]
 
@@ -224,7 +224,7 @@ class TestAnEnvironmentOfTheApplication:
 
 @pytest.mark.slow
 def test_under_address_sanitizer(get_bundle: GetBundle, with_options: Options) -> None:
-    folder = build("asan", "engine_test")
+    folder = build_sanitized()
     bundle = get_bundle("table")
     for words in (["log", bundle, "two_way", "tags"], ["fault", bundle, "throw"], ["fault", bundle, "no digest"]):
         subprocess.run([folder / "tests" / "engine_test", *words], check=True, capture_output=True)

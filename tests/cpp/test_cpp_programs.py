@@ -17,7 +17,7 @@ import pytest
 
 from bitfit_export.bundle import decode_row, encode_row, read_manifest
 from bitfit_export.runtime import BiasSession
-from tests.conftest import compile_shipped, real_data, real_examples
+from tests.conftest import real_data, real_examples
 from tests.cpp.conftest import GetBundle, assert_same_lines, cpp_run, run
 
 
@@ -314,16 +314,13 @@ class TestMessages:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_dev_rows_of_the_shipped_tasks(
-    programs: Path, minilm_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+    programs: Path, shipped_bundle: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """From text, one task after the other and then mixed: the labels of Python, and its scores."""
     pytest.importorskip("torch", reason="needs bitfit-export[export]")
     rows = request.config.getoption("--dev-examples") or None
-    folder = tmp_path / "bundle"
-    folder.mkdir()
     tasks = ("sst2", "mrpc", "cola", "stsb", "rte")
     real_data(*tasks)
-    compile_shipped(tasks, folder)
     lines = []
     for task in tasks:
         for row in real_examples(task)[:rows]:
@@ -331,7 +328,7 @@ def test_dev_rows_of_the_shipped_tasks(
             lines.append(json.dumps({"task": task, **texts}) + "\n")
     assert len(lines) == (5 * rows if rows else 4100)
     path = tmp_path / "rows.jsonl"
-    arguments = [folder, "--input", path, "--truncate", "--threads", "1"]
+    arguments = [shipped_bundle, "--input", path, "--truncate", "--threads", "1"]
 
     def answers(order: np.ndarray, ask: Callable[..., subprocess.CompletedProcess[str]], *program: Path) -> list[str]:
         path.write_text("".join(lines[place] for place in order), encoding="utf-8")

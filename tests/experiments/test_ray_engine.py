@@ -24,8 +24,8 @@ def test_ray_gives_what_the_local_engine_gives(runner: TrialRunner) -> None:
     size_first = ["end size", "fail mood", "start 1/2 size", "start 2/2 mood"]
     assert sorted(diary.events) in (mood_first, size_first)
     alone = TrialRunner(TrialRunnerOptions(**vars(runner.options) | {"output": runner.store.folder / "alone"}))
-    run_trials(alone, trials, Diary())
-    assert [runner.load(each) for each in trials] == [alone.load(each) for each in trials]
+    run_trials(alone, trials[1:], Diary())
+    assert runner.load(trials[1]) == alone.load(trials[1]) is not None
     assert not (runner.store.folder / "ray").exists()
 
 

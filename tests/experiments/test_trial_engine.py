@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 def trial(task: str = "mood", **settings: Any) -> Trial:
-    usual = {"pooling": "mean", "learning_rate": 0.01, "max_length": 16, "epochs": 2}
+    usual = {"pooling": "mean", "learning_rate": 0.01, "max_length": 16, "epochs": 1}
     return Trial(task, TrainingSettings(**usual | settings))
 
 
@@ -46,7 +46,7 @@ class Diary(Watcher):
 
 
 def test_every_trial_leaves_its_result_and_its_delta(runner: TrialRunner) -> None:
-    trials, diary = [trial(), trial("size")], Diary()
+    trials, diary = [trial(epochs=2), trial("size", epochs=2)], Diary()
     assert run_trials(runner, trials, diary) == []
     assert diary.events == ["start 1/2 mood", "end mood", "start 2/2 size", "end size"]
     for each in trials:
@@ -107,15 +107,16 @@ class CountSteps(TrainerCallback):
 
 
 def test_a_trial_that_was_killed_goes_on_after_its_last_epoch(runner: TrialRunner) -> None:
+    killed = trial(epochs=2)
     with pytest.raises(KeyboardInterrupt):
-        run_trials(runner, [trial()], Diary(KillAfterFirstEpoch()))
-    assert runner.load(trial()) is None
+        run_trials(runner, [killed], Diary(KillAfterFirstEpoch()))
+    assert runner.load(killed) is None
     count = CountSteps()
-    run_trials(runner, [trial()], Diary(count))
+    run_trials(runner, [killed], Diary(count))
     assert count.steps == 2  # 32 examples by 16: those of the second epoch alone
     whole = TrialRunner(TrialRunnerOptions(**vars(runner.options) | {"output": runner.store.folder / "whole"}))
-    run_trials(whole, [trial()], Watcher())
-    assert runner.load(trial()) == whole.load(trial())
+    run_trials(whole, [killed], Watcher())
+    assert runner.load(killed) == whole.load(killed)
 
 
 def test_data_that_cannot_be_read_end_all_trials_before_the_first(runner: TrialRunner) -> None:

@@ -92,7 +92,6 @@ def kind_reference(tiny_base: BaseModel, kind_deltas: dict[str, TaskDelta]) -> R
 def bundle(
     engine: str,
     request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
     tiny_base: BaseModel,
     tiny_deltas: dict[str, TaskDelta],
 ) -> Path:
@@ -101,29 +100,19 @@ def bundle(
         return Path(request.getfixturevalue("tiny_bundle"))
     from bitfit_export.compiler import CompileOptions
 
-    folder = tmp_path_factory.mktemp("bundle")
-    traces.compile_bundle(tiny_base, tiny_deltas, folder, CompileOptions(target=ENGINE_TARGETS[engine]))
-    return folder
+    return traces.bundle_of(tiny_base, tiny_deltas, CompileOptions(target=ENGINE_TARGETS[engine]))
 
 
 @pytest.fixture(scope="session")
-def make_bundle(
-    engine: str, tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, kind_deltas: dict[str, TaskDelta]
-) -> MakeBundle:
+def make_bundle(engine: str, tiny_base: BaseModel, kind_deltas: dict[str, TaskDelta]) -> MakeBundle:
     """The folder of a bundle of `kind_deltas` with one of `LAYOUTS`, compiled when it is first asked for."""
     pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
     from bitfit_export.compiler import CompileOptions
 
-    folders: dict[str, Path] = {}
-
     def make(name: str) -> Path:
         if engine == "openvino" and LAYOUTS[name].get("overridable"):
             pytest.skip("OpenVINO refuses it, as tests/runtime/test_openvino.py says")
-        if name not in folders:
-            folders[name] = tmp_path_factory.mktemp(name)
-            options = CompileOptions(target=ENGINE_TARGETS[engine], **LAYOUTS[name])
-            traces.compile_bundle(tiny_base, kind_deltas, folders[name], options)
-        return folders[name]
+        return traces.bundle_of(tiny_base, kind_deltas, CompileOptions(target=ENGINE_TARGETS[engine], **LAYOUTS[name]))
 
     return make
 

@@ -173,12 +173,12 @@ def test_bfloat16_on_a_processor_that_lacks_it_is_refused(bundle: Path, monkeypa
 
 @pytest.mark.parametrize("precision", ["int8", "int8-static", "int4", "fp16"])
 def test_lower_precisions_answer_as_in_onnx_runtime(
-    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], tmp_path: Path, precision: str
+    tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], precision: str
 ) -> None:
     from bitfit_export.compiler import CompileOptions
 
-    traces.compile_bundle(tiny_base, tiny_deltas, tmp_path, CompileOptions(target="portable", precision=precision))
-    ours, theirs = open_with(tmp_path), BiasSession(tmp_path, engine="onnxruntime", threads=1)
+    bundle = traces.bundle_of(tiny_base, tiny_deltas, CompileOptions(target="portable", precision=precision))
+    ours, theirs = open_with(bundle), BiasSession(bundle, engine="onnxruntime", threads=1)
     for task in ours.tasks:
         np.testing.assert_allclose(ours.run(task, **BATCH), theirs.run(task, **BATCH), rtol=0, atol=ROUNDING)
     with pytest.raises(InputError, match="it has 2 in token_type_ids, expected 0 to 1"):

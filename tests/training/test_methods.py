@@ -21,7 +21,7 @@ from bitfit_export.training.methods.adapters import residual_outputs
 from bitfit_export.training.methods.diff_pruning import _gates
 from bitfit_export.training.trainable import TrainableModel
 from bitfit_export.training.trainer import TrainedModel, train_model
-from tests.families import TEXT_FAMILIES
+from tests.families import TEXT_GRAPHS
 from tests.families import tiny_base as make_family
 from tests.training.test_trainer import StopAfter, make_data
 
@@ -80,7 +80,7 @@ def test_what_is_trained_has_a_gradient_and_nothing_else_has(tiny_base: BaseMode
 
 
 @pytest.mark.parametrize("method", ["rand-uniform", "rand-row-col"])
-@pytest.mark.parametrize("family", TEXT_FAMILIES)
+@pytest.mark.parametrize("family", TEXT_GRAPHS)
 def test_random_entries_are_as_many_as_the_bias_terms_in_every_family(family: str, method: str) -> None:
     base = tiny_family(family)
     pooling = "pooler" if getattr(base.module, "pooler", None) is not None else "cls"
@@ -154,7 +154,7 @@ def test_rows_and_columns_are_whole_and_layernorms_too(tiny_base: BaseModel) -> 
     assert norms == {name for name in parts if not name.endswith(".values")}
 
 
-@pytest.mark.parametrize("family", TEXT_FAMILIES)
+@pytest.mark.parametrize("family", TEXT_GRAPHS)
 def test_a_layer_has_two_adapters_in_every_family(family: str) -> None:
     base = tiny_family(family)
     layers = 1 if family == "albert" else 2  # its layers share their parameters

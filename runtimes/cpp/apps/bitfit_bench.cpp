@@ -34,7 +34,7 @@ using Clock = std::chrono::steady_clock;
 using nlohmann::ordered_json;
 
 struct Shape {
-  std::size_t rows, tokens;
+  std::size_t items, tokens;
 };
 
 struct Options {
@@ -103,9 +103,9 @@ double median(std::vector<double> values) {
 class Runs {
  public:
   Runs(const bitfit::Session& session, Shape shape)
-      : session_(session), ids_(shape.rows * shape.tokens, 1), mask_(ids_.size(), 1) {
-    logits_.resize(session.logits_capacity(shape.rows, shape.tokens));
-    batch_ = {ids_.data(), mask_.data(), nullptr, shape.rows, shape.tokens};
+      : session_(session), ids_(shape.items * shape.tokens, 1), mask_(ids_.size(), 1) {
+    logits_.resize(session.logits_capacity(shape.items, shape.tokens));
+    batch_ = {ids_.data(), mask_.data(), nullptr, shape.items, shape.tokens};
   }
 
   double run(const std::vector<std::string_view>& tasks) {
@@ -139,7 +139,7 @@ ordered_json time_shape(const bitfit::Session& session, Shape shape, std::size_t
   const std::vector<std::string> names = sentence_tasks(session);
   const std::vector<std::string_view> one = {names[0]};
   std::vector<std::string_view> mixed;
-  for (std::size_t row = 0; row < shape.rows; ++row) mixed.push_back(names[row % names.size()]);
+  for (std::size_t item = 0; item < shape.items; ++item) mixed.push_back(names[item % names.size()]);
   Runs runs(session, shape);
   runs.run(one);
   std::vector<double> single_times, mixed_times;
@@ -147,7 +147,7 @@ ordered_json time_shape(const bitfit::Session& session, Shape shape, std::size_t
   for (std::size_t round = 0; round < rounds; ++round) {
     single_times.push_back(runs.run(one));
     try {
-      if (mixes && shape.rows > 1) mixed_times.push_back(runs.run(mixed));
+      if (mixes && shape.items > 1) mixed_times.push_back(runs.run(mixed));
     } catch (const Error&) {
       mixes = false;  // a layout that runs one task at a time
     }
@@ -224,7 +224,7 @@ void bench(const Options& options, Clock::time_point started) {
   report["first_answer_ms"] = milliseconds_since(started);
   report["peak_memory_mb_after_first_answer"] = peak_memory_mb();
   for (const Shape& shape : options.shapes) {
-    const std::string name = std::to_string(shape.rows) + "x" + std::to_string(shape.tokens);
+    const std::string name = std::to_string(shape.items) + "x" + std::to_string(shape.tokens);
     report["runs"][name] = time_shape(*session, shape, options.rounds);
   }
   const std::string row = options.bundle + "/tasks/" + task + ".bias";

@@ -22,7 +22,7 @@ constexpr const char* usage =
 
 Answer texts with a bundle: JSON lines in, JSON lines out.
 
-  --task T       the task of every row that names none itself
+  --task T       the task of every line that names none itself
   --text TEXT    a text; twice with --pair for a text pair
   --pair         take the texts two by two, as pairs
   --input FILE   a JSONL file, or - for stdin

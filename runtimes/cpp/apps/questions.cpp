@@ -15,37 +15,38 @@ using nlohmann::json;
 
 constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
 
-const std::string* find_text(const json& row, std::initializer_list<const char*> names) {
+const std::string* find_text(const json& object, std::initializer_list<const char*> names) {
   for (const char* name : names) {
-    const auto found = row.find(name);
-    if (found == row.end()) continue;
+    const auto found = object.find(name);
+    if (found == object.end()) continue;
     return found->is_string() ? found->get_ptr<const std::string*>() : nullptr;
   }
   return nullptr;
 }
 
 // Whether the first of the names that is there is not null, which says that there is no such text.
-bool has_value(const json& row, std::initializer_list<const char*> names) {
+bool has_value(const json& object, std::initializer_list<const char*> names) {
   for (const char* name : names) {
-    if (const auto found = row.find(name); found != row.end()) return !found->is_null();
+    if (const auto found = object.find(name); found != object.end()) return !found->is_null();
   }
   return false;
 }
 
-bitfit::Text text_in(const json& row, const std::string& where) {
-  if (row.contains("tokens")) {
-    const auto& words = row["tokens"];
+bitfit::Text text_in(const json& object, const std::string& where) {
+  if (object.contains("tokens")) {
+    const auto& words = object["tokens"];
     const auto is_text = [](const json& word) { return word.is_string(); };
     if (!words.is_array() || words.empty() || !std::all_of(words.begin(), words.end(), is_text)) {
       refuse(where + " has tokens that are not a list of words");
     }
     return {{}, std::nullopt, words.get<std::vector<std::string>>()};
   }
-  const bool asks = row.contains("question") && row.contains("context");
+  const bool asks = object.contains("question") && object.contains("context");
   const std::string* const first =
-      asks ? find_text(row, {"question"}) : find_text(row, {"text", "sentence", "sentence1"});
-  const std::string* const second = asks ? find_text(row, {"context"}) : find_text(row, {"text_pair", "sentence2"});
-  if (first == nullptr || (second == nullptr && (asks || has_value(row, {"text_pair", "sentence2"})))) {
+      asks ? find_text(object, {"question"}) : find_text(object, {"text", "sentence", "sentence1"});
+  const std::string* const second =
+      asks ? find_text(object, {"context"}) : find_text(object, {"text_pair", "sentence2"});
+  if (first == nullptr || (second == nullptr && (asks || has_value(object, {"text_pair", "sentence2"})))) {
     refuse(where + " has no text, expected text (and text_pair), tokens, or question and context, as strings",
            "sentence, or sentence1 and sentence2, will do as well");
   }
@@ -81,12 +82,12 @@ bool Questions::next(Question* question) {
       return false;
     }
   } while (line.find_first_not_of(" \t\r") == std::string::npos);
-  const json row = parse(line, where());
-  if (!row.is_object()) refuse(where() + " is a JSON " + row.type_name() + ", expected an object on each line");
-  const std::string* const own = find_text(row, {"task"});
-  if (own == nullptr && (row.contains("task") || task_.empty())) refuse_no_task(where());
+  const json object = parse(line, where());
+  if (!object.is_object()) refuse(where() + " is a JSON " + object.type_name() + ", expected an object on each line");
+  const std::string* const own = find_text(object, {"task"});
+  if (own == nullptr && (object.contains("task") || task_.empty())) refuse_no_task(where());
   asked_ = true;
-  *question = {where(), text_in(row, where()), own == nullptr ? task_ : *own};
+  *question = {where(), text_in(object, where()), own == nullptr ? task_ : *own};
   return true;
 }
 

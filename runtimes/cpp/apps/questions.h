@@ -1,4 +1,4 @@
-// The rows of JSON-lines input: docs/files.md has the rules.
+// The lines of JSON-lines input: docs/files.md has the rules.
 
 #ifndef BITFIT_APPS_QUESTIONS_H
 #define BITFIT_APPS_QUESTIONS_H
@@ -18,10 +18,10 @@ struct Question {
 
 [[noreturn]] void refuse_no_task(const std::string& where);
 
-// Reads rows one after the other. Whatever is wrong is an Error that names the line.
+// Reads lines one after the other. Whatever is wrong is an Error that names the line.
 class Questions {
  public:
-  // `name` is the input's in messages; `task` that of rows that name none, or empty.
+  // `name` is the input's in messages; `task` that of lines that name none, or empty.
   Questions(std::istream& stream, std::string name, std::string task);
 
   // False when there is no other. That there is none at all is an Error.
@@ -35,7 +35,7 @@ class Questions {
   std::string name_;
   std::string task_;
   std::size_t number_ = 0;  // of the line
-  bool asked_ = false;      // whether there was a row
+  bool asked_ = false;      // whether there was a line
 };
 
 #endif  // BITFIT_APPS_QUESTIONS_H

@@ -55,7 +55,7 @@ int main(int count, char** words) {
   std::vector<bitfit::Result> results;
   for (std::string line; std::getline(std::cin, line);) {
     if (waits) waits = waits_for_row(session.get(), new_row);
-    // The same text for every task is one batch, in which every row is another task.
+    // The same text for every task is one batch, in which every item is another task.
     const std::vector<bitfit::Text> texts(tasks.size(), bitfit::Text{line});
     status = session->predict(texts, tasks, {}, &results);
     if (!status.ok()) return report(status);

@@ -108,11 +108,11 @@ void name_tasks(bitfit_workspace* workspace, const char* const* tasks, size_t co
 
 bitfit::Batch batch_of(const bitfit_batch* batch) {
   require(batch, "batch");
-  return {batch->input_ids, batch->attention_mask, batch->token_type_ids, batch->rows, batch->tokens};
+  return {batch->input_ids, batch->attention_mask, batch->token_type_ids, batch->items, batch->tokens};
 }
 
 bitfit_logits logits_of(const bitfit::Logits& logits) {
-  return {logits.values, logits.capacity, logits.rows, logits.tokens, logits.labels};
+  return {logits.values, logits.capacity, logits.items, logits.tokens, logits.labels};
 }
 
 std::string text_or_empty(const char* text) { return text == nullptr ? std::string() : std::string(text); }
@@ -223,8 +223,8 @@ size_t bitfit_max_tokens(const bitfit_session* session) {
   return session == nullptr ? 0 : session->session->max_tokens();
 }
 
-size_t bitfit_logits_capacity(const bitfit_session* session, size_t rows, size_t tokens) {
-  return session == nullptr ? 0 : session->session->logits_capacity(rows, tokens);
+size_t bitfit_logits_capacity(const bitfit_session* session, size_t items, size_t tokens) {
+  return session == nullptr ? 0 : session->session->logits_capacity(items, tokens);
 }
 
 bitfit_workspace* bitfit_workspace_new(void) {
@@ -255,8 +255,8 @@ const char* bitfit_output_name(const bitfit_session* session, size_t index) {
   return session->session->outputs()[index].c_str();
 }
 
-size_t bitfit_output_capacity(const bitfit_session* session, const char* name, size_t rows, size_t tokens) {
-  return session == nullptr || name == nullptr ? 0 : session->session->output_capacity(name, rows, tokens);
+size_t bitfit_output_capacity(const bitfit_session* session, const char* name, size_t items, size_t tokens) {
+  return session == nullptr || name == nullptr ? 0 : session->session->output_capacity(name, items, tokens);
 }
 
 bitfit_code bitfit_run_outputs(const bitfit_session* session, const char* const* tasks, size_t task_count,

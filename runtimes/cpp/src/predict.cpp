@@ -14,13 +14,13 @@ namespace {
 
 // A sequence to run: a text, or a window of one.
 struct Chunk {
-  std::size_t row;
+  std::size_t item;
   Tokens tokens;
 };
 
 constexpr std::size_t window_overlap = 128;
 
-void check_kind(const Text& text, const TaskInfo& task, std::size_t row) {
+void check_kind(const Text& text, const TaskInfo& task, std::size_t item) {
   const bool pair = text.second.has_value(), words = !text.words.empty();
   if (task.problem_type == ProblemType::span    ? pair && !words
       : task.problem_type == ProblemType::token ? !pair
@@ -31,7 +31,7 @@ void check_kind(const Text& text, const TaskInfo& task, std::size_t row) {
   const char* const expected = task.problem_type == ProblemType::span    ? "a question and a context"
                                : task.problem_type == ProblemType::token ? "a text or a list of words"
                                                                          : "a text or a pair of texts";
-  fail_item(row, text_of("is ", found, ", expected ", expected, " for the task ", task.name));
+  fail_item(item, text_of("is ", found, ", expected ", expected, " for the task ", task.name));
 }
 
 // Tokenise each text for its task.
@@ -45,28 +45,28 @@ class Cutter {
     if (limit_ == 0) limit_ = max_tokens;
   }
 
-  void cut(std::size_t row, const Text& text, const TaskInfo& task, std::vector<Chunk>* chunks) const {
-    check_kind(text, task, row);
+  void cut(std::size_t item, const Text& text, const TaskInfo& task, std::vector<Chunk>* chunks) const {
+    check_kind(text, task, item);
     Tokens tokens;
-    at_row(row, tokenizer_.encode(text, &tokens));
+    at_item(item, tokenizer_.encode(text, &tokens));
     if (task.problem_type == ProblemType::span) {
       std::vector<Tokens> windows;
-      at_row(row, cut_windows(tokens, limit_, window_overlap, &windows));
-      for (Tokens& window : windows) chunks->push_back({row, std::move(window)});
+      at_item(item, cut_windows(tokens, limit_, window_overlap, &windows));
+      for (Tokens& window : windows) chunks->push_back({item, std::move(window)});
       return;
     }
     if (tokens.size() > limit_ && !truncate_) {
-      fail_item(row, text_of("has ", tokens.size(), " tokens, expected at most ", limit_),
+      fail_item(item, text_of("has ", tokens.size(), " tokens, expected at most ", limit_),
                "shorten the text, or truncate it");
     }
     check(truncate(&tokens, limit_));
-    if (tokens.empty()) fail_item(row, "has no token, expected at least one");
-    chunks->push_back({row, std::move(tokens)});
+    if (tokens.empty()) fail_item(item, "has no token, expected at least one");
+    chunks->push_back({item, std::move(tokens)});
   }
 
  private:
-  static void at_row(std::size_t row, Status status) {
-    if (status.code == StatusCode::input_error) fail_item(row, "is refused: " + status.message, status.hint);
+  static void at_item(std::size_t item, Status status) {
+    if (status.code == StatusCode::input_error) fail_item(item, "is refused: " + status.message, status.hint);
     check(std::move(status));
   }
 
@@ -87,12 +87,12 @@ struct Padded {
     ids.assign(count, pad_token_id);
     mask.assign(count, 0);
     types.assign(count, 0);
-    for (std::size_t row = 0; row < chunks.size(); ++row) {
-      for (std::size_t i = 0; i < chunks[row]->tokens.size(); ++i) {
-        const Token& token = chunks[row]->tokens[i];
-        ids[row * longest + i] = token.id;
-        mask[row * longest + i] = 1;
-        types[row * longest + i] = token.type_id;
+    for (std::size_t item = 0; item < chunks.size(); ++item) {
+      for (std::size_t i = 0; i < chunks[item]->tokens.size(); ++i) {
+        const Token& token = chunks[item]->tokens[i];
+        ids[item * longest + i] = token.id;
+        mask[item * longest + i] = 1;
+        types[item * longest + i] = token.type_id;
       }
     }
     batch = {ids.data(), mask.data(), types.data(), chunks.size(), longest};
@@ -123,7 +123,7 @@ class Runner {
 
  private:
   const std::shared_ptr<const LoadedTask>& task_of(const Chunk* chunk) const {
-    return lease_.tasks[lease_.tasks.size() == 1 ? 0 : chunk->row];
+    return lease_.tasks[lease_.tasks.size() == 1 ? 0 : chunk->item];
   }
 
   // Chunks of one group can be run together.
@@ -144,31 +144,31 @@ class Runner {
       labels = std::max<std::size_t>(labels, task_of(chunk)->info.label_count);
     }
     if (lease_.tasks.size() == 1) workspace_.lease.tasks.resize(1);
-    values_.resize(multiply({padded_.batch.rows, padded_.batch.tokens, labels}));
+    values_.resize(multiply({padded_.batch.items, padded_.batch.tokens, labels}));
     Logits logits{values_.data(), values_.size(), 0, 0, 0};
     try {
       session_.run(padded_.batch, &workspace_, &logits);
     } catch (Failure& failure) {
-      // A row of the batch is a chunk of some text.
+      // An item of the batch is a chunk of some text.
       if (failure.status.item != Status::no_item) {
-        failure.status.item = static_cast<std::ptrdiff_t>(chunks[static_cast<std::size_t>(failure.status.item)]->row);
+        failure.status.item = static_cast<std::ptrdiff_t>(chunks[static_cast<std::size_t>(failure.status.item)]->item);
       }
       throw;
     }
-    const std::size_t per_row = logits.size() / logits.rows;
-    for (std::size_t i = 0; i < chunks.size(); ++i) read(*chunks[i], logits.values + i * per_row, logits.labels);
+    const std::size_t per_item = logits.size() / logits.items;
+    for (std::size_t i = 0; i < chunks.size(); ++i) read(*chunks[i], logits.values + i * per_item, logits.labels);
   }
 
-  void read(const Chunk& chunk, const float* logits, std::size_t row_labels) {
+  void read(const Chunk& chunk, const float* logits, std::size_t labels_of_run) {
     const TaskInfo& info = task_of(&chunk)->info;
-    const Text& text = texts_[chunk.row];
-    Result& result = results_[chunk.row];
-    check_finite(info, chunk, logits, row_labels);
+    const Text& text = texts_[chunk.item];
+    Result& result = results_[chunk.item];
+    check_finite(info, chunk, logits, labels_of_run);
     if (info.problem_type == ProblemType::token) {
-      result = label_words(info, logits, row_labels, chunk.tokens, text);
+      result = label_words(info, logits, labels_of_run, chunk.tokens, text);
     } else if (info.problem_type == ProblemType::span) {
       Result answers =
-          find_answers(logits, row_labels, chunk.tokens, *text.second, options_.max_answer_tokens, options_.top_k);
+          find_answers(logits, labels_of_run, chunk.tokens, *text.second, options_.max_answer_tokens, options_.top_k);
       for (Prediction& answer : answers) add_answer(std::move(answer), options_.top_k, &result);
     } else {
       result = rank_labels(info, logits);
@@ -176,12 +176,12 @@ class Runner {
     }
   }
 
-  static void check_finite(const TaskInfo& info, const Chunk& chunk, const float* logits, std::size_t row_labels) {
+  static void check_finite(const TaskInfo& info, const Chunk& chunk, const float* logits, std::size_t labels_of_run) {
     const std::size_t tokens = is_token_task(info) ? chunk.tokens.size() : 1;
     for (std::size_t token = 0; token < tokens; ++token) {
-      const float* const first = logits + token * row_labels;
+      const float* const first = logits + token * labels_of_run;
       if (std::all_of(first, first + info.label_count, [](float value) { return std::isfinite(value); })) continue;
-      fail_item(chunk.row, text_of("has logits that are not finite numbers from the task ", info.name),
+      fail_item(chunk.item, text_of("has logits that are not finite numbers from the task ", info.name),
                "its biases may be too large for the model");
     }
   }
@@ -232,8 +232,8 @@ Status Session::predict(const std::vector<Text>& texts, const std::vector<std::s
     check_top_k(lease, options);
     const Cutter cutter(*parts_->tokenizer, options, parts_->max_tokens());
     std::vector<Chunk> chunks;
-    for (std::size_t row = 0; row < texts.size(); ++row) {
-      cutter.cut(row, texts[row], lease.tasks[lease.tasks.size() == 1 ? 0 : row]->info, &chunks);
+    for (std::size_t item = 0; item < texts.size(); ++item) {
+      cutter.cut(item, texts[item], lease.tasks[lease.tasks.size() == 1 ? 0 : item]->info, &chunks);
     }
     std::vector<TaskInfo> infos;  // as the lease has them: a task may be replaced meanwhile
     for (const auto& task : lease.tasks) {

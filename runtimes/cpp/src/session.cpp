@@ -14,8 +14,8 @@ template <class Work>
 Status with_tasks(const Session::Parts& session, const std::string_view* tasks, std::size_t task_count,
                   const Batch& batch, Workspace::Parts* workspace, Work&& work) noexcept {
   Status status = guard([&] {
-    if (task_count != 1 && task_count != batch.rows) {
-      fail(StatusCode::input_error, text_of("there are ", task_count, " tasks for ", batch.rows,
+    if (task_count != 1 && task_count != batch.items) {
+      fail(StatusCode::input_error, text_of("there are ", task_count, " tasks for ", batch.items,
                                             " items, expected one task, or one for each item"));
     }
     session.store->hold(tasks, task_count, &workspace->lease);
@@ -91,11 +91,11 @@ Status Session::unload_task(std::string_view name) noexcept {
 
 std::size_t Session::max_tokens() const noexcept { return parts_->max_tokens(); }
 
-std::size_t Session::logits_capacity(std::size_t rows, std::size_t tokens) const noexcept {
+std::size_t Session::logits_capacity(std::size_t items, std::size_t tokens) const noexcept {
   std::size_t capacity = 0;
   const Status status = guard([&] {
     for (const TaskInfo& task : parts_->store->tasks()) {
-      capacity = std::max(capacity, multiply({rows, is_token_task(task) ? tokens : 1, task.label_count}));
+      capacity = std::max(capacity, multiply({items, is_token_task(task) ? tokens : 1, task.label_count}));
     }
   });
   return status.ok() ? capacity : 0;
@@ -103,12 +103,12 @@ std::size_t Session::logits_capacity(std::size_t rows, std::size_t tokens) const
 
 const std::vector<std::string>& Session::outputs() const noexcept { return parts_->outputs; }
 
-std::size_t Session::output_capacity(std::string_view name, std::size_t rows, std::size_t tokens) const noexcept {
+std::size_t Session::output_capacity(std::string_view name, std::size_t items, std::size_t tokens) const noexcept {
   std::size_t capacity = 0;
   const Status status = guard([&] {
     if (std::find(parts_->outputs.begin(), parts_->outputs.end(), name) == parts_->outputs.end()) return;
     for (const TaskInfo& task : parts_->store->tasks()) {
-      capacity = std::max(capacity, multiply({rows, name == token_logits_output ? tokens : 1, task.label_count}));
+      capacity = std::max(capacity, multiply({items, name == token_logits_output ? tokens : 1, task.label_count}));
     }
   });
   return status.ok() ? capacity : 0;

@@ -27,7 +27,7 @@ struct Wanted {
 constexpr std::size_t most_outputs = 2;
 
 struct Workspace::Parts {
-  Lease lease;  // of the run: the task of all rows, or one per row
+  Lease lease;  // of the run: the task of all items, or one per item
   std::unique_ptr<Scratch> scratch;
   std::vector<std::int64_t> zeros;  // token types where the caller has none
   std::vector<std::int64_t> slots;
@@ -76,7 +76,7 @@ struct Session::Parts {
   std::vector<std::string> default_labels(const TaskInfo& task) const;
 
   void check_batch(const Batch& batch) const;
-  void check_row(const Batch& batch, std::size_t row) const;
+  void check_item(const Batch& batch, std::size_t item) const;
   void check_mix(const Lease& lease, bool one_output) const;
   void run_wanted(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted, std::size_t count) const;
   void run_whole(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted, std::size_t count) const;

@@ -15,37 +15,37 @@ std::size_t Session::Parts::max_tokens() const noexcept {
 // ONNX Runtime, for one, takes a negative id as an index from the end and a mask of any numbers, so what an engine
 // might not refuse is refused here.
 void Session::Parts::check_batch(const Batch& batch) const {
-  if (batch.rows == 0 || batch.tokens == 0 || batch.input_ids == nullptr || batch.attention_mask == nullptr) {
-    fail(StatusCode::input_error, text_of("the batch has ", batch.rows, " items of ", batch.tokens,
+  if (batch.items == 0 || batch.tokens == 0 || batch.input_ids == nullptr || batch.attention_mask == nullptr) {
+    fail(StatusCode::input_error, text_of("the batch has ", batch.items, " items of ", batch.tokens,
                                           " tokens, expected ids and a mask for one or more"));
   }
-  multiply({batch.rows, batch.tokens, sizeof(std::int64_t)});  // no memory has more
+  multiply({batch.items, batch.tokens, sizeof(std::int64_t)});  // no memory has more
   if (batch.tokens > max_tokens()) {
     fail(StatusCode::input_error,
          text_of("the sequence has ", batch.tokens, " tokens, expected at most ", max_tokens()),
          "shorten the text, or truncate it when it is tokenised");
   }
-  for (std::size_t row = 0; row < batch.rows; ++row) check_row(batch, row);
+  for (std::size_t item = 0; item < batch.items; ++item) check_item(batch, item);
 }
 
-void Session::Parts::check_row(const Batch& batch, std::size_t row) const {
-  const std::size_t first = row * batch.tokens;
+void Session::Parts::check_item(const Batch& batch, std::size_t item) const {
+  const std::size_t first = item * batch.tokens;
   std::int64_t kept = 0;
   for (std::size_t i = first; i < first + batch.tokens; ++i) {
     if (batch.input_ids[i] < 0 || batch.input_ids[i] >= manifest.vocab_size) {
-      fail_item(row, text_of("has ", batch.input_ids[i], " in input_ids, expected 0 to ", manifest.vocab_size - 1));
+      fail_item(item, text_of("has ", batch.input_ids[i], " in input_ids, expected 0 to ", manifest.vocab_size - 1));
     }
     if (batch.attention_mask[i] != 0 && batch.attention_mask[i] != 1) {
-      fail_item(row, text_of("has ", batch.attention_mask[i], " in attention_mask, expected 0 or 1"));
+      fail_item(item, text_of("has ", batch.attention_mask[i], " in attention_mask, expected 0 or 1"));
     }
     const std::int64_t type = batch.token_type_ids == nullptr ? 0 : batch.token_type_ids[i];
     // The manifest does not say how many types there are; the model refuses one that is too large.
     if (type < 0 || (type > 0 && !has_token_types_)) {
-      fail_item(row, text_of("has ", type, " in token_type_ids, expected 0", has_token_types_ ? " or more" : ""));
+      fail_item(item, text_of("has ", type, " in token_type_ids, expected 0", has_token_types_ ? " or more" : ""));
     }
     kept += batch.attention_mask[i];
   }
-  if (kept == 0) fail_item(row, "has an attention_mask of zeros only, expected at least one token");
+  if (kept == 0) fail_item(item, "has an attention_mask of zeros only, expected at least one token");
 }
 
 // Whether one run can serve the tasks of a lease, and all of them by one output where it is to have one alone.
@@ -104,10 +104,10 @@ void Session::Parts::run_wanted(const Batch& batch, Workspace::Parts* workspace,
   for (const auto& task : lease.tasks) labels = std::max<std::size_t>(labels, task->info.label_count);
   for (std::size_t i = 0; i < count; ++i) {
     Logits* const logits = wanted[i].logits;
-    logits->rows = batch.rows;
+    logits->items = batch.items;
     logits->tokens = wanted[i].by_token ? batch.tokens : 0;
     logits->labels = labels;
-    const std::size_t size = multiply({batch.rows, std::max<std::size_t>(logits->tokens, 1), labels});
+    const std::size_t size = multiply({batch.items, std::max<std::size_t>(logits->tokens, 1), labels});
     if (logits->values == nullptr || size > logits->capacity) {
       fail(StatusCode::input_error,
            text_of("the logits have room for ", logits->capacity, " values, expected ", size, " or more"));
@@ -119,11 +119,11 @@ void Session::Parts::run_wanted(const Batch& batch, Workspace::Parts* workspace,
     run_whole(batch, workspace, wanted, count);
   }
   for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t per_row = wanted[i].logits->size() / batch.rows;
-    for (std::size_t row = 0; row < batch.rows; ++row) {
-      const std::size_t own = lease.tasks[lease.tasks.size() == 1 ? 0 : row]->info.label_count;
-      float* const values = wanted[i].logits->values + row * per_row;
-      for (std::size_t at = 0; own < labels && at < per_row; at += labels) {
+    const std::size_t per_item = wanted[i].logits->size() / batch.items;
+    for (std::size_t item = 0; item < batch.items; ++item) {
+      const std::size_t own = lease.tasks[lease.tasks.size() == 1 ? 0 : item]->info.label_count;
+      float* const values = wanted[i].logits->values + item * per_item;
+      for (std::size_t at = 0; own < labels && at < per_item; at += labels) {
         std::fill_n(values + at + own, labels - own, -std::numeric_limits<float>::infinity());
       }
     }
@@ -154,33 +154,33 @@ void Session::Parts::run_whole(const Batch& batch, Workspace::Parts* workspace, 
 // A model of static shape runs batches of exactly its shape: what a text lacks is padding, and so are missing items.
 void Session::Parts::run_parts(const Batch& batch, Workspace::Parts* workspace, const Wanted* wanted,
                                std::size_t count) const {
-  const std::size_t rows = static_cast<std::size_t>((*manifest.static_shape)[0]), tokens = max_tokens();
+  const std::size_t items = static_cast<std::size_t>((*manifest.static_shape)[0]), tokens = max_tokens();
   const std::size_t wide = static_cast<std::size_t>(store->output_labels(workspace->lease));
-  const std::size_t places = multiply({rows, tokens});
+  const std::size_t places = multiply({items, tokens});
   float* values[most_outputs] = {};
   for (std::size_t i = 0; i < count; ++i) {
-    workspace->whole[i].resize(multiply({rows, wanted[i].by_token ? tokens : 1, wide}));
+    workspace->whole[i].resize(multiply({items, wanted[i].by_token ? tokens : 1, wide}));
     values[i] = workspace->whole[i].data();
   }
-  for (std::size_t start = 0; start < batch.rows; start += rows) {
+  for (std::size_t start = 0; start < batch.items; start += items) {
     workspace->ids.assign(places, manifest.pad_token_id);
     workspace->mask.assign(places, 0);
     workspace->types.assign(places, 0);
-    const std::size_t present = std::min(rows, batch.rows - start);
-    for (std::size_t row = 0; row < present; ++row) {
-      const std::size_t from = (start + row) * batch.tokens, to = row * tokens;
+    const std::size_t present = std::min(items, batch.items - start);
+    for (std::size_t item = 0; item < present; ++item) {
+      const std::size_t from = (start + item) * batch.tokens, to = item * tokens;
       std::copy_n(batch.input_ids + from, batch.tokens, workspace->ids.data() + to);
       std::copy_n(batch.attention_mask + from, batch.tokens, workspace->mask.data() + to);
       if (batch.token_type_ids) std::copy_n(batch.token_type_ids + from, batch.tokens, workspace->types.data() + to);
     }
-    const Batch part{workspace->ids.data(), workspace->mask.data(), workspace->types.data(), rows, tokens};
+    const Batch part{workspace->ids.data(), workspace->mask.data(), workspace->types.data(), items, tokens};
     run_model(part, static_cast<std::int64_t>(wide), workspace, wanted, values, count);
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t groups = wanted[i].by_token ? batch.tokens : 1, own = wanted[i].logits->labels;
-      for (std::size_t row = 0; row < present; ++row) {
+      for (std::size_t item = 0; item < present; ++item) {
         for (std::size_t group = 0; group < groups; ++group) {
-          const std::size_t from = (row * (wanted[i].by_token ? tokens : 1) + group) * wide;
-          const std::size_t to = ((start + row) * groups + group) * own;
+          const std::size_t from = (item * (wanted[i].by_token ? tokens : 1) + group) * wide;
+          const std::size_t to = ((start + item) * groups + group) * own;
           std::copy_n(values[i] + from, own, wanted[i].logits->values + to);
         }
       }
@@ -190,9 +190,9 @@ void Session::Parts::run_parts(const Batch& batch, Workspace::Parts* workspace, 
 
 void Session::Parts::run_model(const Batch& batch, std::int64_t labels, Workspace::Parts* workspace,
                                const Wanted* wanted, float* const* values, std::size_t count) const {
-  const std::int64_t by_token[3] = {static_cast<std::int64_t>(batch.rows), static_cast<std::int64_t>(batch.tokens),
+  const std::int64_t by_token[3] = {static_cast<std::int64_t>(batch.items), static_cast<std::int64_t>(batch.tokens),
                                     labels};
-  const std::int64_t by_row[2] = {by_token[0], labels};
+  const std::int64_t by_item[2] = {by_token[0], labels};
   const Lease& lease = workspace->lease;
   InputArray inputs[4];
   std::size_t input_count = 0;
@@ -202,7 +202,7 @@ void Session::Parts::run_model(const Batch& batch, std::int64_t labels, Workspac
   add(input_ids_input, batch.input_ids, by_token, 2);
   add(attention_mask_input, batch.attention_mask, by_token, 2);
   if (has_token_types_) {
-    if (batch.token_type_ids == nullptr) workspace->zeros.assign(batch.rows * batch.tokens, 0);
+    if (batch.token_type_ids == nullptr) workspace->zeros.assign(batch.items * batch.tokens, 0);
     add(token_type_ids_input, batch.token_type_ids ? batch.token_type_ids : workspace->zeros.data(), by_token, 2);
   }
   workspace->slots.clear();
@@ -212,7 +212,7 @@ void Session::Parts::run_model(const Batch& batch, std::int64_t labels, Workspac
   OutputArray outputs_of_run[most_outputs];
   for (std::size_t i = 0; i < count; ++i) {
     const char* const name = wanted[i].by_token ? token_logits_output : logits_output;
-    outputs_of_run[i] = {name, values[i], wanted[i].by_token ? by_token : by_row, wanted[i].by_token ? 3U : 2U};
+    outputs_of_run[i] = {name, values[i], wanted[i].by_token ? by_token : by_item, wanted[i].by_token ? 3U : 2U};
   }
   const Bound* const bound = lease.table ? lease.table->bound() : lease.tasks.front()->bound();
   model.run({inputs, input_count, bound, outputs_of_run, count, &workspace->scratch});

@@ -1,5 +1,5 @@
 // The loaded tasks. Rows come and go while other threads run the model, and no run may see half of one. So a run takes
-// a lease, which holds the tasks of its rows as they are at one moment, and what a lease holds never changes:
+// a lease, which holds the tasks of its items as they are at one moment, and what a lease holds never changes:
 //
 // - in the layout table, a row is written into a slot of the table that nothing reads, and only then becomes the task's
 //   slot; a slot is free again when its task has left it and no lease holds it; a table that is too small, or too wide
@@ -56,7 +56,7 @@ class TaskStore {
  public:
   virtual ~TaskStore() = default;
 
-  // Whether one run can serve rows of different tasks.
+  // Whether one run can serve items of different tasks.
   virtual bool mixes_tasks() const noexcept = 0;
 
   // Load a row that was compared with the layout, or replace the task of the same name. An input_error where the

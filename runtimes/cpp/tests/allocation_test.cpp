@@ -1,6 +1,6 @@
 // Counts what a run allocates outside of ONNX Runtime: after the first run of a shape, nothing.
 //
-//     allocation_test BUNDLE TASK...       batches of one task, and of one task per row where there are several
+//     allocation_test BUNDLE TASK...       batches of one task, and of one task per item where there are several
 //
 // Every operator new of the program comes here. ONNX Runtime is reached by a table of functions, of which this program
 // gives out a copy: within one of these that a run calls, allocations are ONNX Runtime's own.
@@ -78,16 +78,16 @@ int main(int count, char** words) {
   options.threads = 1;
   require(bitfit::Session::open(words[1], options, &session));
   const std::vector<std::string_view> tasks(words + 2, words + count);
-  const std::size_t rows = tasks.size() == 1 ? 3 : tasks.size(), tokens = 8;
-  const std::vector<std::int64_t> ids(rows * tokens, 7), mask(rows * tokens, 1);
-  const bitfit::Batch batch{ids.data(), mask.data(), nullptr, rows, tokens};
-  std::vector<float> values(session->logits_capacity(rows, tokens));
+  const std::size_t items = tasks.size() == 1 ? 3 : tasks.size(), tokens = 8;
+  const std::vector<std::int64_t> ids(items * tokens, 7), mask(items * tokens, 1);
+  const bitfit::Batch batch{ids.data(), mask.data(), nullptr, items, tokens};
+  std::vector<float> values(session->logits_capacity(items, tokens));
   bitfit::Logits logits{values.data(), values.size(), 0, 0, 0};
   bitfit::Workspace workspace;
   std::vector<std::vector<float>> room;
   std::vector<bitfit::Output> outputs;
   for (const std::string& name : session->outputs()) {
-    std::vector<float>& of = room.emplace_back(session->output_capacity(name, rows, tokens));
+    std::vector<float>& of = room.emplace_back(session->output_capacity(name, items, tokens));
     outputs.push_back({name, {of.data(), of.size(), 0, 0, 0}});
   }
   long first = 0, later = 0;

@@ -1,5 +1,5 @@
 /* Engines and outputs of the C API from C:  c_engine_test BUNDLE TASK TOKEN_TASK  prints what wrong options say, then
- * the outputs of a batch of one row of each task, which is run on an engine that two sessions share. */
+ * the outputs of a batch of one item of each task, which is run on an engine that two sessions share. */
 
 #include <bitfit/bitfit.h>
 #include <stdio.h>
@@ -65,9 +65,9 @@ static void print_wrong_options(const char* bundle) {
 }
 
 static void print_logits(const char* name, const bitfit_logits* logits) {
-  const size_t count = logits->rows * (logits->tokens == 0 ? 1 : logits->tokens) * logits->labels;
+  const size_t count = logits->items * (logits->tokens == 0 ? 1 : logits->tokens) * logits->labels;
   size_t i;
-  printf("%s %u %u %u", name, (unsigned)logits->rows, (unsigned)logits->tokens, (unsigned)logits->labels);
+  printf("%s %u %u %u", name, (unsigned)logits->items, (unsigned)logits->tokens, (unsigned)logits->labels);
   for (i = 0; i < count; ++i) printf(" %.6f", (double)logits->values[i]);
   printf("\n");
 }

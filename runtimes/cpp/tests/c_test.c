@@ -87,10 +87,10 @@ int main(int count, char** words) {
 
   workspace = bitfit_workspace_new();
   tasks[0] = "copy";
-  batch.rows = 1;
+  batch.items = 1;
   batch.tokens = 4;
   if (bitfit_run(session, tasks, 1, &batch, workspace, &logits, &error)) return fail(&error);
-  for (i = 0; i < logits.rows * logits.labels; ++i) printf("%s%.6f", i ? " " : "", (double)values[i]);
+  for (i = 0; i < logits.items * logits.labels; ++i) printf("%s%.6f", i ? " " : "", (double)values[i]);
   printf("\n");
   if (bitfit_unload_task(session, "copy", &error)) return fail(&error);
   printf("%d ", (int)bitfit_run(session, tasks, 1, &batch, workspace, &logits, &error));

@@ -46,7 +46,7 @@ std::shared_ptr<const bitfit::Engine> onnxruntime() {
   return engine;
 }
 
-// Three rows of two tokens, and logits that a run of any task has room in.
+// Three items of two tokens, and logits that a run of any task has room in.
 struct Run {
   explicit Run(const Session& session) : values(session.logits_capacity(3, 2)) {
     logits = {values.data(), values.size(), 0, 0, 0};

@@ -114,11 +114,11 @@ bitfit::Tokens tokens_of(const json& list) {
   return tokens;
 }
 
-// All rows of a matrix, one after the other.
-std::vector<float> flat(const json& rows) {
+// A list of lists of numbers, one after the other.
+std::vector<float> flat(const json& lists) {
   std::vector<float> values;
-  for (const json& row : rows) {
-    for (const json& value : row) values.push_back(value.get<float>());
+  for (const json& list : lists) {
+    for (const json& value : list) values.push_back(value.get<float>());
   }
   return values;
 }

@@ -34,10 +34,10 @@ json json_of(const Status& status) {
   return object;
 }
 
-std::vector<std::int64_t> flat(const json& rows) {
+std::vector<std::int64_t> flat(const json& lists) {
   std::vector<std::int64_t> values;
-  for (const json& row : rows) {
-    for (const json& value : row) values.push_back(value.get<std::int64_t>());
+  for (const json& list : lists) {
+    for (const json& value : list) values.push_back(value.get<std::int64_t>());
   }
   return values;
 }
@@ -46,7 +46,7 @@ std::vector<std::int64_t> flat(const json& rows) {
 json json_of(const bitfit::Logits& logits) {
   json values = json::array();
   for (std::size_t i = 0; i < logits.size(); ++i) values.push_back(logits.values[i]);
-  return {{"rows", logits.rows}, {"tokens", logits.tokens}, {"labels", logits.labels}, {"values", values}};
+  return {{"items", logits.items}, {"tokens", logits.tokens}, {"labels", logits.labels}, {"values", values}};
 }
 
 // The ids of a command, and what points to them.
@@ -57,8 +57,9 @@ struct Asked {
         ids(flat(command["input_ids"])),
         mask(flat(command["attention_mask"])),
         types(flat(command.value("token_type_ids", json::array()))) {
-    const std::size_t rows = command["input_ids"].size();
-    batch = {ids.data(), mask.data(), types.empty() ? nullptr : types.data(), rows, rows == 0 ? 0 : ids.size() / rows};
+    const std::size_t items = command["input_ids"].size();
+    batch = {ids.data(), mask.data(), types.empty() ? nullptr : types.data(), items,
+             items == 0 ? 0 : ids.size() / items};
   }
 
   std::vector<std::string> names;
@@ -70,7 +71,7 @@ struct Asked {
 json run_ids(const Session& session, const json& command, bitfit::Workspace* workspace) {
   const Asked asked(command);
   const bitfit::Batch& batch = asked.batch;
-  std::vector<float> values(command.value("capacity", session.logits_capacity(batch.rows, batch.tokens)));
+  std::vector<float> values(command.value("capacity", session.logits_capacity(batch.items, batch.tokens)));
   bitfit::Logits logits{values.data(), values.size(), 0, 0, 0};
   const Status status = session.run(asked.tasks.data(), asked.tasks.size(), batch, workspace, &logits);
   return status.ok() ? json_of(logits) : json_of(status);
@@ -84,7 +85,7 @@ json run_outputs(const Session& session, const json& command, bitfit::Workspace*
   std::vector<std::vector<float>> values;
   std::vector<bitfit::Output> outputs;
   for (const std::string& name : names) {
-    std::size_t capacity = session.output_capacity(name, batch.rows, batch.tokens);
+    std::size_t capacity = session.output_capacity(name, batch.items, batch.tokens);
     if (&name == &names.back()) capacity = command.value("capacity", capacity);
     std::vector<float>& room = values.emplace_back(capacity);
     outputs.push_back({name, {room.data(), room.size(), 0, 0, 0}});
@@ -175,7 +176,7 @@ void require(const Status& status) {
   std::exit(2);
 }
 
-// One batch of three rows, run for the task `swapped`.
+// One batch of three items, run for the task `swapped`.
 class Runner {
  public:
   Runner() {

@@ -17,7 +17,7 @@ from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.compiler.passes.find_bias_sites import BiasSite
 from bitfit_export.compiler.passes.fold_biases import FoldPlan, fold_biases
 from tests.compiler.traced import canonical_graph
-from tests.families import tiny_base
+from tests.families import quick_first, tiny_base
 
 #: Differences in float64, where values are of order 1.
 EXACT = 1e-12
@@ -42,8 +42,7 @@ COUNTS = {
     "wav2vec2": (23, 14),
 }
 #: Each trace takes seconds; these two have between them every way in which attention is written.
-QUICK = ("bert", "albert")
-FAMILIES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in COUNTS]
+FAMILIES = quick_first(list(COUNTS))
 
 
 @dataclass(frozen=True)
@@ -179,6 +178,7 @@ def test_bert_loses_the_biases_of_keys_values_and_layer_norms() -> None:
     assert folded("bert").plan.reasons == {}
 
 
+@pytest.mark.slow
 def test_albert_keeps_a_tied_bias_whose_uses_differ_and_says_so() -> None:
     layer = "encoder.albert_layer_groups.0.albert_layers.0"
     plan = folded("albert").plan

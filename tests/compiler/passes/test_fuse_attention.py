@@ -16,7 +16,7 @@ from bitfit_export.compiler.passes.fuse_attention import fuse_attention  # noqa:
 from bitfit_export.compiler.passes.merge_projections import merge_projections  # noqa: E402
 from tests.compiler.graph_runs import assert_pytorchs, batch, run  # noqa: E402
 from tests.compiler.traced import canonical_graph  # noqa: E402
-from tests.families import TEXT_FAMILIES, tiny_base  # noqa: E402
+from tests.families import TEXT_GRAPHS, quick_first, tiny_base  # noqa: E402
 
 LAYERS = 2
 
@@ -32,7 +32,7 @@ def kernels(graph: gs.Graph) -> list[gs.Node]:
     return [node for node in graph.nodes if node.op == "MultiHeadAttention"]
 
 
-@pytest.mark.parametrize("family", TEXT_FAMILIES)
+@pytest.mark.parametrize("family", quick_first(TEXT_GRAPHS))
 def test_the_results_are_pytorchs(family: str) -> None:
     base = tiny_base(family)
     graph = canonical(base)
@@ -53,6 +53,7 @@ def test_bert_gives_its_mask_of_keys_and_nothing_else(tiny_base: BaseModel) -> N
     assert not {"Softmax", "Where"} & {node.op for node in graph.nodes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "inputs"), [("mpnet", 6), ("gpt2", 6)])
 def test_what_is_added_to_the_scores_is_an_input(family: str, inputs: int) -> None:
     graph = canonical(tiny_base(family))
@@ -67,7 +68,7 @@ def test_scores_that_something_else_reads_stay(tiny_base: BaseModel) -> None:
     assert fuse_attention(graph) == LAYERS - 1
 
 
-@pytest.mark.parametrize("family", ["bert", "albert", "deberta-v2", "mpnet"])
+@pytest.mark.parametrize("family", quick_first(["bert", "albert", "deberta-v2", "mpnet"]))
 def test_merged_projections_have_the_same_results(family: str) -> None:
     base = tiny_base(family)
     graph = canonical(base)
@@ -85,6 +86,7 @@ def test_query_key_and_value_are_one_product(tiny_base: BaseModel) -> None:
     assert names == ["query", "key", "value"]
 
 
+@pytest.mark.slow
 def test_layers_that_share_weights_share_the_merged_one() -> None:
     graph = canonical(tiny_base("albert"))
     merge_projections(graph)

@@ -119,30 +119,30 @@ size_t bitfit_max_tokens(const bitfit_session* session);
 bitfit_workspace* bitfit_workspace_new(void);
 void bitfit_workspace_free(bitfit_workspace* workspace);
 
-/* A batch of ids, int64 [rows, tokens]. token_type_ids may be NULL: zeros. */
+/* A batch of ids, int64 [items, tokens]. token_type_ids may be NULL: zeros. */
 typedef struct bitfit_batch {
   const int64_t* input_ids;
   const int64_t* attention_mask;
   const int64_t* token_type_ids;
-  size_t rows;
+  size_t items;
   size_t tokens;
 } bitfit_batch;
 
-/* The caller sets values and capacity (in values). A run sets the others: [rows, labels] for a sentence task, where
- * tokens is 0, or [rows, tokens, labels]. -infinity beyond a row's own labels. */
+/* The caller sets values and capacity (in values). A run sets the others: [items, labels] for a sentence task, where
+ * tokens is 0, or [items, tokens, labels]. -infinity beyond an item's own labels. */
 typedef struct bitfit_logits {
   float* values;
   size_t capacity;
-  size_t rows;
+  size_t items;
   size_t tokens;
   size_t labels;
 } bitfit_logits;
 
 /* How many values a run of such a batch may need in `logits`, for the tasks that are loaded now; 0 where session is
  * NULL. */
-size_t bitfit_logits_capacity(const bitfit_session* session, size_t rows, size_t tokens);
+size_t bitfit_logits_capacity(const bitfit_session* session, size_t items, size_t tokens);
 
-/* Run a batch. task_count is 1, one task for all rows, or batch->rows, one for each. */
+/* Run a batch. task_count is 1, one task for all items, or batch->items, one for each. */
 bitfit_code bitfit_run(const bitfit_session* session, const char* const* tasks, size_t task_count,
                        const bitfit_batch* batch, bitfit_workspace* workspace, bitfit_logits* logits,
                        bitfit_error* error);
@@ -152,7 +152,7 @@ bitfit_code bitfit_run(const bitfit_session* session, const char* const* tasks, 
 const char* bitfit_output_name(const bitfit_session* session, size_t index);
 
 /* As bitfit_logits_capacity, for one output; 0 where the model does not have it. */
-size_t bitfit_output_capacity(const bitfit_session* session, const char* name, size_t rows, size_t tokens);
+size_t bitfit_output_capacity(const bitfit_session* session, const char* name, size_t items, size_t tokens);
 
 /* An output that a run is asked for. The caller sets the name, and of the logits values and capacity. */
 typedef struct bitfit_output {
@@ -161,7 +161,7 @@ typedef struct bitfit_output {
 } bitfit_output;
 
 /* As bitfit_run, for any mix of sentence, token and span tasks: `output_count` outputs, each named once. A sentence
- * task's row of token_logits means nothing, nor does a token or span task's row of logits. */
+ * task's item means nothing in token_logits, nor does a token or span task's item in logits. */
 bitfit_code bitfit_run_outputs(const bitfit_session* session, const char* const* tasks, size_t task_count,
                                const bitfit_batch* batch, bitfit_workspace* workspace, bitfit_output* outputs,
                                size_t output_count, bitfit_error* error);

@@ -1,4 +1,4 @@
-// A bundle that is ready to run: any of its tasks, or a batch in which every row is another task.
+// A bundle that is ready to run: any of its tasks, or a batch in which every item is another task.
 //
 //     std::unique_ptr<bitfit::Session> session;
 //     bitfit::Status status = bitfit::Session::open("bundles/minilm-l6", {}, &session);
@@ -48,27 +48,27 @@ struct TaskInfo {
   std::uint32_t task_version = 0;
 };
 
-// Ids to run. The arrays are the caller's, [rows, tokens] in C order.
+// Ids to run. The arrays are the caller's, [items, tokens] in C order.
 struct Batch {
   const std::int64_t* input_ids = nullptr;
   const std::int64_t* attention_mask = nullptr;  // 1 for a token, 0 for padding
   const std::int64_t* token_type_ids = nullptr;  // null: zeros
-  std::size_t rows = 0;
+  std::size_t items = 0;
   std::size_t tokens = 0;
 };
 
 // Where logits go. The first two are the caller's, a run fills in the others.
 //
-// A sentence task has [rows, labels]; a token or span task [rows, tokens, labels]. With tasks of different widths
-// `labels` is the largest, and what lies beyond a row's own labels is -infinity.
+// A sentence task has [items, labels]; a token or span task [items, tokens, labels]. With tasks of different widths
+// `labels` is the largest, and what lies beyond an item's own labels is -infinity.
 struct Logits {
   float* values = nullptr;
   std::size_t capacity = 0;  // in values
-  std::size_t rows = 0;
+  std::size_t items = 0;
   std::size_t tokens = 0;  // 0 for a sentence task
   std::size_t labels = 0;
 
-  std::size_t size() const noexcept { return rows * (tokens == 0 ? 1 : tokens) * labels; }
+  std::size_t size() const noexcept { return items * (tokens == 0 ? 1 : tokens) * labels; }
 };
 
 // An output that `run_outputs` is asked for.
@@ -158,9 +158,9 @@ class Session {
   std::size_t max_tokens() const noexcept;
 
   // How many values a run of such a batch may need in `Logits`, for the tasks that are loaded now.
-  std::size_t logits_capacity(std::size_t rows, std::size_t tokens) const noexcept;
+  std::size_t logits_capacity(std::size_t items, std::size_t tokens) const noexcept;
 
-  // Run a batch: every row is of the task `task`, or row i of the task `tasks[i]`, of which there are batch.rows.
+  // Run a batch: every item is of the task `task`, or item i of the task `tasks[i]`, of which there are batch.items.
   //
   // An input_error: a task that is not loaded, ids that the model can't take, logits that have no room, sentence tasks
   // together with token or span tasks, or different tasks where the bundle's layout runs one at a time.
@@ -173,11 +173,11 @@ class Session {
 
   // How many values a run of such a batch may need for an output, for the tasks that are loaded now; 0 where the model
   // has no such output.
-  std::size_t output_capacity(std::string_view name, std::size_t rows, std::size_t tokens) const noexcept;
+  std::size_t output_capacity(std::string_view name, std::size_t items, std::size_t tokens) const noexcept;
 
-  // As `run`, for any mix of tasks: the outputs that are named in `outputs`, each once. `logits` is [rows, labels],
-  // `token_logits` [rows, tokens, labels], with -infinity beyond a row's own labels. A sentence task's row of
-  // `token_logits` means nothing, nor does a token or span task's row of `logits`.
+  // As `run`, for any mix of tasks: the outputs that are named in `outputs`, each once. `logits` is [items, labels],
+  // `token_logits` [items, tokens, labels], with -infinity beyond an item's own labels. What a sentence task's item has
+  // in `token_logits` means nothing, nor does what a token or span task's item has in `logits`.
   //
   // An input_error: as `run`, but for the mix, and an output that the model does not have.
   Status run_outputs(const std::string_view* tasks, std::size_t task_count, const Batch& batch, Workspace* workspace,
