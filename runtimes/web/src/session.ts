@@ -243,7 +243,8 @@ export class BiasSession implements Session {
     // Where a run serves one task, batches are of one task.
     const groups = chunks.map(({ item }) => (this.store.mixesTasks ? "" : (tasks[item] as LoadedTask).name));
     const lengths = chunks.map(({ tokens }) => tokens.ids.length);
-    for (const places of planBatches(lengths, groups, batchSize, batchTokens)) {
+    for (const [number, places] of planBatches(lengths, groups, batchSize, batchTokens).entries()) {
+      if (number > 0) await nextTurn();
       signal?.throwIfAborted();
       const batch = places.map((place) => chunks[place] as Chunk);
       for (const [chunk, values, width] of await this.runChunks(batch, tasks)) {
@@ -337,6 +338,23 @@ export class BiasSession implements Session {
   private checkOpen(): void {
     if (this.closed) throw new UsageError("the session is closed, expected one that is open", "open the bundle anew");
   }
+}
+
+/**
+ * Lets whatever waits have its turn. A run on the processor takes the thread until it is over, and promises alone would keep
+ * it: neither a click nor a message that cancels would be seen.
+ */
+function nextTurn(): Promise<void> {
+  const { setImmediate } = globalThis as { setImmediate?: (call: () => void) => void };
+  if (setImmediate) return new Promise((resolve) => setImmediate(resolve));
+  const { port1, port2 } = new MessageChannel(); // a timer would wait for milliseconds
+  return new Promise((resolve) => {
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
 }
 
 /** The one task of all items as a list of one: such a batch has one row, whatever its size. */

@@ -1,0 +1,16 @@
+// Makes the folder that the browser's tests serve: the demo with a bundle, the same bundle in parts, an empty page.
+//
+//   node test/browser/make_site.mjs BUNDLE FOLDER
+
+import { execFileSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const [bundle, folder] = process.argv.slice(2);
+const tools = fileURLToPath(new URL("../../tools/", import.meta.url));
+const run = (...words) => execFileSync(process.execPath, words, { stdio: "ignore" });
+run(join(tools, "make_demo.mjs"), bundle, folder);
+run(join(tools, "pack.mjs"), bundle, join(folder, "packed"), "1.5");
+const [map] = readFileSync(join(folder, "index.html"), "utf-8").match(/<script type="importmap">.*?<\/script>/s);
+writeFileSync(join(folder, "blank.html"), `<!doctype html><title>blank</title>${map}`);

@@ -1,0 +1,31 @@
+"""The package and its demo page in a headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.web.conftest import RunNode
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """A Chromium; without one the test is skipped."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    return found or pytest.skip("needs Chromium: apt-get install chromium")
+
+
+@pytest.mark.parametrize("script", ["sessions", "demo"])
+def test_each_page(run_node: RunNode, session_fixtures: Path, chromium: str, tmp_path: Path, script: str) -> None:
+    run_node("test/browser/make_site.mjs", session_fixtures / "table" / "bundle", tmp_path / "site")
+    environment = {
+        "BITFIT_CHROMIUM": chromium,
+        "BITFIT_WEB_DEMO": str(tmp_path / "site"),
+        "BITFIT_WEB_FIXTURES": str(session_fixtures),
+    }
+    run_node(f"--test --test-reporter=tap test/browser/{script}.test.mjs", environment=environment)
