@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -54,7 +53,10 @@ def package(node: str) -> Path:
     """`runtimes/web` with what it needs installed, built."""
     (ROOT / "build").mkdir(exist_ok=True)
     with locked(ROOT / "build" / "web.lock", "another worker builds the package", patience=PATIENCE):
-        stamp, lock = WEB / "node_modules" / ".bitfit-installed", (WEB / "package-lock.json").read_text(encoding="utf-8")
+        stamp, lock = (
+            WEB / "node_modules" / ".bitfit-installed",
+            (WEB / "package-lock.json").read_text(encoding="utf-8"),
+        )
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != lock:
             done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=WEB, capture_output=True, text=True)
             if done.returncode:
@@ -71,18 +73,26 @@ def package(node: str) -> Path:
 def run_node(node: str, package: Path) -> RunNode:
     """Runs a script of the package with node and gives its stdout."""
 
-    def run_script(script: str, *words: str | Path, environment: Mapping[str, str] | None = None) -> str:
+    def run_script(
+        script: str, *words: str | Path, environment: Mapping[str, str] | None = None, stdin: str | None = None
+    ) -> str:
         # Node's tests know by a variable that they run in a test, and would then say nothing.
         inherited = {name: value for name, value in os.environ.items() if name != "NODE_TEST_CONTEXT"}
-        return run([node, *script.split(), *words], cwd=package, env=inherited | dict(environment or {}))
+        return run([node, *script.split(), *words], cwd=package, input=stdin, env=inherited | dict(environment or {}))
 
     return run_script
 
 
 @pytest.fixture(scope="session")
-def session_fixtures(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta
-) -> Path:
+def chromium() -> str:
+    """A Chromium; without one the test is skipped."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    return found or pytest.skip("needs Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
+def session_fixtures(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta) -> Path:
     """A folder with a bundle of the tasks of `conformance/sessions` in each layout, and the scripts' rows."""
     folder = tmp_path_factory.mktemp("web")
     for layout in ("table", "packed", "named"):
@@ -92,8 +102,3 @@ def session_fixtures(
         compile_session_bundle(tiny_base, make_delta, layout, bundle)
         save_rows(read_manifest(bundle).layout, rows)
     return folder
-
-
-def lines_of(text: str) -> list[object]:
-    """The JSON of each line."""
-    return [json.loads(line) for line in text.splitlines() if line]
