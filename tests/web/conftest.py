@@ -93,12 +93,18 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def session_fixtures(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, make_delta: MakeDelta) -> Path:
-    """A folder with a bundle of the tasks of `conformance/sessions` in each layout, and the scripts' rows."""
-    folder = tmp_path_factory.mktemp("web")
-    for layout in ("table", "packed", "named"):
-        bundle, rows = folder / layout / "bundle", folder / layout / "rows"
-        for each in (bundle, rows):
-            each.mkdir(parents=True)
-        compile_session_bundle(tiny_base, make_delta, layout, bundle)
-        save_rows(read_manifest(bundle).layout, rows)
+    """A folder with bundles of the tasks of `conformance/sessions`, and the scripts' rows for each: one of each layout
+    for ONNX Runtime, and `portable`. The workers of a run share it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "web-sessions"
+    with locked(folder.with_suffix(".lock"), "another worker makes the bundles", patience=PATIENCE):
+        if not (folder / "done").exists():
+            for name in ("table", "packed", "named", "portable"):
+                bundle, rows = folder / name / "bundle", folder / name / "rows"
+                for each in (bundle, rows):
+                    each.mkdir(parents=True)
+                layout, target = ("table", name) if name == "portable" else (name, "ort")
+                compile_session_bundle(tiny_base, make_delta, layout, bundle, target=target)
+                save_rows(read_manifest(bundle).layout, rows)
+            (folder / "done").touch()
     return folder

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("script", ["sessions", "demo"])
 def test_each_page(run_node: RunNode, session_fixtures: Path, chromium: str, tmp_path: Path, script: str) -> None:
-    run_node("test/browser/make_site.mjs", session_fixtures / "table" / "bundle", tmp_path / "site")
+    bundles = [session_fixtures / name / "bundle" for name in ("table", "portable")]
+    run_node("test/browser/make_site.mjs", bundles[0], tmp_path / "site", bundles[1])
     environment = {
         "BITFIT_CHROMIUM": chromium,
         "BITFIT_WEB_DEMO": str(tmp_path / "site"),

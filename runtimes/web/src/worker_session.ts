@@ -41,6 +41,9 @@ export class WorkerSession implements Session {
   static async open(source: BundleSource, options: WorkerOptions = {}): Promise<WorkerSession> {
     const { worker, ort, signal, onProgress, ...others } = options;
     signal?.throwIfAborted();
+    if (!worker && typeof Worker === "undefined") {
+      throw new UsageError("there are no web workers here, expected a browser", "open a BiasSession");
+    }
     const address = String(ort ?? import.meta.resolve(`onnxruntime-web/${options.engine === "webgpu" ? "webgpu" : "wasm"}`));
     // Addresses are those of the page, not of the worker's file.
     const absolute = (each: string | URL): string => new URL(each, document.baseURI).href;

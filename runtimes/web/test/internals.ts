@@ -15,3 +15,4 @@ export * from "../src/shown.js";
 export * from "../src/spec.js";
 export { TextEncoder as Encoder, asItems } from "../src/text/encoder.js";
 export * from "../src/text/tokenizer.js";
+export * from "../src/tasks.js";

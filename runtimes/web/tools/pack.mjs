@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Makes a copy of a bundle whose large files are in parts, for hosts that limit a file's size. The runtime joins them, and
+// Makes a copy of a bundle whose large files, but for rows, are in parts, for hosts that limit a file's size. The runtime joins them, and
 // compares the whole with the manifest's digest.
 //
 //   bitfit-pack BUNDLE FOLDER [MEGABYTES]     parts of at most 20 MB, or as many megabytes
@@ -14,13 +14,13 @@ if (!existsSync(join(bundle, "manifest.json"))) fail(`error: ${bundle} has no ma
 if (existsSync(folder)) fail(`error: ${folder} exists\nhint: remove it, or name another folder`);
 
 const manifest = JSON.parse(readFileSync(join(bundle, "manifest.json"), "utf-8"));
-const paths = [...Object.keys(manifest.files), ...Object.values(manifest.tasks).map(({ file }) => file)];
+const rows = Object.values(manifest.tasks).map(({ file }) => file);
 const parts = {};
 try {
-  for (const path of paths) {
+  for (const path of [...Object.keys(manifest.files), ...rows]) {
     const [from, to] = [join(bundle, path), join(folder, path)];
     mkdirSync(dirname(to), { recursive: true });
-    if (statSync(from).size <= most) copyFileSync(from, to);
+    if (statSync(from).size <= most || rows.includes(path)) copyFileSync(from, to);
     else {
       cut(from, to);
       parts[path] = most;

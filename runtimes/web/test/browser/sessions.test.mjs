@@ -210,6 +210,28 @@ describe("in a browser", { skip: SKIP }, () => {
     assert.match(refused.hint, /SSE4.1/);
   });
 
+  it("a portable bundle runs on WebGPU, with the same answers", async () => {
+    // The processor stands in for the graphics processor.
+    const flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan", "--use-vulkan=swiftshader"];
+    const own = await launch(...flags);
+    const gpuPage = await own.newPage();
+    await openBlank(gpuPage, server);
+    const found = await gpuPage.evaluate(async () => {
+      if (!(await navigator.gpu?.requestAdapter())) return undefined;
+      const { BiasSession, WorkerSession } = await import("bitfit-runtime");
+      const refused = await BiasSession.open("portable/", { engine: "webgpu" }).catch(({ problem }) => problem);
+      const session = await WorkerSession.open("portable/", { engine: "webgpu", ort: "ort/ort.webgpu.bundle.min.mjs" });
+      const answers = await session.predict(["a film", "b"], ["sentiment", "score"]);
+      await session.close();
+      return { answers, refused };
+    });
+    await own.close();
+    if (!found) return; // this Chromium has no adapter
+    assert.equal(found.answers[0].label, "positive");
+    assert.ok(Math.abs(found.answers[1].score - 0.75) < 1e-5);
+    assert.match(found.refused, /the engine webgpu has no module/);
+  });
+
   it("a file in parts is joined", async () => {
     // The server's own bundle in parts, as tools/pack.mjs makes them, is beside the whole one.
     const found = await open(page, "packed/");

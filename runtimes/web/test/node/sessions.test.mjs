@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { BiasSession, BundleError, InputError, RowError, UsageError } from "../../dist/index.js";
+import { BiasSession, BundleError, InputError, RowError, UsageError, WorkerSession } from "../../dist/index.js";
 import { bytesOf, CONFORMANCE, jsonOf } from "./support.mjs";
 
 const FIXTURES = process.env.BITFIT_WEB_FIXTURES;
@@ -177,6 +177,8 @@ describe("a session", { skip: FIXTURES ? false : "BITFIT_WEB_FIXTURES names no f
     await refused(session.loadTask(5), InputError, /is 5, expected a Blob/);
     await refused(session.loadTask("missing.bias"), BundleError, /missing.bias cannot be read/);
     await refused(BiasSession.open(bundleOf("table"), { threads: 0 }), UsageError, /threads is 0/);
+    await refused(BiasSession.open(bundleOf("table"), { engine: "cuda" }), UsageError, /the engine is 'cuda', expected wasm or webgpu/);
+    await refused(WorkerSession.open(bundleOf("table")), UsageError, /there are no web workers here/);
     await refused(BiasSession.open("no/such/folder"), BundleError, /manifest.json cannot be read/);
   });
 
