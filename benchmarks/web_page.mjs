@@ -96,16 +96,21 @@ async function openModels([names]) {
   let bytes = 0;
   let first = 0;
   let sinceStart = 0;
-  for (const [index] of names.entries()) {
-    const address = new URL(`models/${index}/model.onnx`, location.href).href;
+  const read = async (path) => {
+    const address = new URL(path, location.href).href;
     let kept = await cache.match(address);
     if (!kept) {
       await cache.put(address, await fetch(address));
       kept = await cache.match(address);
     }
-    const model = new Uint8Array(await kept.arrayBuffer());
-    bytes += model.length;
-    const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+    const data = new Uint8Array(await kept.arrayBuffer());
+    bytes += data.length;
+    return data;
+  };
+  for (const [index] of names.entries()) {
+    const [model, data] = await Promise.all([read(`models/${index}/model.onnx`), read(`models/${index}/model.onnx.data`)]);
+    const externalData = [{ path: "model.onnx.data", data }];
+    const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"], externalData });
     const feeds = {};
     for (const name of session.inputNames) {
       const data = name === "attention_mask" ? ids.map(() => 1n) : name === "input_ids" ? ids : ids.map(() => 0n);

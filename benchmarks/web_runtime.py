@@ -64,8 +64,7 @@ def make_site(scratch: Path) -> Path:
     node(WEB / "test" / "browser" / "make_site.mjs", bundle, site)
     shutil.copy(WEB / "build" / "internals.js", site)
     for index in range(len(TASKS)):
-        (site / "models" / str(index)).mkdir(parents=True)
-        shutil.copy(model, site / "models" / str(index) / "model.onnx")
+        shutil.copytree(model.parent, site / "models" / str(index))
     return site
 
 

@@ -7,10 +7,10 @@ export { type Line, readLines } from "./jsonl.js";
 export type { Layout } from "./layout.js";
 export { type Manifest, readManifest } from "./manifest.js";
 export { type BiasRow, decodeRow } from "./row.js";
-export {
-  BiasSession, type EncodedTexts, type EncodeOptions, type Found, type FoundList, type LoadOptions, type OpenOptions,
-  type PredictOptions, type RunInputs, type Session,
-} from "./session.js";
+export { BiasSession } from "./session.js";
+export type {
+  EncodedTexts, EncodeOptions, Found, FoundList, LoadOptions, OpenOptions, PredictOptions, RunInputs, Session,
+} from "./session_types.js";
 export type { ProblemType, RowFault } from "./spec.js";
 export type { FloatTensor, TextInputs } from "./tensors.js";
 export type { Question, Text, TextPair, Words } from "./text/encoder.js";

@@ -1,81 +1,23 @@
 // BiasSession: load a bundle once, then run any of its tasks, or a batch in which every item is another task.
 
 import type { Answer, Prediction, Result, WordLabel } from "./answers.js";
+import { asNames, checkLabels, checkName, checkPositive } from "./arguments.js";
 import { BATCH_SIZE, BATCH_TOKENS, planBatches } from "./batches.js";
 import { type Chunk, cutChunks, joinResults, ownColumns, readChunk } from "./chunks.js";
-import { type EngineOptions, FrozenModel, loadOrt } from "./engine.js";
-import { BundleError, COPY_AGAIN, InputError, UsageError } from "./errors.js";
-import { BundleFiles, type BundleSource, type FileSource, type ReadOptions, readRowFile } from "./files.js";
-import { type FileRecord, inferProgram, longestSequence, type Manifest, readManifest, type TaskRecord } from "./manifest.js";
-import { isName } from "./record.js";
+import { FrozenModel, loadOrt } from "./engine.js";
+import { InputError, UsageError } from "./errors.js";
+import { type BundleSource, type FileSource, readRowFile } from "./files.js";
+import { longestSequence, type Manifest } from "./manifest.js";
+import { openBundle } from "./open_bundle.js";
 import { type BiasRow, decodeRow } from "./row.js";
-import { quoted, shown } from "./shown.js";
-import { MAX_MODEL_SIZE, MAX_TOKENIZER_SIZE, TASK_NAME, TOKEN_LOGITS, TOKEN_TYPE_IDS, TOKENIZER_FILE } from "./spec.js";
+import type {
+  EncodedTexts, EncodeOptions, Found, FoundList, LoadOptions, OpenOptions, PredictOptions, RunInputs, Session,
+} from "./session_types.js";
+import { TOKEN_LOGITS, TOKEN_TYPE_IDS, TOKENIZER_FILE } from "./spec.js";
 import { type LoadedTask, TaskStore } from "./tasks.js";
-import { checkInputs, type FloatTensor, type InputLimits, type TextInputs } from "./tensors.js";
+import { checkInputs, type FloatTensor, type InputLimits } from "./tensors.js";
 import { asItems, type Item, type Text, TextEncoder } from "./text/encoder.js";
 import { Tokenizer, type Tokens } from "./text/tokenizer.js";
-
-export interface OpenOptions extends EngineOptions, ReadOptions {
-  /** The tasks to load; by default all of the bundle's. */
-  readonly tasks?: readonly string[] | undefined;
-}
-
-export interface LoadOptions {
-  /** The name to load it under; by default its own. */
-  readonly name?: string | undefined;
-  /** Label names in id order; by default those of the task that it replaces, or of the bundle's, else LABEL_0, ... */
-  readonly labels?: readonly string[] | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-export interface EncodeOptions {
-  /** Cut a text that is longer than `maxLength` tokens instead of refusing it. */
-  readonly truncate?: boolean | undefined;
-  /** By default what the model takes. */
-  readonly maxLength?: number | undefined;
-}
-
-export interface PredictOptions extends EncodeOptions {
-  /** Return a list of this many labels or answers for each text, best first, instead of the best one. */
-  readonly topK?: number | undefined;
-  /** The longest answer of a span task, in tokens; by default 30. */
-  readonly maxAnswerTokens?: number | undefined;
-  readonly batchSize?: number | undefined;
-  readonly batchTokens?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-export interface RunInputs extends TextInputs {
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** The padded inputs of `run` that texts become. */
-export interface EncodedTexts {
-  readonly inputIds: number[][];
-  readonly attentionMask: number[][];
-  readonly tokenTypeIds?: number[][];
-}
-
-/** What a text's task answers: for a sentence task a prediction, for a token task its words, for a span task an answer. */
-export type Found = Prediction | Answer | WordLabel[];
-export type FoundList = Prediction[] | Answer[];
-
-/** What `BiasSession` and `WorkerSession` both do. */
-export interface Session {
-  readonly tasks: readonly string[];
-  labels(task: string): readonly string[];
-  loadTask(row: FileSource, options?: LoadOptions): Promise<string>;
-  unloadTask(name: string): void | Promise<void>;
-  run(task: string | readonly string[], inputs: RunInputs): Promise<FloatTensor>;
-  predict(texts: Text | readonly Text[], task: string | readonly string[], options: PredictOptions & { topK: number }): Promise<FoundList[]>;
-  predict(texts: Text | readonly Text[], task: string | readonly string[], options?: PredictOptions): Promise<Found[]>;
-  close(): Promise<void>;
-}
-
-const INT_MAX = 2 ** 31 - 1;
-/** Rows that are downloaded beside each other. */
-const DOWNLOADS = 8;
 
 /** A bundle that is ready to run. */
 export class BiasSession implements Session {
@@ -98,19 +40,8 @@ export class BiasSession implements Session {
    */
   static async open(source: BundleSource, options: OpenOptions = {}): Promise<BiasSession> {
     options.signal?.throwIfAborted();
-    const files = await BundleFiles.of(source, options);
-    const [ort, data] = await Promise.all([loadOrt(options), files.manifest()]);
-    const manifest = await readManifest(data);
-    refuseUnknown(manifest);
-    const records = chooseRecords(manifest, options.tasks);
-    const needed = neededFiles(manifest);
-    for (const [, record] of needed) files.expect(record.size);
-    const contents = new Map<string, Uint8Array<ArrayBuffer>>();
-    const reading = needed.map(async ([path, record]) => {
-      contents.set(path, await files.recorded(path, record, limitOf(path, manifest), manifest));
-    });
-    const [, rows] = await Promise.all([Promise.all(reading), readRows(files, records, manifest)]);
-    options.signal?.throwIfAborted();
+    const [ort, bundle] = await Promise.all([loadOrt(options), openBundle(source, options.tasks, options)]);
+    const { manifest, contents } = bundle;
     const encoder = new TextEncoder(new Tokenizer(contents.get(TOKENIZER_FILE) as Uint8Array), longestSequence(manifest));
     const model = await FrozenModel.open(ort, contents, manifest, options.engine ?? "wasm");
     try {
@@ -118,12 +49,11 @@ export class BiasSession implements Session {
       const { vocabSize } = manifest;
       const limits = { vocabSize, maxPositions: model.maxPositions, hasTokenTypes: model.textInputs.includes(TOKEN_TYPE_IDS) };
       const session = new BiasSession(manifest, model, encoder, store, limits);
-      records.forEach((record, index) => {
-        const row = rows[index] as BiasRow;
+      for (const [record, row] of bundle.tasks) {
         session.checkRuns(row, record.name);
         store.add(row, record.name, record.labels);
-      });
-      await files.finish(data);
+      }
+      await bundle.finish();
       options.signal?.throwIfAborted();
       return session;
     } catch (error) {
@@ -376,95 +306,4 @@ function ownLabels({ data, dims }: FloatTensor, tasks: readonly LoadedTask[]): F
     if (count < most) own.fill(Number.NEGATIVE_INFINITY, row * most + count, (row + 1) * most);
   }
   return { data: own, dims: [...dims.slice(0, -1), most] };
-}
-
-function refuseUnknown(manifest: Manifest): void {
-  if (manifest.modality !== "text") {
-    throw new BundleError(`the bundle's model reads ${manifest.modality}, expected one that reads text`);
-  }
-  if (manifest.overridable) {
-    throw new BundleError(
-      "the bundle's biases are inputs with defaults, which onnxruntime-web does not take",
-      "export the bundle without --overridable",
-    );
-  }
-  if (manifest.prepacked) {
-    throw new BundleError(
-      "the bundle's weights are stored as another kind of processor wants them",
-      "export the bundle without --prepack",
-    );
-  }
-}
-
-function chooseRecords(manifest: Manifest, tasks: readonly string[] | undefined): TaskRecord[] {
-  if (tasks === undefined) return [...manifest.tasks.values()];
-  return [...new Set(asNames(tasks))].map((name) => {
-    const record = manifest.tasks.get(name);
-    if (record) return record;
-    const known = [...manifest.tasks.keys()].sort().join(", ") || "none";
-    throw new InputError(`the bundle has no task ${quoted(name)}, expected one of ${known}`);
-  });
-}
-
-/** All files but the graphs of other programs, which run nothing here. */
-function neededFiles(manifest: Manifest): [string, FileRecord][] {
-  const infer = inferProgram(manifest).file;
-  const graphs = new Set([...manifest.programs.values()].map((program) => program.file));
-  return [...manifest.files].filter(([path]) => path === infer || !graphs.has(path));
-}
-
-function limitOf(path: string, manifest: Manifest): number {
-  if (path === TOKENIZER_FILE) return MAX_TOKENIZER_SIZE;
-  return path === inferProgram(manifest).file ? MAX_MODEL_SIZE : Number.MAX_SAFE_INTEGER;
-}
-
-/** The bundle's rows, which must be those that the manifest records. */
-async function readRows(files: BundleFiles, records: readonly TaskRecord[], manifest: Manifest): Promise<BiasRow[]> {
-  const rows: BiasRow[] = [];
-  let next = 0;
-  const readOn = async (): Promise<void> => {
-    for (let index = next++; index < records.length; index = next++) {
-      const record = records[index] as TaskRecord;
-      const row = decodeRow(await files.row(record.file, record.sha256), manifest.layout, record.file);
-      const found = `${row.task} (${row.problemType}, ${row.labels} labels, version ${row.taskVersion})`;
-      const expected = `${record.name} (${record.problemType}, ${record.labelCount} labels, version ${record.taskVersion})`;
-      if (found !== expected) throw new BundleError(`${record.file} is the row ${found}, expected ${expected}`, COPY_AGAIN);
-      rows[index] = row;
-    }
-  };
-  await Promise.all(Array.from({ length: DOWNLOADS }, readOn));
-  return rows;
-}
-
-function asNames(task: string | readonly string[], items?: number): string[] {
-  if (typeof task === "string") return [task];
-  if (!Array.isArray(task)) {
-    throw new InputError(`the task is ${quoted(task)}, expected the name of a loaded task, or a list of names`);
-  }
-  const wrong = task.findIndex((name) => typeof name !== "string");
-  if (wrong >= 0) throw new InputError(`a task is ${quoted(task[wrong])}, expected the name of a loaded task`);
-  if (items !== undefined && task.length !== items) {
-    throw new InputError(`there are ${task.length} tasks for ${items} items, expected one task, or one for each item`);
-  }
-  return [...task];
-}
-
-function checkName(name: string): string {
-  if (typeof name !== "string" || !TASK_NAME.test(name)) {
-    throw new InputError(`the task name is ${quoted(name)}, expected letters, digits, '.', '_' or '-'`);
-  }
-  return name;
-}
-
-function checkLabels(name: string, row: BiasRow, labels: readonly string[]): readonly string[] {
-  const count = row.problemType === "regression" ? 0 : row.labels;
-  if (!Array.isArray(labels) || labels.length !== count || !labels.every(isName) || new Set(labels).size !== count) {
-    throw new InputError(`the labels of ${shown(name)} are ${quoted(labels)}, expected ${count} different names`);
-  }
-  return labels;
-}
-
-function checkPositive(what: string, value: number): void {
-  if (!Number.isInteger(value) || value < 1) throw new UsageError(`${what} is ${quoted(value)}, expected 1 or more`);
-  if (value > INT_MAX) throw new UsageError(`${what} is ${value}, expected at most ${INT_MAX}`);
 }

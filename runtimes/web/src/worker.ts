@@ -1,7 +1,8 @@
 // The worker's side of WorkerSession: one session, which does what the page asks for.
 
 import { fromPlain, toPlain } from "./errors.js";
-import { BiasSession, type LoadOptions, type OpenOptions, type PredictOptions, type RunInputs } from "./session.js";
+import { BiasSession } from "./session.js";
+import type { LoadOptions, OpenOptions, PredictOptions, RunInputs } from "./session_types.js";
 import type { CallMessage, FromWorker, TaskChanges, ToWorker } from "./worker_messages.js";
 
 const scope = globalThis as unknown as { postMessage(message: FromWorker): void; onmessage: (event: MessageEvent<ToWorker>) => void };

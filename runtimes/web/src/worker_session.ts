@@ -5,7 +5,7 @@ import type { BundleSource, FileSource, Progress } from "./files.js";
 import type { Manifest } from "./manifest.js";
 import type {
   EncodedTexts, EncodeOptions, Found, FoundList, LoadOptions, OpenOptions, PredictOptions, RunInputs, Session,
-} from "./session.js";
+} from "./session_types.js";
 import { quoted } from "./shown.js";
 import type { FloatTensor } from "./tensors.js";
 import type { Text } from "./text/encoder.js";
@@ -41,12 +41,13 @@ export class WorkerSession implements Session {
   static async open(source: BundleSource, options: WorkerOptions = {}): Promise<WorkerSession> {
     const { worker, ort, signal, onProgress, ...others } = options;
     signal?.throwIfAborted();
-    if (!worker && typeof Worker === "undefined") {
+    const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+    if (!base) {
       throw new UsageError("there are no web workers here, expected a browser", "open a BiasSession");
     }
     const address = String(ort ?? import.meta.resolve(`onnxruntime-web/${options.engine === "webgpu" ? "webgpu" : "wasm"}`));
     // Addresses are those of the page, not of the worker's file.
-    const absolute = (each: string | URL): string => new URL(each, document.baseURI).href;
+    const absolute = (each: string | URL): string => new URL(each, base).href;
     const given = typeof source === "string" || source instanceof URL ? absolute(source) : source;
     const session = new WorkerSession(worker ?? new Worker(new URL("./worker.js", import.meta.url), { type: "module" }));
     try {
@@ -73,7 +74,7 @@ export class WorkerSession implements Session {
   }
 
   async loadTask(row: FileSource, { signal, ...options }: LoadOptions = {}): Promise<string> {
-    const source = typeof row === "string" || row instanceof URL ? new URL(row, document.baseURI).href : row;
+    const source = typeof row === "string" || row instanceof URL ? new URL(row, globalThis.document?.baseURI ?? globalThis.location.href).href : row;
     return this.call("loadTask", [source, options], signal);
   }
 
