@@ -10,10 +10,12 @@ WORKERS := 2
 # Each worker takes a run of neighbouring tests, which share fixtures, and later half of what the other has left. Threads
 # of torch beside as many workers as cores would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# What the demo page answers.
+WEB_TASKS := cola,ewt,mrpc,rte,squad,sst2,stsb
 # Installed once for each state of the two files that say what to install.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr -d ' ')
 
-.PHONY: demo test quick check docs generate cpp install clean
+.PHONY: demo test quick check docs generate cpp web web-demo install clean
 
 demo: install ## compile the packaged model with five real tasks and run them
 	$(BIN)/python examples/demo.py
@@ -37,6 +39,14 @@ docs: install ## the documents and the API reference, into build/site; a warning
 
 cpp: install ## the C++ runtime and its programs, into build/cpp/default
 	PYTHON=$(BIN)/python runtimes/cpp/tools/build.sh default bitfit_run bitfit_bench
+
+web: ## the package for browsers and Node, into runtimes/web/dist; needs Node 20 and npm
+	cd runtimes/web && npm ci --no-audit --no-fund && npm run build
+
+web-demo: install web ## export the shipped tasks, and serve the demo page with them
+	test -d demo/web || $(BIN)/bitfit-export --model minilm-l6 --tasks $(WEB_TASKS) --precision int8 --output demo/web
+	node runtimes/web/tools/make_demo.mjs demo/web build/web-demo
+	node runtimes/web/tools/serve.mjs build/web-demo
 
 install: $(STAMP)
 

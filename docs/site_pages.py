@@ -21,6 +21,7 @@ OUTSIDE = {
     "SECURITY.md": "SECURITY.md",
     "conformance/README.md": "conformance/README.md",
     "runtimes/cpp/README.md": "runtimes/cpp/README.md",
+    "runtimes/web/README.md": "runtimes/web/README.md",
 }
 _LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 

@@ -1,4 +1,4 @@
-"""Write the constants of Python, C++ and C, and tables of the documents, from `row.toml` and `names.toml`.
+"""Write the constants of Python, C++ and C, TypeScript, and tables of the documents, from `row.toml` and `names.toml`.
 
     python spec/generate.py            write what is stale
     python spec/generate.py --check    write nothing; exit with 1 if something is stale
@@ -347,6 +347,73 @@ def names_header(names: Spec) -> str:
     return "\n".join(lines)
 
 
+# TypeScript.
+
+
+def spec_typescript(row: Spec, names: Spec) -> str:
+    """Returns the module of the browser runtime with the numbers of a row, the interface's names and the limits."""
+    limits = row["limits"]
+    magic = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(row["magic"]))
+    task = row["task_name"]
+    lines = [
+        "// The numbers of the row format, the names of the frozen model's interface, and the limits of what is read:",
+        "// docs/bias_row.md and docs/files.md. spec/generate.py makes this file from the two TOML files in spec/.",
+        "",
+        f"export const MAGIC = [{magic}];",
+        f"export const FORMAT_VERSION = {row['version']};",
+        f"export const HEADER_SIZE = {row['header_size']};",
+        f"export const MAX_ROW_SIZE = {limits['file_size']};",
+        f"export const MAX_LABELS = {limits['labels']};",
+        f"export const MAX_HEAD_TENSORS = {limits['head_tensors']};",
+        f"export const MAX_HEAD_RANK = {limits['head_rank']};",
+        f"export const TASK_NAME = /^[{task['first']}][{task['others']}]{{0,{limits['task_name'] - 1}}}$/;",
+        "",
+        "// Where each field of the header is.",
+        *_ts_object("AT", {field["name"]: field["offset"] for field in row["fields"]}),
+        "// How many bytes each of those has.",
+        *_ts_object("SIZE_OF", {field["name"]: field["size"] for field in row["fields"]}),
+        "// The types of all values of a row, by ONNX's code: the size of a value in bytes.",
+        *_ts_object(
+            "DTYPE_SIZES", {each["code"]: each["size"] for each in row["dtypes"]}, "Readonly<Record<number, number>>"
+        ),
+        *_ts_object("PROBLEM_CODES", {each["name"]: each["code"] for each in row["problem_types"]}),
+        "export type ProblemType = keyof typeof PROBLEM_CODES;",
+        "// The number of labels that every task of a type has.",
+        *_ts_object(
+            "LABEL_COUNTS",
+            {each["name"]: each["labels"] for each in row["problem_types"] if "labels" in each},
+            "Readonly<Partial<Record<ProblemType, number>>>",
+        ),
+        "// Why a row is refused, in the order in which a reader looks for it.",
+        *_ts_object("ROW_FAULTS", {fault["name"]: fault["text"] for fault in row["faults"]}),
+        "export type RowFault = keyof typeof ROW_FAULTS;",
+    ]
+    for key, block in names.items():
+        if key == "limits":
+            continue
+        lines += ["", *textwrap.wrap(block["note"], WIDTH, initial_indent="// ", subsequent_indent="// ")]
+        for name, value in block.items():
+            if name != "note":
+                lines += _ts_constant(name, value)
+    lines += ["", "// Sizes are in bytes."]
+    lines += [f"export const {each['name']} = {each['number']};" for each in names["limits"]]
+    return "\n".join([*lines, ""])
+
+
+def _ts_constant(name: str, value: object) -> list[str]:
+    if isinstance(value, list):
+        return [f"export const {name} = [{', '.join(map(_python_value, value))}] as const;"]
+    return [f"export const {name} = {_python_value(value)};"]
+
+
+def _ts_object(name: str, members: dict[Any, Any], kind: str = "") -> list[str]:
+    opening = f"export const {name}{f': {kind}' if kind else ''} = {{"
+    values = [f"{key}: {_python_value(value)}" for key, value in members.items()]
+    ending = "}" + ("" if kind else " as const") + ";"
+    line = f"{opening} {', '.join(values)} {ending}"
+    return [line] if len(line) <= WIDTH else [opening, *(f"  {value}," for value in values), ending]
+
+
 # Documents.
 
 
@@ -395,6 +462,7 @@ def generated() -> dict[str, str]:
         "bitfit_export/bundle/limits.py": limits_python(names),
         "runtimes/cpp/include/bitfit/row_format.h": row_format_header(row),
         "runtimes/cpp/src/names.h": names_header(names),
+        "runtimes/web/src/spec.ts": spec_typescript(row, names),
     }
     parts: dict[str, dict[str, Callable[[], str]]] = {
         "bitfit_export/errors.py": {"faults": lambda: faults_python(row)},

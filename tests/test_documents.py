@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("bitfit_export", "docs", "examples", "runtimes")
-PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+FOUND = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))]
+PAGES = sorted(page for page in FOUND if "node_modules" not in page.parts)
 NAMED = re.compile(r"`((?:benchmarks|bitfit_export|docs|examples|results|runtimes|tests)/[\w./-]*)`")
 
 
