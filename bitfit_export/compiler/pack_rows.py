@@ -117,9 +117,8 @@ def base_delta(tasks: Iterable[TaskDelta], base: BaseModel) -> TaskDelta:
         max_length=1 if like is None else like.config.max_length,
         activation=None if like is None else like.config.activation,
     )
-    shapes = (
-        {"classifier.weight": (1, hidden)} if like is None else {name: each.shape for name, each in like.head.items()}
-    )
-    head = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    head["classifier.weight"], head["classifier.bias"] = head["classifier.weight"][:1], np.zeros(1, np.float32)
+    layers = {} if like is None else like.head
+    width = hidden if like is None else layers["classifier.weight"].shape[1]
+    head = {name: np.zeros_like(value) for name, value in layers.items() if not name.startswith("classifier.")}
+    head |= {"classifier.weight": np.zeros((1, width), np.float32), "classifier.bias": np.zeros(1, np.float32)}
     return TaskDelta(config, {name: np.zeros_like(value) for name, value in base.biases.items()}, head)

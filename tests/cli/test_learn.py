@@ -67,6 +67,24 @@ def test_a_learnt_row_is_run_beside_the_bundles_own(bitfit: Bitfit, trainable_bu
     assert json.loads(ran.out)["label"] == "LABEL_1"
 
 
+#: Learns as a device does that has the runtime alone.
+WITHOUT_TRAINING = """
+import sys
+for name in ("torch", "transformers", "onnx", "onnx_graphsurgeon", "safetensors", "sklearn", "scipy", "datasets"):
+    sys.modules[name] = None
+from bitfit_export.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_device_learns_without_pytorch_transformers_and_onnx(trainable_bundle: Path, data: Path) -> None:
+    words = ["--task", "mood", "--data", str(data), "--epochs", "1", "--threads", "1", "--output", str(data / "m.bias")]
+    command = [sys.executable, "-c", WITHOUT_TRAINING, "learn", str(trainable_bundle), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert read_row(data / "m.bias").task == "mood"
+
+
 REFUSED: dict[str, tuple[list[dict[str, str]], str]] = {
     "an empty file": ([], "has no examples"),
     "one class": ([each for each in TRAIN if each["label"] == "good"], "has one label only, 'good'"),
@@ -96,7 +114,7 @@ def test_a_row_that_is_there_is_kept(bitfit: Bitfit, trainable_bundle: Path, dat
 def test_a_kill_loses_only_the_steps_since_the_last_checkpoint(trainable_bundle: Path, data: Path) -> None:
     row = data / "mood.bias"
     command = [sys.executable, "-m", "bitfit_export", "learn", str(trainable_bundle), "--task", "mood"]
-    command += ["--data", str(data), "--epochs", "400", "--checkpoint-steps", "1", "--threads", "1", "--output"]
+    command += ["--data", str(data), "--epochs", "60", "--checkpoint-steps", "1", "--threads", "1", "--output"]
     whole, checkpoint = data / "whole.bias", data / ".mood.bias.learning"
     process = subprocess.Popen([*command, str(row)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not checkpoint.exists():

@@ -84,7 +84,7 @@ class LabelledTexts:
 def _fits(label: Any, problem_type: str, count: int) -> bool:
     try:
         if problem_type == "single_label":
-            return int(label) == label and 0 <= label < count
+            return bool(int(label) == label and 0 <= label < count)
         if problem_type == "multi_label":
             return len(label) == count and all(each in (0, 1) for each in label)
         return math.isfinite(label)

@@ -1,10 +1,10 @@
 """What a training step costs as the program `train_step` and in PyTorch: CPU time, and peak memory of the process.
 
-    python benchmarks/train_step.py [--model minilm-l6] [--threads 1] [--sequence 32] [--rounds 5]
+    python benchmarks/learning_step.py [--model minilm-l6] [--threads 1] [--sequence 32] [--rounds 5]
 
 PyTorch's step is bitfit-train's: forward, backward, clipped gradients, AdamW over bias terms and head; here without
 dropout. The other is `BiasTrainer`'s: the program in ONNX Runtime, clipped gradients and AdamW in NumPy. Both run in
-processes of their own, in turn. Writes results/benchmarks/train_step.json.
+processes of their own, in turn. Writes results/benchmarks/learning_step.json.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args(words)
     settings = {name: getattr(arguments, name) for name in (*_STEP_SETTINGS, "rounds")}
-    results = Results(arguments.results, "train_step", settings)
+    results = Results(arguments.results, "learning_step", settings)
     if arguments.model not in results.measured:
         results.measured[arguments.model] = measure(arguments)
         say(f"{arguments.model}: {results.measured[arguments.model]}")
@@ -52,7 +52,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     found: dict[str, list[dict[str, float]]] = {method: [] for method in places}
     for _ in range(arguments.rounds):
         for method, place in places.items():
-            found[method].append(run_json("train_step.py", method, place, str(arguments.scratch), *sizes))
+            found[method].append(run_json("learning_step.py", method, place, str(arguments.scratch), *sizes))
     described = {
         f"{method}: {key}": statistics.median(each[key] for each in found[method])
         for method in places
