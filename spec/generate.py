@@ -155,8 +155,18 @@ def interface_python(names: Spec) -> str:
         if key == "limits":
             continue
         lines += ["", *textwrap.wrap(block["note"], WIDTH, initial_indent="# ", subsequent_indent="# ")]
-        lines += [f"{name} = {_python_value(value)}" for name, value in block.items() if name != "note"]
+        for name, value in block.items():
+            if name != "note":
+                lines += _assignment(name, value)
     return "\n".join(lines[1:]) + "\n"
+
+
+def _assignment(name: str, value: object) -> list[str]:
+    """Lines of Python, a long tuple with a value in each, as the formatter has it."""
+    line = f"{name} = {_python_value(value)}"
+    if len(line) <= WIDTH or not isinstance(value, list):
+        return [line]
+    return [f"{name} = (", *(f"    {_python_value(each)}," for each in value), ")"]
 
 
 def limits_python(names: Spec) -> str:
@@ -315,6 +325,10 @@ def _fault_numbers(row: Spec) -> dict[str, int]:
     return {"OK": 0} | {fault["name"]: number for number, fault in enumerate(row["faults"], start=1)}
 
 
+#: What the names of a block of constants end in, in C++.
+_SUFFIXES = {"outputs": "_output", "training_outputs": "_output", "programs": "_program"}
+
+
 def names_header(names: Spec) -> str:
     """Returns the header of the C++ runtime with the interface's names and the limits."""
     lines = [
@@ -332,7 +346,7 @@ def names_header(names: Spec) -> str:
         if key == "limits":
             continue
         lines += ["", *textwrap.wrap(block["note"], WIDTH, initial_indent="// ", subsequent_indent="// ")]
-        suffix = "_input" if key.endswith("inputs") else {"outputs": "_output", "programs": "_program"}.get(key, "")
+        suffix = "_input" if key.endswith("inputs") else _SUFFIXES.get(key, "")
         for name, value in block.items():
             if isinstance(value, list):
                 opening = f"inline constexpr const char* {name.lower()}[] = {{"

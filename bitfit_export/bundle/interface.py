@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitfit_export.bundle.layout import HeadEntry, Layout
+from bitfit_export.bundle.layout import LABELS, HeadEntry, Layout
 
 __all__ = [
     "ATTENTION_MASK",
     "AT_LOAD",
+    "BASE_ROW_FILE",
     "BIAS_TABLE",
     "DTYPES",
+    "GRADIENT_PREFIX",
     "HEAD_BIAS",
     "HEAD_CHOICE",
     "HEAD_DENSE_BIAS",
@@ -25,25 +27,37 @@ __all__ = [
     "INFER",
     "INPUT_IDS",
     "INPUT_ROLES",
+    "ITEM_LOSSES",
+    "ITEM_WEIGHTS",
+    "LABEL_COUNTS",
     "LAYOUT_DIGEST_KEY",
     "LAYOUT_KINDS",
     "LOGITS",
+    "LOSS",
     "MANIFEST_FILE",
     "METADATA_PREFIX",
     "MODALITIES",
     "MODEL_FILE",
     "OUTPUT_ROLES",
     "PACKED_BIAS",
+    "PROBLEM_TYPE_IDS",
+    "TARGETS",
     "TASK_IDS",
     "TEXT_INPUTS",
     "TOKENIZER_FILE",
     "TOKEN_LOGITS",
+    "TOKEN_TARGETS",
     "TOKEN_TYPE_IDS",
+    "TRAINED_HEAD",
+    "TRAIN_STEP",
+    "TRAIN_STEP_FILE",
     "WEIGHTS_FILE",
     "Port",
     "role_of",
     "row_inputs_of",
     "text_inputs_of",
+    "training_inputs_of",
+    "training_outputs_of",
 ]
 
 # begin: names, by spec/generate.py
@@ -52,6 +66,8 @@ MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 TOKENIZER_FILE = "tokenizer.json"
+TRAIN_STEP_FILE = "train_step.onnx"
+BASE_ROW_FILE = "base.bias"
 
 # Graph inputs that a text becomes. A model without segments lacks the last one.
 INPUT_IDS = "input_ids"
@@ -77,6 +93,21 @@ HEAD_BIAS = "head.classifier.bias"
 LOGITS = "logits"
 TOKEN_LOGITS = "token_logits"
 
+# Graph inputs of the program train_step beside those of infer: what is to be learnt, and how much each item counts.
+# docs/learning.md says what each holds.
+TARGETS = "targets"
+TOKEN_TARGETS = "token_targets"
+PROBLEM_TYPE_IDS = "problem_types"
+LABEL_COUNTS = "label_counts"
+ITEM_WEIGHTS = "item_weights"
+
+# Graph outputs of the program train_step beside the logits and the gradients.
+LOSS = "loss"
+ITEM_LOSSES = "item_losses"
+
+# The gradient of a graph input is an output that has the input's name behind this prefix, and its shape.
+GRADIENT_PREFIX = "gradient."
+
 # Entries of an ONNX model's metadata.
 METADATA_PREFIX = "bitfit_export."
 LAYOUT_DIGEST_KEY = "bitfit_export.layout_digest"
@@ -84,9 +115,24 @@ LAYOUT_DIGEST_KEY = "bitfit_export.layout_digest"
 # Programs by their purpose, and what their inputs and outputs can be. AT_LOAD is how much an engine has to optimise
 # when it loads a program: nothing, constants alone, or all.
 INFER = "infer"
+TRAIN_STEP = "train_step"
 AT_LOAD = ("none", "basic", "all")
-INPUT_ROLES = ("token_ids", "attention_mask", "token_types", "pixels", "samples", "task_ids", "biases", "head")
-OUTPUT_ROLES = ("logits", "token_logits")
+INPUT_ROLES = (
+    "token_ids",
+    "attention_mask",
+    "token_types",
+    "pixels",
+    "samples",
+    "task_ids",
+    "biases",
+    "head",
+    "targets",
+    "token_targets",
+    "problem_types",
+    "label_counts",
+    "item_weights",
+)
+OUTPUT_ROLES = ("logits", "token_logits", "loss", "item_losses", "bias_gradients", "head_gradients")
 DTYPES = ("float32", "float16", "int64", "int32")
 
 # What a base model reads.
@@ -95,6 +141,9 @@ MODALITIES = ("text", "image", "audio")
 # How biases enter the graph.
 LAYOUT_KINDS = ("table", "packed", "named")
 # end: names, by spec/generate.py
+
+#: The head tensors that are learnt; the others choose what the head reads.
+TRAINED_HEAD = (HEAD_DENSE_WEIGHT, HEAD_DENSE_BIAS, HEAD_WEIGHT, HEAD_BIAS)
 
 #: In the order of the graph's inputs.
 TEXT_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
@@ -122,8 +171,12 @@ _OTHER_ROLES = {"pixel_values": "pixels", "input_values": "samples", LOGITS: LOG
 
 def role_of(name: str, layout: Layout, layout_kind: str) -> str:
     """Returns the role of a graph input or output by its name."""
-    rows = {port.name: port.role for port in row_inputs_of(layout, layout_kind)}
-    return {**_TEXT_ROLES, **_OTHER_ROLES, **rows}[name]
+    ports = (
+        *row_inputs_of(layout, layout_kind),
+        *training_inputs_of(),
+        *training_outputs_of(layout, layout_kind),
+    )
+    return {**_TEXT_ROLES, **_OTHER_ROLES, **{port.name: port.role for port in ports}}[name]
 
 
 def text_inputs_of(names: Sequence[str], static_shape: Sequence[int] | None = None) -> tuple[Port, ...]:
@@ -150,6 +203,39 @@ def row_inputs_of(layout: Layout, layout_kind: str, *, labels: int | None = None
     leading = ("tasks",) if layout_kind == "table" else ()
     heads = [Port(e.name, "head", "float32", (*leading, *_head_shape(e, labels))) for e in layout.head]
     return (*biases, *heads)
+
+
+def training_inputs_of(*, tokens: bool = True) -> tuple[Port, ...]:
+    """Returns the inputs that `train_step` has beside those of `infer`, in the graph's order.
+
+    Args:
+        tokens: whether the graph has `token_logits`.
+    """
+    ports = [
+        Port(TARGETS, "targets", "float32", ("batch", LABELS)),
+        *([Port(TOKEN_TARGETS, "token_targets", "float32", ("batch", "sequence", LABELS))] if tokens else []),
+        Port(PROBLEM_TYPE_IDS, "problem_types", "int64", ("batch",)),
+        Port(LABEL_COUNTS, "label_counts", "int64", ("batch",)),
+        Port(ITEM_WEIGHTS, "item_weights", "float32", ("batch",)),
+    ]
+    return tuple(ports)
+
+
+def training_outputs_of(layout: Layout, layout_kind: str) -> tuple[Port, ...]:
+    """Returns the outputs that `train_step` has beside the logits, in the graph's order."""
+    trained = [
+        port
+        for port in row_inputs_of(layout, layout_kind)
+        if port.role == "biases" or (port.role == "head" and port.name in TRAINED_HEAD)
+    ]
+    return (
+        Port(LOSS, "loss", "float32", (1,)),
+        Port(ITEM_LOSSES, "item_losses", "float32", ("batch",)),
+        *(Port(GRADIENT_PREFIX + each.name, _GRADIENT_ROLES[each.role], each.dtype, each.shape) for each in trained),
+    )
+
+
+_GRADIENT_ROLES = {"biases": "bias_gradients", "head": "head_gradients"}
 
 
 def _head_shape(entry: HeadEntry, labels: int | None) -> tuple[int | str, ...]:

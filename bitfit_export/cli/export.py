@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--static-shape", metavar="B,S", help="fixed batch size and sequence length, for packed or named"
     )
     parser.add_argument("--keep-padding", action="store_true", help="compute padding too, as an ordinary export does")
+    parser.add_argument("--trainable", action="store_true", help="add the program train_step: devices learn rows")
     parser.add_argument("--overridable", action="store_true", help="named inputs keep the base's biases as defaults")
     parser.add_argument(
         "--row-dtype", choices=ROW_DTYPES, default="fp32", help="precision of the row files (%(default)s)"
@@ -156,6 +157,7 @@ def compile_options(options: argparse.Namespace) -> CompileOptions:
         static_shape=shape,
         overridable=options.overridable,
         keep_padding=options.keep_padding,
+        trainable=options.trainable,
         row_dtype=options.row_dtype,
         prepack=options.prepack,
     )

@@ -77,6 +77,7 @@ class Compilation:
         layout: of the rows (`Fact.LAYOUT`).
         row_inputs: the graph inputs that bring biases and heads, by name (`Fact.LAYOUT`).
         model: the frozen model (`Fact.EMITTED`).
+        train_step: the program that computes loss and gradients, where it is wanted.
         ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
         not_quantized: products that stay in float32 though fewer bits were asked for, by the node's name -> why.
         keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
@@ -90,6 +91,7 @@ class Compilation:
     sites: Sequence[BiasSite] = ()
     statistics: Mapping[str, ActivationStats] = field(default_factory=dict)
     row_inputs: Mapping[str, gs.Variable] = field(default_factory=dict)
+    train_step: onnx.ModelProto | None = None
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
     not_quantized: Mapping[str, str] = field(default_factory=dict)
     keeps_padding: str | None = None

@@ -25,6 +25,7 @@ class CompileOptions:
         overridable: with `named`, every input keeps the base model's value as a default.
         row_dtype: of the values in row files.
         keep_padding: compute padding as if it were text; by default the table layout computes the texts' tokens alone.
+        trainable: add the program `train_step`, which computes loss and gradients over the same weights.
         prepack: store the weights as the kernels of ONNX Runtime on this kind of processor want them.
 
     Raises:
@@ -39,6 +40,7 @@ class CompileOptions:
     overridable: bool = False
     row_dtype: str = "fp32"
     keep_padding: bool = False
+    trainable: bool = False
     prepack: bool = False
 
     @property
@@ -63,8 +65,22 @@ class CompileOptions:
                 "--static-shape goes with one task at a time, but --layout is table",
                 hint="add --layout packed or --layout named",
             )
+        if self.trainable:
+            self._check_trainable()
         if self.overridable and self.layout != "named":
             raise UsageError(
                 f"--overridable gives each bias input a default, but --layout {self.layout} has no input for each bias",
                 hint="add --layout named",
             )
+
+    def _check_trainable(self) -> None:
+        for flag, found, expected in (
+            ("--layout", self.layout, ("table", "packed")),
+            ("--precision", self.precision, ("fp32",)),
+        ):
+            if found not in expected:
+                raise UsageError(f"--trainable goes with {flag} {' or '.join(expected)}, not with {found}")
+        if self.static_shape is not None:
+            raise UsageError("--trainable goes with any batch and sequence, not with --static-shape")
+        if self.prepack:
+            raise UsageError("--trainable reads weights that are stored plainly, not with --prepack")

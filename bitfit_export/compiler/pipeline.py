@@ -48,6 +48,7 @@ class CompiledModel:
         not_quantized: products that stay float32 though integers were asked for, by the node's name -> why.
         ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
         keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
+        train_step: the program that computes loss and gradients, where it was wanted.
     """
 
     model: onnx.ModelProto
@@ -58,6 +59,7 @@ class CompiledModel:
     not_quantized: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
     keeps_padding: str | None = None
+    train_step: onnx.ModelProto | None = None
 
     @property
     def layout(self) -> Layout:
@@ -101,7 +103,8 @@ def lower(
     packer = RowPacker(base, compilation.layout, compilation.heads, compilation.fold, _ROW_DTYPES[options.row_dtype])
     at_load = load_target(options.target).at_load(options)
     kept, ranges, padding = compilation.not_quantized, compilation.ranges, compilation.keeps_padding
-    return CompiledModel(compilation.model, packer, options, opset, at_load, kept, ranges, padding)
+    train_step = compilation.train_step
+    return CompiledModel(compilation.model, packer, options, opset, at_load, kept, ranges, padding, train_step)
 
 
 def plan_passes(options: CompileOptions) -> tuple[Pass, ...]:

@@ -23,9 +23,20 @@ from bitfit_export.bundle import (
     write_manifest,
 )
 from bitfit_export.bundle.adapter import adapter_file, write_adapter
-from bitfit_export.bundle.interface import INFER, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, Port, role_of
+from bitfit_export.bundle.interface import (
+    BASE_ROW_FILE,
+    INFER,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    TRAIN_STEP,
+    TRAIN_STEP_FILE,
+    WEIGHTS_FILE,
+    Port,
+    role_of,
+)
 from bitfit_export.bundle.quantization import QuantizationRecord, RangeRecord
-from bitfit_export.compiler.graph.model_files import save_model
+from bitfit_export.compiler.graph.model_files import save_model, write_sharing
+from bitfit_export.compiler.pack_rows import base_delta
 from bitfit_export.compiler.pipeline import CompiledModel
 from bitfit_export.compiler.targets import load_target
 from bitfit_export.delta import TaskDelta
@@ -42,6 +53,10 @@ def write_bundle(compiled: CompiledModel, base: BaseModel, deltas: Mapping[str, 
     """Write a compiled model, a row for each task and the manifest into the existing `folder`."""
     options = compiled.options
     write_model(compiled.model, folder)
+    if compiled.train_step is not None:
+        write_sharing(compiled.train_step, folder / TRAIN_STEP_FILE, folder / MODEL_FILE)
+        row = compiled.packer.pack(base_delta(deltas.values(), base), task="base")
+        (folder / BASE_ROW_FILE).write_bytes(encode_row(row))
     added = load_target(options.target).finish_files(folder, MODEL_FILE, WEIGHTS_FILE, options)
     if base.tokenizer is not None:
         _write_tokenizer(base, folder / TOKENIZER_FILE)
@@ -69,6 +84,7 @@ def _manifest(
 ) -> Manifest:
     options = compiled.options
     files = [MODEL_FILE, WEIGHTS_FILE, *added]
+    files += [] if compiled.train_step is None else [TRAIN_STEP_FILE, BASE_ROW_FILE]
     files += [] if base.tokenizer is None else [TOKENIZER_FILE]
     files += [adapter_file(name) for name in tasks] if options.layout == "named" else []
     return Manifest(
@@ -80,7 +96,7 @@ def _manifest(
         precision=options.precision,
         opset=compiled.opset,
         modality=base.modality,
-        programs={INFER: _infer_program(compiled)},
+        programs=_programs(compiled),
         files={name: record_file(folder / name) for name in files},
         tasks=tasks,
         static_shape=options.static_shape,
@@ -110,10 +126,17 @@ def _text_fields(base: BaseModel) -> dict[str, Any]:
     }
 
 
-def _infer_program(compiled: CompiledModel) -> ProgramRecord:
-    graph = compiled.model.graph
+def _programs(compiled: CompiledModel) -> dict[str, ProgramRecord]:
+    programs = {INFER: _program(compiled, compiled.model, MODEL_FILE)}
+    if compiled.train_step is not None:
+        programs[TRAIN_STEP] = _program(compiled, compiled.train_step, TRAIN_STEP_FILE)
+    return programs
+
+
+def _program(compiled: CompiledModel, model: onnx.ModelProto, file: str) -> ProgramRecord:
+    graph = model.graph
     return ProgramRecord(
-        file=MODEL_FILE,
+        file=file,
         at_load=compiled.at_load,
         inputs=tuple(_port(value, compiled) for value in graph.input),
         outputs=tuple(_port(value, compiled) for value in graph.output),

@@ -48,7 +48,7 @@ def sizes_of(tensor: gs.Tensor) -> list[Size] | None:
         return sizes_of(node.inputs[0])
     if node.op == "Transpose":
         sizes = sizes_of(node.inputs[0])
-        return None if sizes is None else [sizes[axis] for axis in node.attrs["perm"]]
+        return None if sizes is None else [sizes[axis] for axis in node.attrs.get("perm", range(len(sizes))[::-1])]
     if node.op == "MatMul":
         return _product_sizes(*(sizes_of(each) for each in node.inputs))
     return None

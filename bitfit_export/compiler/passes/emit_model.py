@@ -18,7 +18,7 @@ from bitfit_export.bundle import Layout
 from bitfit_export.bundle.interface import LAYOUT_DIGEST_KEY, METADATA_PREFIX
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 
-__all__ = ["EmitModel", "add_defaults"]
+__all__ = ["EmitModel", "add_defaults", "record_digests"]
 
 
 class EmitModel(Pass):
@@ -34,7 +34,7 @@ class EmitModel(Pass):
         if options.overridable:
             labels = compilation.most_labels if options.static_shape is not None else 1
             add_defaults(model, layout, compilation.fold.apply(compilation.base.biases).biases, labels=labels)
-        _record_digests(model, layout)
+        record_digests(model, layout)
         compilation.model = model
         return False
 
@@ -50,7 +50,8 @@ def add_defaults(model: onnx.ModelProto, layout: Layout, biases: Mapping[str, np
         model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
 
 
-def _record_digests(model: onnx.ModelProto, layout: Layout) -> None:
+def record_digests(model: onnx.ModelProto, layout: Layout) -> None:
+    """Writes the digests of base and layout into the metadata of a model."""
     del model.metadata_props[:]
     model.metadata_props.add(key=f"{METADATA_PREFIX}base_digest", value=layout.base_digest)
     model.metadata_props.add(key=f"{METADATA_PREFIX}format_version", value="1")

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from bitfit_export.compiler.compilation import Pass
 from bitfit_export.compiler.options import CompileOptions
+from bitfit_export.compiler.passes.derive_train_step import DeriveTrainStep
 from bitfit_export.compiler.passes.fix_shapes import FixShapes
 from bitfit_export.compiler.passes.remove_padding import RemovePadding
 from bitfit_export.errors import UsageError
@@ -39,10 +40,12 @@ class Target:
     Attributes:
         name: as `--target` takes it.
         precisions: the precisions that the target can have, as `--precision` takes them.
+        fuse_training: passes that make of the differentiated graph what the target runs.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[Mapping[str, PrecisionPasses]]
+    fuse_training: ClassVar[tuple[Pass, ...]] = ()
 
     def check(self, options: CompileOptions) -> None:
         """Refuse options that the target does not take.
@@ -66,7 +69,8 @@ class Target:
 
     def arrange(self, options: CompileOptions) -> tuple[Pass, ...]:
         """Passes that change what the lifted graph computes at once, before its weights are quantised."""
-        return (RemovePadding(),) if options.removes_padding else ()
+        derive = (DeriveTrainStep(self.fuse_training),) if options.trainable else ()
+        return (*derive, *((RemovePadding(),) if options.removes_padding else ()))
 
     def quantize(self, options: CompileOptions) -> tuple[Pass, ...]:
         """Passes that store weights in fewer bits."""

@@ -33,6 +33,8 @@ class _Ort(Target):
         "int4": PrecisionPasses((CollectActivationStats(),), (QuantizeWeights("int4"),), store=(ShareEqualWeights(),)),
     }
 
+    fuse_training = (FuseForOrt(),)
+
     def check(self, options: CompileOptions) -> None:
         # ONNX Runtime 1.31 crashes in some shapes when it reads packed int8 or int4 weights from a file.
         if options.prepack and options.precision != "fp32":

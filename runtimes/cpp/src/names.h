@@ -13,6 +13,8 @@ inline constexpr const char* manifest_file = "manifest.json";
 inline constexpr const char* model_file = "model.onnx";
 inline constexpr const char* weights_file = "model.onnx.data";
 inline constexpr const char* tokenizer_file = "tokenizer.json";
+inline constexpr const char* train_step_file = "train_step.onnx";
+inline constexpr const char* base_row_file = "base.bias";
 
 // Graph inputs that a text becomes. A model without segments lacks the last one.
 inline constexpr const char* input_ids_input = "input_ids";
@@ -38,6 +40,21 @@ inline constexpr const char* head_bias_input = "head.classifier.bias";
 inline constexpr const char* logits_output = "logits";
 inline constexpr const char* token_logits_output = "token_logits";
 
+// Graph inputs of the program train_step beside those of infer: what is to be learnt, and how much each item counts.
+// docs/learning.md says what each holds.
+inline constexpr const char* targets_input = "targets";
+inline constexpr const char* token_targets_input = "token_targets";
+inline constexpr const char* problem_type_ids_input = "problem_types";
+inline constexpr const char* label_counts_input = "label_counts";
+inline constexpr const char* item_weights_input = "item_weights";
+
+// Graph outputs of the program train_step beside the logits and the gradients.
+inline constexpr const char* loss_output = "loss";
+inline constexpr const char* item_losses_output = "item_losses";
+
+// The gradient of a graph input is an output that has the input's name behind this prefix, and its shape.
+inline constexpr const char* gradient_prefix = "gradient.";
+
 // Entries of an ONNX model's metadata.
 inline constexpr const char* metadata_prefix = "bitfit_export.";
 inline constexpr const char* layout_digest_key = "bitfit_export.layout_digest";
@@ -45,10 +62,13 @@ inline constexpr const char* layout_digest_key = "bitfit_export.layout_digest";
 // Programs by their purpose, and what their inputs and outputs can be. AT_LOAD is how much an engine has to optimise
 // when it loads a program: nothing, constants alone, or all.
 inline constexpr const char* infer_program = "infer";
+inline constexpr const char* train_step_program = "train_step";
 inline constexpr const char* at_load[] = {"none", "basic", "all"};
 inline constexpr const char* input_roles[] = {"token_ids", "attention_mask", "token_types", "pixels", "samples",
-                                              "task_ids", "biases", "head"};
-inline constexpr const char* output_roles[] = {"logits", "token_logits"};
+                                              "task_ids", "biases", "head", "targets", "token_targets", "problem_types",
+                                              "label_counts", "item_weights"};
+inline constexpr const char* output_roles[] = {"logits", "token_logits", "loss", "item_losses", "bias_gradients",
+                                               "head_gradients"};
 inline constexpr const char* dtypes[] = {"float32", "float16", "int64", "int32"};
 
 // What a base model reads.

@@ -1,0 +1,1 @@
+"""Reverse mode over a graph: the gradients of a loss as further nodes of the same graph."""
