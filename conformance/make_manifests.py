@@ -180,7 +180,10 @@ def add_good_manifests(found: Collection) -> None:
         found.add(precision, None, "a precision", changed(lambda m, to=precision: m.update(precision=to)))
     found.add("quantization", None, "ranges, and what has none", quantized())
     found.add("quantization_at_its_ends", None, "0 and 255", quantized(zero_point=255, used=0))
+    found.add("w8a16", None, "a precision with uint16", quantized(precision="w8a16", zero_point=65535))
     found.add("portable", None, "a target", changed(lambda m: m.update(target="portable")))
+    found.add("qnn", None, "a target, its binary and its graph", changed(compiled()))
+    found.add("qnn_without_source", None, "the graph need not be there", changed(compiled(source=None)))
     found.add("metric_integer", None, "a number", changed(lambda m: m["tasks"]["score"]["metrics"].update(r=1)))
     found.add(
         "no_metrics", None, "an object without members", changed(lambda m: m["tasks"]["score"].update(metrics={}))
@@ -313,6 +316,13 @@ def quantized(*, precision: str = "int8-static", kept: str = "product_2", **valu
     return changed(lambda m: m.update(precision=precision, quantization=section))
 
 
+def compiled(**values: Any) -> Callable[[dict[str, Any]], None]:
+    """A program that was compiled ahead of time, of whose record some values may be others."""
+    record = {"arch": 73, "binary": "model.onnx.data", "nodes": 90, "sdk": "2.51.0", "soc": "sm8550", "soc_model": 43}
+    record |= {"source": "model.onnx"} | values
+    return lambda m: m.update(target="qnn", layout_kind="packed", accelerator=record)
+
+
 def setter(value: Any, *path: Any) -> Callable[[dict[str, Any]], None]:
     return lambda m: at(*path)(m, value)
 
@@ -402,6 +412,7 @@ def add_values(found: Collection) -> None:
         found.add(f"opset_{name}", "type", "an integer has neither fraction nor exponent", data)
     found.add("size_fraction", "type", "an integer", changed(setter(9.0, "files", "model.onnx", "size")))
     add_ranges(found)
+    add_accelerators(found)
     add_shapes(found)
     add_label_counts(found)
 
@@ -413,6 +424,7 @@ def add_ranges(found: Collection) -> None:
         "zero_point_negative": {"zero_point": -1},
         "zero_point_large": {"zero_point": 256},
         "used_negative": {"used": -0.5},
+        "zero_point_beyond_16_bits": {"precision": "w8a16", "zero_point": 65536},
     }.items():
         found.add(f"range_{name}", "range", "the rule of quantization", quantized(**values))
     for key, value in (("scale", "1"), ("zero_point", 7.0), ("used", None)):
@@ -420,6 +432,26 @@ def add_ranges(found: Collection) -> None:
     found.add("range_in_fp32", "value", "int8 and int8-static have ranges", quantized(precision="fp32"))
     found.add("range_and_none", "value", "a product has a range or not", quantized(kept="product_1"))
     found.add("range_without_scale", "missing", "a range has three keys", quantized().replace(b'"scale":0.25,', b""))
+
+
+def add_accelerators(found: Collection) -> None:
+    for key, value in (("arch", -1), ("nodes", UINT32_MAX + 1)):
+        found.add(f"accelerator_{key}", "range", "from 0 to 2^32 - 1", changed(compiled(**{key: value})))
+    for key, value in (("sdk", 2), ("soc_model", "43"), ("binary", None), ("source", 1)):
+        found.add(f"accelerator_{key}_type", "type", "another type", changed(compiled(**{key: value})))
+    for key in ("binary", "source"):
+        data = changed(compiled(**{key: "elsewhere.bin"}))
+        found.add(f"accelerator_{key}_is_no_file", "missing", "files has every file", data)
+    found.add("qnn_without_accelerator", "disagreement", "qnn has one", changed(lambda m: m.update(target="qnn")))
+    found.add("ort_with_accelerator", "disagreement", "only qnn has one", changed(both(compiled(), target="ort")))
+
+
+def both(change: Callable[[dict[str, Any]], None], **values: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(manifest: dict[str, Any]) -> None:
+        change(manifest)
+        manifest.update(values)
+
+    return apply
 
 
 def add_shapes(found: Collection) -> None:

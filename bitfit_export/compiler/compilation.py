@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import onnx_graphsurgeon as gs
 
@@ -78,6 +79,7 @@ class Compilation:
         row_inputs: the graph inputs that bring biases and heads, by name (`Fact.LAYOUT`).
         model: the frozen model (`Fact.EMITTED`).
         ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
+        bias_scales: float32 [n] of each bias input that is int32, by its name.
         not_quantized: products that stay in float32 though fewer bits were asked for, by the node's name -> why.
         keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
     """
@@ -91,6 +93,7 @@ class Compilation:
     statistics: Mapping[str, ActivationStats] = field(default_factory=dict)
     row_inputs: Mapping[str, gs.Variable] = field(default_factory=dict)
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
+    bias_scales: Mapping[str, np.ndarray] = field(default_factory=dict)
     not_quantized: Mapping[str, str] = field(default_factory=dict)
     keeps_padding: str | None = None
     # Set by passes; reading one before its pass has run is an AttributeError, which the order of passes rules out.

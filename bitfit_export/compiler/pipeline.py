@@ -48,6 +48,7 @@ class CompiledModel:
         not_quantized: products that stay float32 though integers were asked for, by the node's name -> why.
         ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
         keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
+        bias_scales: float32 [n] of each bias input that is int32, by its name.
     """
 
     model: onnx.ModelProto
@@ -58,6 +59,7 @@ class CompiledModel:
     not_quantized: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
     keeps_padding: str | None = None
+    bias_scales: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout:
@@ -100,8 +102,17 @@ def lower(
     (opset,) = (each.version for each in compilation.model.opset_import if each.domain == "")
     packer = RowPacker(base, compilation.layout, compilation.heads, compilation.fold, _ROW_DTYPES[options.row_dtype])
     at_load = load_target(options.target).at_load(options)
-    kept, ranges, padding = compilation.not_quantized, compilation.ranges, compilation.keeps_padding
-    return CompiledModel(compilation.model, packer, options, opset, at_load, kept, ranges, padding)
+    return CompiledModel(
+        compilation.model,
+        packer,
+        options,
+        opset,
+        at_load,
+        compilation.not_quantized,
+        compilation.ranges,
+        compilation.keeps_padding,
+        compilation.bias_scales,
+    )
 
 
 def plan_passes(options: CompileOptions) -> tuple[Pass, ...]:

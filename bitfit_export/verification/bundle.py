@@ -61,6 +61,8 @@ SAMPLE_TEXTS: tuple[tuple[str, ...], ...] = (
 )
 
 _RANDOM_ITEMS = 24
+#: An emulator takes seconds for each.
+_BATCHES_ON_EMULATOR = 4
 _BATCH = 8
 _LONGEST_RANDOM = 64
 #: An item as long as the model takes is compared too, but attention grows with the square of it.
@@ -150,6 +152,8 @@ def verify_bundle(
     exact = session.exact and manifest.precision == "fp32" and manifest.row_dtype == "fp32"
     tolerance = FP32_TOLERANCE if exact else None
     batches = _fit(manifest.static_shape, [*_text_batches(session, base), *_random_batches(base, seed)])
+    if session.emulated:
+        batches = batches[:: -(-len(batches) // _BATCHES_ON_EMULATOR)]
     chosen = dict(deltas)
     probe = _free_name(PROBE, deltas)
     if packer is not None:

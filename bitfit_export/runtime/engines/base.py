@@ -11,6 +11,8 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
+from bitfit_export.bundle.accelerator import AcceleratorRecord
+
 __all__ = [
     "NO_OPTIONS",
     "Arrays",
@@ -55,12 +57,14 @@ class ProgramFiles:
         model: its bytes.
         folder: where its weights lie.
         at_load: how much is left to optimise: `none`, `basic` (constants alone) or `all`.
+        accelerator: how it was compiled ahead of time, where it was.
     """
 
     path: Path
     model: bytes
     folder: Path
     at_load: str
+    accelerator: AcceleratorRecord | None = None
 
 
 class Program(ABC):
@@ -72,9 +76,13 @@ class Program(ABC):
         outputs: the names of the outputs.
         metadata: the model's own.
         exact: whether it computes in the model's own precision, and not in a lower one that an option asked for.
+        device: what runs it, in words.
+        emulated: whether that is an emulator, which takes seconds for a run.
     """
 
     exact: bool = True
+    device: str = "this machine's processor"
+    emulated: bool = False
     inputs: Mapping[str, GraphTensor]
     defaults: Mapping[str, GraphTensor]
     outputs: tuple[str, ...]
