@@ -55,7 +55,9 @@ def integer_biases(arrays: dict[str, NDArray[Any]], scales: Mapping[str, Sequenc
     saturated = {}
     least, most = np.iinfo(np.int32).min, np.iinfo(np.int32).max
     for name, scale in scales.items():
-        steps = np.rint(arrays[name].astype(np.float64) / np.reshape(scale, arrays[name].shape))
+        # The graph has these scales as float32; the manifest may have them in fewer digits than a double needs.
+        of_graph = np.asarray(scale, np.float32).astype(np.float64).reshape(arrays[name].shape)
+        steps = np.rint(arrays[name].astype(np.float64) / of_graph)
         beyond = int(((steps < least) | (steps > most)).sum())
         if beyond:
             saturated[name] = beyond
