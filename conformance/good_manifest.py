@@ -157,6 +157,21 @@ def quantized(*, precision: str = "int8-static", kept: str = "product_2", **valu
     return changed(lambda m: m.update(precision=precision, quantization=section))
 
 
+def compiled(**values: Any) -> Callable[[dict[str, Any]], None]:
+    """A program that was compiled ahead of time, of whose record some values may be others."""
+    record = {"arch": 73, "binary": "model.onnx.data", "nodes": 90, "sdk": "2.51.0", "soc": "sm8550", "soc_model": 43}
+    record |= {"source": "model.onnx"} | values
+    return lambda m: m.update(target="qnn", layout_kind="packed", accelerator=record)
+
+
+def both(change: Callable[[dict[str, Any]], None], **values: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(manifest: dict[str, Any]) -> None:
+        change(manifest)
+        manifest.update(values)
+
+    return apply
+
+
 def setter(value: Any, *path: Any) -> Callable[[dict[str, Any]], None]:
     return lambda m: at(*path)(m, value)
 

@@ -20,6 +20,7 @@ from good_manifest import (
     UINT32_MAX,
     at,
     changed,
+    compiled,
     dropper,
     extra,
     good_manifest,
@@ -72,7 +73,10 @@ def add_good_manifests(found: Collection) -> None:
         found.add(precision, None, "a precision", changed(lambda m, to=precision: m.update(precision=to)))
     found.add("quantization", None, "ranges, and what has none", quantized())
     found.add("quantization_at_its_ends", None, "0 and 255", quantized(zero_point=255, used=0))
+    found.add("w8a16", None, "a precision with uint16", quantized(precision="w8a16", zero_point=65535))
     found.add("portable", None, "a target", changed(lambda m: m.update(target="portable")))
+    found.add("qnn", None, "a target, its binary and its graph", changed(compiled()))
+    found.add("qnn_without_source", None, "the graph need not be there", changed(compiled(source=None)))
     found.add("metric_integer", None, "a number", changed(lambda m: m["tasks"]["score"]["metrics"].update(r=1)))
     found.add(
         "no_metrics", None, "an object without members", changed(lambda m: m["tasks"]["score"].update(metrics={}))

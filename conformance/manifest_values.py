@@ -12,7 +12,9 @@ from good_manifest import (
     INT32_MAX,
     SHA,
     UINT32_MAX,
+    both,
     changed,
+    compiled,
     dropper,
     good_manifest,
     quantized,
@@ -130,6 +132,7 @@ def add_values(found: Collection) -> None:
         found.add(f"opset_{name}", "type", "an integer has neither fraction nor exponent", data)
     found.add("size_fraction", "type", "an integer", changed(setter(9.0, "files", "model.onnx", "size")))
     add_ranges(found)
+    add_accelerators(found)
     add_shapes(found)
     add_label_counts(found)
 
@@ -141,6 +144,7 @@ def add_ranges(found: Collection) -> None:
         "zero_point_negative": {"zero_point": -1},
         "zero_point_large": {"zero_point": 256},
         "used_negative": {"used": -0.5},
+        "zero_point_beyond_16_bits": {"precision": "w8a16", "zero_point": 65536},
     }.items():
         found.add(f"range_{name}", "range", "the rule of quantization", quantized(**values))
     for key, value in (("scale", "1"), ("zero_point", 7.0), ("used", None)):
@@ -148,6 +152,18 @@ def add_ranges(found: Collection) -> None:
     found.add("range_in_fp32", "value", "int8 and int8-static have ranges", quantized(precision="fp32"))
     found.add("range_and_none", "value", "a product has a range or not", quantized(kept="product_1"))
     found.add("range_without_scale", "missing", "a range has three keys", quantized().replace(b'"scale":0.25,', b""))
+
+
+def add_accelerators(found: Collection) -> None:
+    for key, value in (("arch", -1), ("nodes", UINT32_MAX + 1)):
+        found.add(f"accelerator_{key}", "range", "from 0 to 2^32 - 1", changed(compiled(**{key: value})))
+    for key, value in (("sdk", 2), ("soc_model", "43"), ("binary", None), ("source", 1)):
+        found.add(f"accelerator_{key}_type", "type", "another type", changed(compiled(**{key: value})))
+    for key in ("binary", "source"):
+        data = changed(compiled(**{key: "elsewhere.bin"}))
+        found.add(f"accelerator_{key}_is_no_file", "missing", "files has every file", data)
+    found.add("qnn_without_accelerator", "disagreement", "qnn has one", changed(lambda m: m.update(target="qnn")))
+    found.add("ort_with_accelerator", "disagreement", "only qnn has one", changed(both(compiled(), target="ort")))
 
 
 def add_shapes(found: Collection) -> None:

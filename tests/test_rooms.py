@@ -16,12 +16,13 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "bundle": {"errors", "files"},
+    "accelerators": {"errors"},
     "base_model": {"bundle", "errors"},
     "delta": {"base_model", "bundle", "errors", "files"},
     "reference": {"base_model", "delta", "errors"},
     "training": {"base_model", "bundle", "delta", "errors", "files", "reference"},
-    "compiler": {"base_model", "bundle", "delta", "errors", "files"},
-    "runtime": {"bundle", "errors", "files"},
+    "compiler": {"accelerators", "base_model", "bundle", "delta", "errors", "files"},
+    "runtime": {"accelerators", "bundle", "errors", "files"},
     "verification": {"base_model", "bundle", "delta", "errors", "reference", "runtime"},
     "interop": {"base_model", "bundle", "delta", "errors", "files", "reference", "verification"},
     "baselines": {"base_model", "bundle", "delta", "errors", "files", "reference", "runtime"},
@@ -113,7 +114,7 @@ def test_no_two_modules_import_each_other() -> None:
     assert not left, "modules in a circle, or reading one"
 
 
-@pytest.mark.parametrize("room", ["errors", "files", "bundle", "runtime"])
+@pytest.mark.parametrize("room", ["errors", "files", "bundle", "accelerators", "runtime"])
 def test_what_a_device_runs_needs_few_packages(room: str) -> None:
     for module, path in modules().items():
         if room_of(module) == room:

@@ -1,15 +1,15 @@
-"""The files that hold a model's weights, read from the bytes of `model.onnx`, without the package onnx.
+"""The files that a model names, of weights or for an accelerator, by the bytes of `model.onnx` and without onnx.
 
 Only what leads to a tensor is looked at: ONNX's protobuf messages with graphs, nodes, attributes and tensors in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bitfit_export.bundle.limits import MAX_JSON_DEPTH
 
-__all__ = ["external_locations"]
+__all__ = ["context_binaries", "external_locations"]
 
 #: Message -> field number -> the message that the field holds. Numbers are those of onnx.proto.
 _FIELDS: dict[str, dict[int, str]] = {
@@ -25,6 +25,9 @@ _FIELDS: dict[str, dict[int, str]] = {
 #: Of an entry of a tensor's external_data.
 _KEY, _VALUE = 1, 2
 _LOCATION = b"location"
+#: The attribute of a context binary, and the numbers of the fields that lead to it.
+_CONTEXT = b"ep_cache_context"
+_GRAPH, _NODE, _ATTRIBUTE, _ATTRIBUTE_NAME, _ATTRIBUTE_TEXT = 7, 1, 5, 1, 4
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -50,6 +53,31 @@ def external_locations(model: bytes) -> set[str]:
             if number in _FIELDS[kind] and model.find(_LOCATION, first, last) >= 0:
                 pending.append((_FIELDS[kind][number], first, last, depth + 1))
     return locations
+
+
+def context_binaries(model: bytes) -> list[str]:
+    """Returns the paths that the graph's nodes name as binaries for an accelerator (`ep_cache_context`), in order.
+
+    Raises:
+        ValueError: the bytes are not a protobuf message, or a node of a function or a subgraph names one.
+    """
+    found = []
+    for number, *graph in _fields(model, 0, len(model)):
+        for number_, *node in _fields(model, *graph) if number == _GRAPH else ():
+            found += _context_binaries_of(model, node) if number_ == _NODE else []
+    if len(found) != model.count(_CONTEXT):
+        raise ValueError("it names a context binary elsewhere than in its graph")
+    return found
+
+
+def _context_binaries_of(model: bytes, node: Sequence[int]) -> list[str]:
+    found = []
+    for number, *attribute in _fields(model, *node):
+        if number == _ATTRIBUTE:
+            values = {field: model[start:end] for field, start, end in _fields(model, *attribute)}
+            if values.get(_ATTRIBUTE_NAME) == _CONTEXT:
+                found.append(values.get(_ATTRIBUTE_TEXT, b"").decode("utf-8"))
+    return found
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

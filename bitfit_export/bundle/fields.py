@@ -118,6 +118,16 @@ class Record:
         texts = {name: each for name, each in members.items() if isinstance(each, str)}
         return texts if len(texts) == len(members) else self._refuse(key, members, "an object of strings")
 
+    def named_numbers(self, key: str) -> dict[str, tuple[float, ...]]:
+        """An object whose members are lists of numbers, by name."""
+        members = self.record(key)._members
+        found: dict[str, tuple[float, ...]] = {}
+        for name, each in members.items():
+            if not isinstance(each, list) or not all(isinstance(value, float) or type(value) is int for value in each):
+                self._refuse(key, members, "an object of lists of numbers")
+            found[name] = tuple(map(float, each))
+        return found
+
     def record(self, key: str) -> Record:
         """An object."""
         return Record(self._take(key), f"{self._where}: {key}")

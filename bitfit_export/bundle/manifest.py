@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bitfit_export.bundle.accelerator import AcceleratorRecord, accelerator_from_record
 from bitfit_export.bundle.fields import Record, check_digest, check_one_of, check_range, check_text, parse_object
 from bitfit_export.bundle.interface import INFER, LAYOUT_KINDS, MANIFEST_FILE, MODALITIES, TOKENIZER_FILE
 from bitfit_export.bundle.layout import Layout
@@ -45,8 +46,8 @@ __all__ = [
 ]
 
 MANIFEST_VERSION = 2
-TARGETS = ("ort", "portable")
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4")
+TARGETS = ("ort", "portable", "qnn")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "w8a16", "int4")
 ROW_DTYPES = ("fp32", "fp16")
 _EXPORT_AGAIN = "export the bundle again"
 _INT32_MAX = 2**31 - 1
@@ -73,8 +74,9 @@ class Manifest:
         fold_reasons: for bias terms that folding left in the row, why.
         row_dtype: of the values in the bundle's rows, one of `ROW_DTYPES`.
         prepacked: whether weights are stored as the kernels of ONNX Runtime want them.
-        quantization: the ranges of activations that are constants, in `int8` and `int8-static` only, and what stays in
-            float32.
+        quantization: the ranges of activations that are constants, in `int8`, `int8-static` and `w8a16` only, and what
+            stays in float32.
+        accelerator: how the program was compiled ahead of time; with the target `qnn`, and with no other.
 
     Raises:
         BundleError: a value that is malformed, or two that disagree.
@@ -101,6 +103,7 @@ class Manifest:
     row_dtype: str = "fp32"
     prepacked: bool = False
     quantization: QuantizationRecord = field(default_factory=QuantizationRecord)
+    accelerator: AcceleratorRecord | None = None
 
     def __post_init__(self) -> None:
         _check_version(self.format_version)
@@ -143,10 +146,27 @@ class Manifest:
             raise BundleError(f"fold_reasons names {quoted(min(unknown))}, expected bias terms of the layout")
         for name, reason in self.fold_reasons.items():
             check_text(reason, f"fold_reasons: the reason of {shown(name)}")
-        if self.quantization.ranges and self.precision not in ("int8", "int8-static"):
+        if self.quantization.ranges and self.precision not in ("int8", "int8-static", "w8a16"):
             raise BundleError(
-                f"quantization has ranges in the precision {self.precision}, expected int8 or int8-static"
+                f"quantization has ranges in the precision {self.precision}, expected int8, int8-static or w8a16"
             )
+        self._check_integers()
+        if (self.accelerator is not None) != (self.target == "qnn"):
+            what = "no accelerator, expected one" if self.accelerator is None else "an accelerator, expected none"
+            raise BundleError(f"the manifest of the target {self.target} has {what}", hint=_EXPORT_AGAIN)
+
+    def _check_integers(self) -> None:
+        """What integers need besides: uint8's zero points, and scales for values that the layout has."""
+        if self.precision != "w8a16":
+            for each in self.quantization.ranges.values():
+                check_range(each.zero_point, 0, 255, "quantization: a zero_point")
+        sizes = {entry.name: entry.size for entry in self.layout.biases} if self.layout_kind == "named" else {}
+        for name, scales in self.quantization.bias_scales.items():
+            if sizes.get(name) != len(scales):
+                raise BundleError(
+                    f"quantization has {len(scales)} bias_scales for {quoted(name)}, expected one for each value of a "
+                    "bias input of the layout named"
+                )
 
     def _check_file_names(self) -> None:
         for path in self.files:
@@ -154,7 +174,9 @@ class Manifest:
         if INFER not in self.programs:
             raise BundleError(f"the manifest's programs lack {INFER}", hint=_EXPORT_AGAIN)
         needed = [program.file for program in self.programs.values()]
-        for name in (*needed, *([TOKENIZER_FILE] if self.reads_text else ())):
+        needed += [TOKENIZER_FILE] if self.reads_text else []
+        needed += self.accelerator.files if self.accelerator else ()
+        for name in needed:
             if name not in self.files:
                 raise BundleError(f"the manifest's files lack {shown(name)}", hint=_EXPORT_AGAIN)
 
@@ -176,27 +198,32 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts. The layout's digest is written as `layout_digest`, for readers that don't hash."""
         text = {name: getattr(self, name) for name in _TEXT_FIELDS} if self.reads_text else {}
-        return text | {
-            "base": asdict(self.base),
-            "files": {path: asdict(record) for path, record in self.files.items()},
-            "fold_reasons": dict(self.fold_reasons),
-            "format_version": self.format_version,
-            "layout": self.layout.to_json(),
-            "layout_digest": self.layout.digest,
-            "layout_kind": self.layout_kind,
-            "modality": self.modality,
-            "opset": self.opset,
-            "overridable": self.overridable,
-            "precision": self.precision,
-            "prepacked": self.prepacked,
-            "product_version": self.product_version,
-            "programs": {purpose: program.to_json() for purpose, program in self.programs.items()},
-            "quantization": self.quantization.to_json(),
-            "row_dtype": self.row_dtype,
-            "static_shape": None if self.static_shape is None else list(self.static_shape),
-            "target": self.target,
-            "tasks": {name: task_to_json(task) for name, task in self.tasks.items()},
-        }
+        accelerator = {} if self.accelerator is None else {"accelerator": self.accelerator.to_json()}
+        return (
+            text
+            | accelerator
+            | {
+                "base": asdict(self.base),
+                "files": {path: asdict(record) for path, record in self.files.items()},
+                "fold_reasons": dict(self.fold_reasons),
+                "format_version": self.format_version,
+                "layout": self.layout.to_json(),
+                "layout_digest": self.layout.digest,
+                "layout_kind": self.layout_kind,
+                "modality": self.modality,
+                "opset": self.opset,
+                "overridable": self.overridable,
+                "precision": self.precision,
+                "prepacked": self.prepacked,
+                "product_version": self.product_version,
+                "programs": {purpose: program.to_json() for purpose, program in self.programs.items()},
+                "quantization": self.quantization.to_json(),
+                "row_dtype": self.row_dtype,
+                "static_shape": None if self.static_shape is None else list(self.static_shape),
+                "target": self.target,
+                "tasks": {name: task_to_json(task) for name, task in self.tasks.items()},
+            }
+        )
 
     @staticmethod
     def from_json(value: object) -> Manifest:
@@ -259,6 +286,7 @@ _OPTIONAL: Mapping[str, Callable[[Record, str], Any]] = {
     "row_dtype": Record.text,
     "prepacked": Record.boolean,
     "quantization": lambda record, key: quantization_from_record(record.record(key)),
+    "accelerator": lambda record, key: accelerator_from_record(record.record(key)),
 }
 
 

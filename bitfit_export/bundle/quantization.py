@@ -10,14 +10,20 @@ from typing import Any
 from bitfit_export.bundle.fields import Record, check_text
 from bitfit_export.errors import BundleError, quoted, shown
 
-__all__ = ["QuantizationRecord", "RangeRecord", "quantization_from_record"]
+__all__ = ["LAST_STEP_16", "QuantizationRecord", "RangeRecord", "quantization_from_record"]
 
-_LAST_STEP = 255
+#: The smallest normal float32: with a smaller scale a bias is no number of steps.
+_LEAST_SCALE = 2.0**-126
+
+#: Of uint8 and of uint16, which is that of `w8a16`.
+_LAST_STEP, LAST_STEP_16 = 255, 65535
 
 
 @dataclass(frozen=True)
 class RangeRecord:
-    """How the activations that one product reads become uint8: round(x / scale) + zero_point, from 0 to 255.
+    """How the activations that one product reads become integers: round(x / scale) + zero_point, saturating.
+
+    They are uint8, and uint16 in the precision `w8a16`.
 
     Attributes:
         used: the largest activation that the bundle's tasks were seen to have, by the largest that can be represented.
@@ -34,14 +40,14 @@ class RangeRecord:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise BundleError(f"quantization: a scale is {self.scale}, expected a finite number above 0")
-        if type(self.zero_point) is not int or not 0 <= self.zero_point <= _LAST_STEP:
-            raise BundleError(f"quantization: a zero_point is {quoted(self.zero_point)}, expected 0 to {_LAST_STEP}")
+        if type(self.zero_point) is not int or not 0 <= self.zero_point <= LAST_STEP_16:
+            raise BundleError(f"quantization: a zero_point is {quoted(self.zero_point)}, expected 0 to {LAST_STEP_16}")
         if not (math.isfinite(self.used) and self.used >= 0):
             raise BundleError(f"quantization: used is {self.used}, expected a finite number of at least 0")
 
     @property
     def largest(self) -> tuple[float, float]:
-        """The least and the greatest activation that can be represented."""
+        """The least and the greatest activation that uint8 can represent."""
         return -self.zero_point * self.scale, (_LAST_STEP - self.zero_point) * self.scale
 
 
@@ -52,6 +58,7 @@ class QuantizationRecord:
     Attributes:
         ranges: of the activations whose range is a constant, by the name of the product that reads them.
         not_quantized: products that stay in float32 though integers were asked for, by name -> why.
+        bias_scales: of bias inputs that are int32, by name: for each value its scale; the zero point is 0.
 
     Raises:
         BundleError: a name or a reason that is none, or a product that is in both.
@@ -59,6 +66,7 @@ class QuantizationRecord:
 
     ranges: Mapping[str, RangeRecord] = field(default_factory=dict)
     not_quantized: Mapping[str, str] = field(default_factory=dict)
+    bias_scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in (*self.ranges, *self.not_quantized):
@@ -66,12 +74,17 @@ class QuantizationRecord:
         for name, reason in self.not_quantized.items():
             check_text(reason, f"quantization: the reason of {shown(name)}")
         both = self.ranges.keys() & self.not_quantized.keys()
+        for name, scales in self.bias_scales.items():
+            check_text(name, "quantization: a bias's name")
+            if not all(math.isfinite(scale) and scale >= _LEAST_SCALE for scale in scales):
+                raise BundleError(f"quantization: a scale of {shown(name)} is not a normal number above 0")
         if both:
             raise BundleError(f"quantization has {quoted(min(both))} in ranges and in not_quantized, expected one")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts."""
-        return {
+        biases = {name: list(each) for name, each in self.bias_scales.items()}
+        return ({"bias_scales": biases} if biases else {}) | {
             "not_quantized": dict(self.not_quantized),
             "ranges": {name: asdict(each) for name, each in self.ranges.items()},
         }
@@ -85,4 +98,5 @@ def quantization_from_record(record: Record) -> QuantizationRecord:
             for name, each in record.named_records("ranges").items()
         },
         record.named_texts("not_quantized"),
+        record.named_numbers("bias_scales") if record.has("bias_scales") else {},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ from bitfit_export.bundle.interface import PACKED_BIAS
 from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.row import BiasRow
 
-__all__ = ["fill_shape", "row_arrays"]
+__all__ = ["fill_shape", "integer_biases", "row_arrays"]
 
 
 Float32Array: TypeAlias = NDArray[np.float32]
@@ -39,6 +40,29 @@ def row_arrays(row: BiasRow, layout: Layout, layout_kind: str, *, labels: int | 
         for entry, tensor in zip(layout.head, row.head, strict=True)
     }
     return biases | head
+
+
+def integer_biases(arrays: dict[str, NDArray[Any]], scales: Mapping[str, Sequence[float]]) -> dict[str, int]:
+    """Put int32 in the place of biases: round(b / scale), saturating, zero point 0.
+
+    Args:
+        arrays: of `row_arrays`, in the layout named; changed in place.
+        scales: for each value of a bias its scale.
+
+    Returns:
+        For each bias with values that saturate, their number.
+    """
+    saturated = {}
+    least, most = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    for name, scale in scales.items():
+        # The graph has these scales as float32; the manifest may have them in fewer digits than a double needs.
+        of_graph = np.asarray(scale, np.float32).astype(np.float64).reshape(arrays[name].shape)
+        steps = np.rint(arrays[name].astype(np.float64) / of_graph)
+        beyond = int(((steps < least) | (steps > most)).sum())
+        if beyond:
+            saturated[name] = beyond
+        arrays[name] = steps.clip(least, most).astype(np.int32)
+    return saturated
 
 
 def fill_shape(shape: tuple[int, ...], values: NDArray[np.floating[Any]]) -> Float32Array:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitfit_export.accelerators.qnn import CHIPS, DEFAULT_CHIP
 from bitfit_export.base_model.loading import BaseModel, load_base_model
 from bitfit_export.base_model.source import ALIASES, resolve_model
 from bitfit_export.bundle import BUNDLE, Manifest, read_manifest
@@ -22,6 +23,7 @@ from bitfit_export.cli.streams import say
 from bitfit_export.cli.text_tables import print_comparisons, print_table, size_text
 from bitfit_export.cli.words import words
 from bitfit_export.compiler import CompileOptions, compile_bundle
+from bitfit_export.compiler.options import default_options
 from bitfit_export.compiler.targets import TARGETS
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import MissingExtraError, UsageError
@@ -48,12 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="the bundle's folder (bundles/MODEL)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
     parser.add_argument(
-        "--layout", choices=LAYOUT_KINDS, default="table", help="how the graph takes biases (%(default)s)"
+        "--layout", choices=LAYOUT_KINDS, help="how the graph takes biases (table; qnn: packed or named)"
     )
     parser.add_argument("--target", choices=tuple(TARGETS), default="ort", help="what runs the model (%(default)s)")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="precision of the weights (%(default)s)"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="precision of the weights (fp32; qnn: fp16)")
     parser.add_argument(
         "--calibration",
         type=Path,
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-fold", action="store_true", help="keep every bias term in the row")
     parser.add_argument(
-        "--static-shape", metavar="B,S", help="fixed batch size and sequence length, for packed or named"
+        "--static-shape", metavar="B,S", help="fixed batch size and sequence length, for packed or named (qnn: 1,128)"
     )
     parser.add_argument("--keep-padding", action="store_true", help="compute padding too, as an ordinary export does")
     parser.add_argument("--trainable", action="store_true", help="add the program train_step: devices learn rows")
@@ -72,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--prepack", action="store_true", help="store weights in this processor's own form: larger files, faster start"
+    )
+    parser.add_argument(
+        "--soc", metavar="CHIP", help=f"the chip for qnn: {', '.join(CHIPS)}, or a number ({DEFAULT_CHIP})"
+    )
+    parser.add_argument("--htp-arch", type=int, metavar="N", help="the chip's version of the HTP, such as 73")
+    parser.add_argument(
+        "--keep-onnx", action="store_true", help="keep the graph too, for hosts that compile qnn on the device"
     )
     passes = parser.add_argument_group("passes")
     passes.add_argument("--print-passes", action="store_true", help="list the passes for these options and exit")
@@ -143,23 +150,25 @@ def compile_options(options: argparse.Namespace) -> CompileOptions:
     Raises:
         UsageError: options that exclude each other, or a shape that is none.
     """
-    shape = None
+    chosen = default_options(options.target, options.precision)
+    chosen |= {name: value for name in ("layout", "precision") if (value := getattr(options, name)) is not None}
     if options.static_shape is not None:
         numbers = words(options.static_shape)
         if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
             raise UsageError(f"--static-shape is {options.static_shape!r}, expected BATCH,SEQUENCE such as 1,128")
-        shape = (int(numbers[0]), int(numbers[1]))
+        chosen["static_shape"] = (int(numbers[0]), int(numbers[1]))
     return CompileOptions(
-        layout=options.layout,
+        **chosen,
         target=options.target,
-        precision=options.precision,
         fold=not options.no_fold,
-        static_shape=shape,
         overridable=options.overridable,
         keep_padding=options.keep_padding,
         trainable=options.trainable,
         row_dtype=options.row_dtype,
         prepack=options.prepack,
+        soc=options.soc,
+        htp_arch=options.htp_arch,
+        keep_onnx=options.keep_onnx,
     )
 
 

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.bundle import MANIFEST_FILE, check_files, read_manifest, read_recorded_row, read_row
+from bitfit_export.bundle import MANIFEST_FILE, Manifest, check_files, read_manifest, read_recorded_row, read_row
 from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import size_text
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
@@ -107,6 +107,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         "bias terms": len(manifest.layout.biases),
         "bias values a row": manifest.layout.bias_count,
         "model size": sum(record.size for record in manifest.files.values()),
+        **_describe_accelerator(manifest),
         "tasks": {
             name: {
                 "problem type": task.problem_type,
@@ -118,6 +119,22 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
             }
             for name, task in manifest.tasks.items()
         },
+    }
+
+
+def _describe_accelerator(manifest: Manifest) -> dict[str, Any]:
+    """What was compiled ahead of time, and for what; nothing where that is nothing."""
+    record = manifest.accelerator
+    if record is None:
+        return {}
+    return {
+        "binary": record.binary,
+        "binary size": manifest.files[record.binary].size,
+        "chip": f"{record.soc} (soc_model {record.soc_model})",
+        "HTP arch": record.arch,
+        "QNN SDK": record.sdk,
+        "nodes on the NPU": record.nodes,
+        "nodes on the CPU": 0,
     }
 
 

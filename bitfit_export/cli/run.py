@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.input_lines import lines_of, object_of, text_of
-from bitfit_export.cli.streams import json_text
+from bitfit_export.cli.streams import json_text, say
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.arguments import check_positive
@@ -73,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         threads=options.threads,
         check_hashes=options.check_hashes,
     )
+    if session.manifest.accelerator is not None:
+        say(f"running on {session.device}")
     for path in options.row:
         session.load_task(path)
     answered = 0

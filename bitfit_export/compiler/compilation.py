@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import onnx_graphsurgeon as gs
 
@@ -79,6 +80,7 @@ class Compilation:
         model: the frozen model (`Fact.EMITTED`).
         train_step: the program that computes loss and gradients, where it is wanted.
         ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
+        bias_scales: float32 [n] of each bias input that is int32, by its name.
         not_quantized: products that stay in float32 though fewer bits were asked for, by the node's name -> why.
         keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
     """
@@ -93,6 +95,7 @@ class Compilation:
     row_inputs: Mapping[str, gs.Variable] = field(default_factory=dict)
     train_step: onnx.ModelProto | None = None
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
+    bias_scales: Mapping[str, np.ndarray] = field(default_factory=dict)
     not_quantized: Mapping[str, str] = field(default_factory=dict)
     keeps_padding: str | None = None
     # Set by passes; reading one before its pass has run is an AttributeError, which the order of passes rules out.

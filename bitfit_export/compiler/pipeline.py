@@ -49,6 +49,7 @@ class CompiledModel:
         ranges: of activations that are rounded to a range that is a constant, by the name of the product's node.
         keeps_padding: why the graph computes padding though it was to be removed; None where it does not.
         train_step: the program that computes loss and gradients, where it was wanted.
+        bias_scales: float32 [n] of each bias input that is int32, by its name.
     """
 
     model: onnx.ModelProto
@@ -60,6 +61,7 @@ class CompiledModel:
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
     keeps_padding: str | None = None
     train_step: onnx.ModelProto | None = None
+    bias_scales: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout:
@@ -102,9 +104,18 @@ def lower(
     (opset,) = (each.version for each in compilation.model.opset_import if each.domain == "")
     packer = RowPacker(base, compilation.layout, compilation.heads, compilation.fold, _ROW_DTYPES[options.row_dtype])
     at_load = load_target(options.target).at_load(options)
-    kept, ranges, padding = compilation.not_quantized, compilation.ranges, compilation.keeps_padding
-    train_step = compilation.train_step
-    return CompiledModel(compilation.model, packer, options, opset, at_load, kept, ranges, padding, train_step)
+    return CompiledModel(
+        compilation.model,
+        packer,
+        options,
+        opset,
+        at_load,
+        compilation.not_quantized,
+        compilation.ranges,
+        compilation.keeps_padding,
+        compilation.train_step,
+        compilation.bias_scales,
+    )
 
 
 def plan_passes(options: CompileOptions) -> tuple[Pass, ...]:

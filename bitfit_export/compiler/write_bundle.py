@@ -30,45 +30,35 @@ from bitfit_export.bundle.interface import (
     TOKENIZER_FILE,
     TRAIN_STEP,
     TRAIN_STEP_FILE,
-    WEIGHTS_FILE,
     Port,
     role_of,
 )
 from bitfit_export.bundle.quantization import QuantizationRecord, RangeRecord
-from bitfit_export.compiler.graph.model_files import save_model, write_sharing
+from bitfit_export.compiler.graph.model_files import write_sharing
 from bitfit_export.compiler.pack_rows import base_delta
 from bitfit_export.compiler.pipeline import CompiledModel
 from bitfit_export.compiler.targets import load_target
+from bitfit_export.compiler.targets.base import Written
 from bitfit_export.delta import TaskDelta
 from bitfit_export.files import sha256_of_file
 
-__all__ = ["write_bundle", "write_model"]
-
-#: Smaller tensors stay in the model file. ONNX Runtime infers shapes from some of them (the sizes of the bias terms,
-#: 8 bytes each) and cannot do so from a file beside it.
-_EXTERNAL_FROM_BYTES = 64 * 1024
+__all__ = ["write_bundle"]
 
 
 def write_bundle(compiled: CompiledModel, base: BaseModel, deltas: Mapping[str, TaskDelta], folder: Path) -> None:
     """Write a compiled model, a row for each task and the manifest into the existing `folder`."""
     options = compiled.options
-    write_model(compiled.model, folder)
+    written = load_target(options.target).write_files(compiled.model, folder, options)
     if compiled.train_step is not None:
         write_sharing(compiled.train_step, folder / TRAIN_STEP_FILE, folder / MODEL_FILE)
         row = compiled.packer.pack(base_delta(deltas.values(), base), task="base")
         (folder / BASE_ROW_FILE).write_bytes(encode_row(row))
-    added = load_target(options.target).finish_files(folder, MODEL_FILE, WEIGHTS_FILE, options)
     if base.tokenizer is not None:
         _write_tokenizer(base, folder / TOKENIZER_FILE)
     (folder / "tasks").mkdir()
     labels = max(delta.config.output_size for delta in deltas.values())
     tasks = {name: _write_task(compiled, name, delta, folder, labels) for name, delta in deltas.items()}
-    write_manifest(folder, _manifest(base, compiled, tasks, folder, added))
-
-
-def write_model(model: onnx.ModelProto, folder: Path) -> None:
-    """Write `model.onnx` and its weights beside it, aligned, so that a runtime can map them into memory."""
-    save_model(model, folder / MODEL_FILE, external_from=_EXTERNAL_FROM_BYTES)
+    write_manifest(folder, _manifest(base, compiled, tasks, folder, written))
 
 
 def _write_tokenizer(base: BaseModel, path: Path) -> None:
@@ -80,10 +70,10 @@ def _write_tokenizer(base: BaseModel, path: Path) -> None:
 
 
 def _manifest(
-    base: BaseModel, compiled: CompiledModel, tasks: dict[str, TaskRecord], folder: Path, added: tuple[str, ...]
+    base: BaseModel, compiled: CompiledModel, tasks: dict[str, TaskRecord], folder: Path, written: Written
 ) -> Manifest:
     options = compiled.options
-    files = [MODEL_FILE, WEIGHTS_FILE, *added]
+    files = [*written.files]
     files += [] if compiled.train_step is None else [TRAIN_STEP_FILE, BASE_ROW_FILE]
     files += [] if base.tokenizer is None else [TOKENIZER_FILE]
     files += [adapter_file(name) for name in tasks] if options.layout == "named" else []
@@ -105,13 +95,16 @@ def _manifest(
         row_dtype=options.row_dtype,
         prepacked=options.prepack,
         quantization=_quantization(compiled),
+        accelerator=written.accelerator,
         **_text_fields(base),
     )
 
 
 def _quantization(compiled: CompiledModel) -> QuantizationRecord:
     ranges = {name: RangeRecord(each.scale, each.zero_point, each.used) for name, each in compiled.ranges.items()}
-    return QuantizationRecord(ranges, dict(compiled.not_quantized))
+    # The shortest decimals that are these float32.
+    scales = {name: tuple(float(str(value)) for value in each) for name, each in compiled.bias_scales.items()}
+    return QuantizationRecord(ranges, dict(compiled.not_quantized), scales)
 
 
 def _text_fields(base: BaseModel) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class FrozenModel:
         labels: the number of labels that the head inputs have, where it is fixed.
         max_positions: the longest sequence, in tokens.
         exact: whether it is computed in its own precision, as `Program.exact`.
+        device, emulated: what runs it, as `Program.device` and `Program.emulated`.
 
     Raises:
         BundleError: the model cannot be loaded, or is not the one that the manifest describes; its weights changed
@@ -70,6 +71,7 @@ class FrozenModel:
         self.text_inputs = tuple(name for name in TEXT_INPUTS if name in manifest.infer.input_names)
         self.outputs = manifest.infer.output_names
         self.exact = self._program.exact
+        self.device, self.emulated = self._program.device, self._program.emulated
         self.max_positions = manifest.longest_sequence
         self._static_shape = manifest.static_shape
         self._pad_token_id = manifest.pad_token_id
@@ -134,7 +136,10 @@ class FrozenModel:
 
     def _open(self, files: CheckedFiles) -> Program:
         infer = self._manifest.infer
-        program_files = ProgramFiles(files.folder / infer.file, files.programs[INFER], files.folder, infer.at_load)
+        path, accelerator = files.folder / infer.file, self._manifest.accelerator
+        if accelerator is not None:
+            files.check_others()  # first: the accelerator's library trusts what it loads
+        program_files = ProgramFiles(path, files.programs[INFER], files.folder, infer.at_load, accelerator)
         program = self._engine.open(program_files, threads=self._threads, options=self._options)
         files.refuse_changed()
         return program

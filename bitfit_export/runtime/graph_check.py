@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from bitfit_export.bundle import LABELS, Manifest
@@ -42,7 +42,8 @@ def check_program(path: Path, program: Program, manifest: Manifest) -> int | Non
     present = [name for name in TEXT_INPUTS if name != TEXT_INPUTS[-1] or name in found]
     text = text_inputs_of(present, manifest.static_shape)
     rows = row_inputs_of(manifest.layout, manifest.layout_kind, labels=labels)
-    _check_inputs(path, found, text if manifest.overridable else (*text, *rows))
+    integers = manifest.quantization.bias_scales
+    _check_inputs(path, found, text if manifest.overridable else (*text, *rows), integers)
     _check_inputs(path, defaults, rows if manifest.overridable else ())
     _check_names(path, "outputs", program.outputs, manifest.infer.output_names)
     if LOGITS not in program.outputs:
@@ -67,14 +68,17 @@ def _check_names(path: Path, what: str, found: Sequence[str], expected: tuple[st
         )
 
 
-def _check_inputs(path: Path, found: Mapping[str, GraphTensor], expected: Sequence[Port]) -> None:
+def _check_inputs(
+    path: Path, found: Mapping[str, GraphTensor], expected: Sequence[Port], integers: Container[str] = ()
+) -> None:
     names = [each.name for each in expected]
     if found.keys() != set(names):
         raise BundleError(
             f"the model {path} has the inputs {', '.join(found)}, expected {', '.join(names)}", hint=EXPORT_AGAIN
         )
     for each in expected:
-        wanted = GraphTensor(each.dtype, tuple(size if isinstance(size, int) else None for size in each.shape))
+        dtype = "int32" if each.name in integers else each.dtype
+        wanted = GraphTensor(dtype, tuple(size if isinstance(size, int) else None for size in each.shape))
         if found[each.name] != wanted:
             raise BundleError(
                 f"the model {path} has the input {each.name} {_show(found[each.name])}, expected {_show(wanted)}",

@@ -134,6 +134,16 @@ class BiasSession:
         return self._model.exact
 
     @property
+    def device(self) -> str:
+        """What runs the model, in words: this machine's processor, an accelerator, or an emulator of one."""
+        return self._model.device
+
+    @property
+    def emulated(self) -> bool:
+        """Whether an emulator runs the model, and takes seconds for what the accelerator does at once."""
+        return self._model.emulated
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The names of the loaded tasks."""
         return tuple(task.name for task in self._store.tasks)

@@ -32,6 +32,7 @@ SUMS = {f"bad_{what}.json" for what in ("bias_shape_overflow", "bias_shape_produ
 #: ... and does not compare one value with another.
 PAIRS = {"base", "bias_twice", "fold_reasons", "head_twice", "layout_digest", "max_length", "pad_token_id"}
 PAIRS |= {"files_without_model", "input_twice", "output_twice", "program_without_file", "range_and_none"}
+PAIRS |= {"accelerator_binary_is_no_file", "accelerator_source_is_no_file"}
 PAIRS = {f"bad_{what}.json" for what in PAIRS | {"static_shape_positions", "task_file_1"}}
 
 

@@ -15,9 +15,9 @@ import torch
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.bundle import BiasRow, Layout, read_manifest, read_row
 from bitfit_export.compiler import CompileOptions, compile_bundle
+from bitfit_export.compiler.graph.model_files import write_model
 from bitfit_export.compiler.passes.check_invariants import find_problems
 from bitfit_export.compiler.pipeline import CompiledModel
-from bitfit_export.compiler.write_bundle import write_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BaseMismatchError, OutputError, UsageError
 from bitfit_export.reference.task_model import TaskModel, merged_model

@@ -239,7 +239,7 @@ def test_a_task_that_the_frozen_model_can_not_run_gets_no_row(
 def test_weights_lie_outside_in_every_layout(
     tiny_base: BaseModel, deltas: dict[str, TaskDelta], tmp_path: Path
 ) -> None:
-    from bitfit_export.compiler.write_bundle import write_model
+    from bitfit_export.compiler.graph.model_files import write_model
 
     compiled = compile_model(tiny_base, deltas, CompileOptions(layout="packed", static_shape=(1, 8)))
     write_model(compiled.model, tmp_path)

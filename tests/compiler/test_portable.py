@@ -12,8 +12,8 @@ from onnx.reference import ReferenceEvaluator
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.compiler import CompileOptions
+from bitfit_export.compiler.graph.model_files import write_model
 from bitfit_export.compiler.pipeline import CompiledModel
-from bitfit_export.compiler.write_bundle import write_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.reference.task_model import merged_model
 from tests.compiler.test_layouts import feeds_of

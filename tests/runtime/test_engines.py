@@ -100,8 +100,8 @@ def test_an_engine_that_cannot_run_the_bundle_says_why(logging_engine: list[str]
         choose_engine("portable", "logging")
     with pytest.raises(BundleError, match=r"target 'ort', .*\(openvino runs standard .*\nhint: .*--target portable"):
         choose_engine("ort", "openvino")
-    with pytest.raises(BundleError, match="target 'qnn'"):
-        choose_engine("qnn")
+    with pytest.raises(BundleError, match="target 'npu'"):
+        choose_engine("npu")
 
 
 def test_an_engine_that_cannot_feed_defaults_refuses_an_overridable_bundle() -> None:

@@ -11,8 +11,13 @@ import onnx
 import onnx_ir
 from onnx import numpy_helper
 
-__all__ = ["save_model", "write_sharing"]
+from bitfit_export.bundle.interface import MODEL_FILE
 
+__all__ = ["save_model", "write_model", "write_sharing"]
+
+#: Smaller tensors stay in the model file. ONNX Runtime infers shapes from some of them (the sizes of the bias terms,
+#: 8 bytes each) and cannot do so from a file beside it.
+_EXTERNAL_FROM_BYTES = 64 * 1024
 #: Larger than the pages of any system that maps files, so a tensor at a multiple of it can be mapped.
 _PAGE = 65536
 
@@ -24,6 +29,16 @@ def save_model(model: onnx.ModelProto, path: Path, *, external_from: int = 1024)
         external_from: bytes of the smallest tensor that goes to the second file.
     """
     onnx_ir.save(onnx_ir.from_proto(model), path, external_data=f"{path.name}.data", size_threshold_bytes=external_from)
+
+
+def write_model(model: onnx.ModelProto, folder: Path, name: str = MODEL_FILE) -> tuple[str, str]:
+    """Write a bundle's model and its weights beside it, aligned, so that a runtime can map them into memory.
+
+    Returns:
+        The names of the two files.
+    """
+    save_model(model, folder / name, external_from=_EXTERNAL_FROM_BYTES)
+    return name, f"{name}.data"
 
 
 def write_sharing(model: onnx.ModelProto, path: Path, other: Path) -> None:

@@ -45,7 +45,9 @@ __all__ = [
     "INT4_BLOCK",
     "QuantizeReport",
     "QuantizeWeights",
+    "is_large_table",
     "quantize_weights",
+    "require_opset",
 ]
 
 #: Weights that share a scale in int4; a smaller block is more exact, larger and slower.
@@ -119,12 +121,12 @@ def quantize_weights(
         if not np.isfinite(weight.values).all():
             raise CompileError(f"the weight of {nodes[0].name} has a value that is not finite")
         made.quantize(weight.values, nodes)
-    tables = [node for node in graph.nodes if node.op == "Gather" and _is_large_table(node)]
+    tables = [node for node in graph.nodes if node.op == "Gather" and is_large_table(node)]
     for node in tables:
         made.values += node.inputs[0].values.size
         _look_up_int8(graph, node)
     if precision == "int4":
-        _require_opset(graph, _INT4_OPSET)
+        require_opset(graph, _INT4_OPSET)
     graph.cleanup().toposort()
     matrices = sum(len(nodes) for _, nodes in products) - len(made.kept)
     return QuantizeReport(matrices, len(tables), made.values, made.kept, made.ranges)
@@ -233,7 +235,7 @@ def _subtract(graph: gs.Graph, node: gs.Node, excess: np.ndarray) -> None:
     emit(graph, "Sub", f"{node.name}/corrected", [product, constant(f"{node.name}/excess", excess)], out=out)
 
 
-def _is_large_table(node: gs.Node) -> bool:
+def is_large_table(node: gs.Node) -> bool:
     """Returns whether a Gather looks up rows of a vocabulary."""
     table = node.inputs[0]
     is_matrix = isinstance(table, gs.Constant) and table.dtype == np.float32 and len(table.shape) == 2
@@ -255,7 +257,8 @@ def _constants(name: str, parts: Sequence[str], values: Sequence[np.ndarray]) ->
     return [constant(f"{name}/{part}", each) for part, each in zip(parts, values, strict=True)]
 
 
-def _require_opset(graph: gs.Graph, version: int) -> None:
+def require_opset(graph: gs.Graph, version: int) -> None:
+    """Raise the graph's opset to a version."""
     graph.opset = max(graph.opset, version)
     for domain in graph.import_domains or ():
         if domain.domain in ("", "ai.onnx"):

@@ -16,6 +16,7 @@ __all__ = ["TARGETS", "load_target"]
 TARGETS = {
     "ort": "bitfit_export.compiler.targets.ort",
     "portable": "bitfit_export.compiler.targets.portable",
+    "qnn": "bitfit_export.compiler.targets.qnn",
 }
 
 

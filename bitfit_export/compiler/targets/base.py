@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import onnx
+
+from bitfit_export.bundle.accelerator import AcceleratorRecord
 from bitfit_export.compiler.compilation import Pass
+from bitfit_export.compiler.graph.model_files import write_model
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.compiler.passes.derive_train_step import DeriveTrainStep
 from bitfit_export.compiler.passes.fix_shapes import FixShapes
 from bitfit_export.compiler.passes.remove_padding import RemovePadding
 from bitfit_export.errors import UsageError
 
-__all__ = ["PrecisionPasses", "Target"]
+__all__ = ["PrecisionPasses", "Target", "Written"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,14 @@ class PrecisionPasses:
     quantize: tuple[Pass, ...] = ()
     store: tuple[Pass, ...] = ()
     at_load: str = "none"
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of a program, and how it was compiled ahead of time where it was."""
+
+    files: tuple[str, ...]
+    accelerator: AcceleratorRecord | None = None
 
 
 class Target:
@@ -84,9 +96,9 @@ class Target:
         """How much an engine has to optimise when it loads the model: `none`, `basic` or `all`."""
         return self.precisions[options.precision].at_load
 
-    def finish_files(self, folder: Path, model: str, weights: str, options: CompileOptions) -> tuple[str, ...]:
-        """Rewrite or add files of a bundle whose model and weights have been written; names of the added files."""
-        return ()
+    def write_files(self, model: onnx.ModelProto, folder: Path, options: CompileOptions) -> Written:
+        """Write the program into the folder of a bundle: `model.onnx`, and what lies beside it."""
+        return Written(write_model(model, folder))
 
 
 def fixed_shapes(options: CompileOptions) -> tuple[Pass, ...]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import onnx
+
 from bitfit_export.compiler.calibration.activation_stats import CollectActivationStats
 from bitfit_export.compiler.compilation import Pass
 from bitfit_export.compiler.options import CompileOptions
@@ -16,7 +18,7 @@ from bitfit_export.compiler.passes.merge_projections import MergeProjections
 from bitfit_export.compiler.passes.quantize_weights import QuantizeWeights
 from bitfit_export.compiler.passes.share_equal_weights import ShareEqualWeights
 from bitfit_export.compiler.passes.store_in_half import StoreInHalf
-from bitfit_export.compiler.targets.base import PrecisionPasses, Target, fixed_shapes
+from bitfit_export.compiler.targets.base import PrecisionPasses, Target, Written, fixed_shapes
 from bitfit_export.errors import UsageError
 
 __all__ = ["TARGET"]
@@ -49,10 +51,11 @@ class _Ort(Target):
         store = self.precisions[options.precision].store
         return (FuseAttention(), *fixed_shapes(options), FuseForOrt(), AddBiasesInKernels(), *store)
 
-    def finish_files(self, folder: Path, model: str, weights: str, options: CompileOptions) -> tuple[str, ...]:
+    def write_files(self, model: onnx.ModelProto, folder: Path, options: CompileOptions) -> Written:
+        written = super().write_files(model, folder, options)
         if options.prepack:
-            prepack(folder / model, folder / weights)
-        return ()
+            prepack(*(folder / name for name in written.files))
+        return written
 
 
 TARGET = _Ort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 
 from bitfit_export.errors import BundleError, UsageError, quoted
 from bitfit_export.runtime.engines.base import NO_OPTIONS, Engine, OptionValues
@@ -13,6 +14,7 @@ __all__ = ["ENGINES", "choose_engine"]
 ENGINES = {
     "onnxruntime": "bitfit_export.runtime.engines.onnxruntime",
     "openvino": "bitfit_export.runtime.engines.openvino",
+    "qnn": "bitfit_export.runtime.engines.qnn",
 }
 
 
@@ -39,7 +41,7 @@ def choose_engine(
         raise BundleError(
             f"the bundle is for the target {quoted(target)}, which the engine does not run "
             f"({'; '.join(f'{engine.name} runs {engine.runs}' for engine in engines)})",
-            hint=f"export the bundle with --target {_TARGET_FOR_ALL}, or name another engine",
+            hint=f"export the bundle with --target {_target_for(engines)}, or name another engine",
         )
     engine = next((engine for engine in able if engine.feeds_defaults or not feeds_defaults), None)
     if engine is None:
@@ -51,8 +53,14 @@ def choose_engine(
     return engine
 
 
-#: Every engine runs it.
-_TARGET_FOR_ALL = "portable"
+#: Every engine that compiles nothing ahead of time runs it.
+_TARGET_FOR_MOST = "portable"
+
+
+def _target_for(engines: Sequence[Engine]) -> str:
+    """A target that the first engine runs."""
+    targets = engines[0].targets
+    return _TARGET_FOR_MOST if _TARGET_FOR_MOST in targets else min(targets, default=_TARGET_FOR_MOST)
 
 
 def _check_options(engine: Engine, options: OptionValues, *, named: bool) -> None:

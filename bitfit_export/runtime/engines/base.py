@@ -11,6 +11,8 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
+from bitfit_export.bundle.accelerator import AcceleratorRecord
+
 __all__ = [
     "NO_OPTIONS",
     "Arrays",
@@ -57,6 +59,7 @@ class ProgramFiles:
         at_load: how much is left to optimise: `none`, `basic` (constants alone) or `all`.
         plans_memory: whether an engine may lay out the memory of a run in advance, for each shape that it meets. That
             is faster for small graphs, and keeps more memory where many tensors live long.
+        accelerator: how it was compiled ahead of time, where it was.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class ProgramFiles:
     folder: Path
     at_load: str
     plans_memory: bool = True
+    accelerator: AcceleratorRecord | None = None
 
 
 class Program(ABC):
@@ -75,9 +79,13 @@ class Program(ABC):
         outputs: the names of the outputs.
         metadata: the model's own.
         exact: whether it computes in the model's own precision, and not in a lower one that an option asked for.
+        device: what runs it, in words.
+        emulated: whether that is an emulator, which takes seconds for a run.
     """
 
     exact: bool = True
+    device: str = "this machine's processor"
+    emulated: bool = False
     inputs: Mapping[str, GraphTensor]
     defaults: Mapping[str, GraphTensor]
     outputs: tuple[str, ...]

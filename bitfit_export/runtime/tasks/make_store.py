@@ -21,7 +21,8 @@ def make_store(manifest: Manifest, records: Sequence[TaskRecord], bind: Bind, *,
         labels: the number of labels of the program's head inputs, where it is fixed.
     """
     if manifest.layout_kind != "table":
-        return RowFeeds(manifest.layout, manifest.layout_kind, bind, labels=labels)
+        scales = manifest.quantization.bias_scales
+        return RowFeeds(manifest.layout, manifest.layout_kind, bind, labels=labels, bias_scales=scales)
     most = max((record.label_count for record in records), default=1)
     # One slot more than tasks: a row is replaced by writing the new one elsewhere.
     return BiasTable(manifest.layout, bind, rows=len(records) + 1, labels=most)

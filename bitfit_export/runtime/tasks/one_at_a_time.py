@@ -6,16 +6,26 @@ mapping for the next run, and a row that is replaced or removed lives on in the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
 
 from bitfit_export.bundle import BiasRow, Layout
-from bitfit_export.bundle.row_arrays import row_arrays
+from bitfit_export.bundle.row_arrays import integer_biases, row_arrays
 from bitfit_export.errors import InputError
 from bitfit_export.runtime.tasks.task_store import Bind, Feeds, Lease, LoadedTask, TaskStore
 
-__all__ = ["RowFeeds", "RowLease"]
+__all__ = ["RowFeeds", "RowLease", "SaturationWarning"]
+
+NO_SCALES: Mapping[str, Sequence[float]] = MappingProxyType({})
+
+
+class SaturationWarning(UserWarning):
+    """A row has values that the model's integers cannot represent: the nearest ones are taken."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +44,26 @@ class RowFeeds(TaskStore[_LoadedRow]):
         layout_kind: `packed` or `named`.
         bind: the engine's; it may keep the arrays.
         labels: the number of labels that the graph's head inputs have, where it is fixed; rows have at most as many.
+        bias_scales: of bias inputs that are int32, for each value its scale.
     """
 
     mixes_tasks = False
 
-    def __init__(self, layout: Layout, layout_kind: str, bind: Bind, *, labels: int | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        layout_kind: str,
+        bind: Bind,
+        *,
+        labels: int | None = None,
+        bias_scales: Mapping[str, Sequence[float]] = NO_SCALES,
+    ) -> None:
         super().__init__()
         self._layout = layout
         self._layout_kind = layout_kind
         self._bind = bind
         self._labels = labels
+        self._bias_scales = bias_scales
 
     def lease(self, names: Sequence[str]) -> RowLease:
         return RowLease(self, names)
@@ -51,7 +71,16 @@ class RowFeeds(TaskStore[_LoadedRow]):
     def add(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] = ()) -> LoadedTask:
         task = self._task_of(row, name, labels)
         self._refuse_older(self.find(task.name), task)  # before anything of the row's size is made
-        arrays = row_arrays(row, self._layout, self._layout_kind, labels=self._labels)
+        arrays: dict[str, NDArray[Any]] = row_arrays(row, self._layout, self._layout_kind, labels=self._labels)
+        saturated = integer_biases(arrays, self._bias_scales)
+        if saturated:
+            name = max(saturated, key=lambda each: saturated[each])
+            warnings.warn(
+                f"the row of the task {task.name} has {sum(saturated.values())} values that saturate: as int32 they "
+                f"are beyond what the model can add; most are in {name}",
+                SaturationWarning,
+                stacklevel=2,
+            )
         loaded = _LoadedRow(task, Feeds(self._bind(arrays), {}))
         with self._lock:
             old = self._entries.get(task.name)

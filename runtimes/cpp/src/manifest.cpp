@@ -80,6 +80,23 @@ void check_path(const std::string& path) {
   }
 }
 
+// The files of a program that was compiled ahead of time: with the target qnn, and with no other.
+std::vector<std::string> accelerator_files_of(const Record& manifest, const std::string& target) {
+  const bool has_one = manifest.contains("accelerator");
+  if (has_one != (target == "qnn")) {
+    refuse_bundle(text_of(manifest.where(), " has ", has_one ? "an" : "no", " accelerator, expected ",
+                          has_one ? "none" : "one", " for the target ", target));
+  }
+  if (!has_one) return {};
+  const Record accelerator = manifest.record("accelerator");
+  accelerator.name("sdk");
+  accelerator.name("soc");
+  for (const char* key : {"soc_model", "arch", "nodes"}) accelerator.integer(key, 0, UINT32_MAX);
+  std::vector<std::string> files{accelerator.name("binary")};
+  if (!accelerator.contains("source") || accelerator.has("source")) files.push_back(accelerator.name("source"));
+  return files;
+}
+
 std::map<std::string, FileRecord> files_of(const Record& manifest, const Manifest& checked) {
   std::map<std::string, FileRecord> files;
   for (const auto& [path, record] : manifest.named_records("files")) {
@@ -87,7 +104,7 @@ std::map<std::string, FileRecord> files_of(const Record& manifest, const Manifes
     files[path] = {record.digest("sha256"), static_cast<std::uint32_t>(record.integer("crc32c", 0, UINT32_MAX)),
                    static_cast<std::uint64_t>(record.integer("size", 0, INT64_MAX))};
   }
-  std::vector<std::string> needed;
+  std::vector<std::string> needed = accelerator_files_of(manifest, checked.target);
   for (const auto& [purpose, program] : checked.programs) needed.push_back(program.file);
   if (checked.reads_text) needed.emplace_back(tokenizer_file);
   for (const std::string& path : needed) {
@@ -157,13 +174,15 @@ void check_quantization(const Record& manifest) {
   const Record quantization = manifest.record("quantization");
   const std::string what = text_of(manifest.where(), ": quantization");
   std::set<std::string> ranges;
+  const std::string precision = manifest.text("precision");
+  const std::int64_t last_step = precision == "w8a16" ? 65535 : 255;
   for (const auto& [name, range] : quantization.named_records("ranges")) {
     check_name(name, what);
     ranges.insert(name);
     if (!(range.number("scale") > 0)) {
       refuse_bundle(text_of(range.where(), ": scale is not above 0, expected a number that is"));
     }
-    range.integer("zero_point", 0, 255);
+    range.integer("zero_point", 0, last_step);
     if (!(range.number("used") >= 0)) refuse_bundle(text_of(range.where(), ": used is below 0, expected at least 0"));
   }
   for (const auto& [name, reason] : quantization.named_texts("not_quantized")) {
@@ -173,9 +192,8 @@ void check_quantization(const Record& manifest) {
       refuse_bundle(text_of(what, " has ", shown(name), " in ranges and in not_quantized, expected one"));
     }
   }
-  const std::string precision = manifest.text("precision");
-  if (!ranges.empty() && precision != "int8" && precision != "int8-static") {
-    refuse_bundle(text_of(what, " has ranges in the precision ", precision, ", expected int8 or int8-static"));
+  if (!ranges.empty() && precision != "int8" && precision != "int8-static" && precision != "w8a16") {
+    refuse_bundle(text_of(what, " has ranges in the precision ", precision, ", expected int8, int8-static or w8a16"));
   }
 }
 
@@ -185,7 +203,7 @@ void check_the_rest(const Record& manifest, const Layout& layout) {
   const Record base = manifest.record("base");
   base.name("name");
   if (!base.contains("revision") || base.has("revision")) base.name("revision");
-  manifest.one_of("precision", {"fp32", "fp16", "int8", "int8-static", "int4"});
+  manifest.one_of("precision", {"fp32", "fp16", "int8", "int8-static", "w8a16", "int4"});
   manifest.integer("opset", 1, INT32_MAX);
   if (manifest.contains("row_dtype")) manifest.one_of("row_dtype", {"fp32", "fp16"});
   if (manifest.contains("prepacked")) manifest.boolean("prepacked");
@@ -224,7 +242,7 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
   Manifest manifest;
   manifest.layout = layout_of(record);
   manifest.layout_kind = layout_kind_of(record);
-  manifest.target = record.one_of("target", {"ort", "portable"});
+  manifest.target = record.one_of("target", {"ort", "portable", "qnn"});
   manifest.reads_text = record.one_of("modality", {std::begin(modalities), std::end(modalities)}) == "text";
   manifest.programs = programs_of(record);
   if (manifest.reads_text) {

@@ -1,0 +1,79 @@
+"""`--target qnn`: Qualcomm's HTP. The graph has one shape, is compiled ahead of time, and leaves no node to the CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import onnx
+
+from bitfit_export.accelerators.qnn import find_chip
+from bitfit_export.bundle.interface import MODEL_FILE
+from bitfit_export.compiler.ahead_of_time import compile_for_htp
+from bitfit_export.compiler.calibration.activation_stats import CollectActivationStats
+from bitfit_export.compiler.compilation import Pass
+from bitfit_export.compiler.graph.model_files import write_model
+from bitfit_export.compiler.options import CompileOptions
+from bitfit_export.compiler.passes.quantize_for_htp import QuantizeForHtp
+from bitfit_export.compiler.targets.base import PrecisionPasses, Target, Written, fixed_shapes
+from bitfit_export.errors import UsageError
+
+__all__ = ["TARGET"]
+
+#: Seen with QNN 2.51: after a LayerNormalization, 14 of 16 rows of a product in integers are wrong. No other number of
+#: tokens that was tried, from 1 to 512, has this.
+_WRONG_TOKENS = 16
+#: The graph before it is compiled.
+_SOURCE = "source.onnx"
+
+
+class _Qnn(Target):
+    name = "qnn"
+    precisions: ClassVar[Mapping[str, PrecisionPasses]] = {
+        # The graph stays in float32: the HTP's compiler rounds its weights, and it computes in float16.
+        "fp16": PrecisionPasses(),
+        "w8a16": PrecisionPasses((CollectActivationStats(),), store=(QuantizeForHtp(),)),
+    }
+
+    def check(self, options: CompileOptions) -> None:
+        super().check(options)
+        if options.layout == "table":
+            raise UsageError(
+                "--target qnn runs one task at a time, but --layout is table",
+                hint="add --layout packed or --layout named",
+            )
+        if options.static_shape is None:
+            raise UsageError("--target qnn takes one shape, but --static-shape is missing", hint="--static-shape 1,128")
+        if options.overridable:
+            raise UsageError(
+                "--overridable does not go with --target qnn, whose programs have no defaults",
+                hint="leave --overridable out",
+            )
+        if options.precision != "fp16" and math.prod(options.static_shape) == _WRONG_TOKENS:
+            raise UsageError(
+                f"--static-shape has {_WRONG_TOKENS} tokens in all, expected any other number: "
+                "QNN's compiler mixes up the rows of products in integers then",
+                hint="choose another shape, or --precision fp16",
+            )
+        find_chip(options.soc, options.htp_arch)
+
+    def lower(self, options: CompileOptions) -> tuple[Pass, ...]:
+        return (*fixed_shapes(options), *self.precisions[options.precision].store)
+
+    def arrange(self, options: CompileOptions) -> tuple[Pass, ...]:
+        return ()
+
+    def write_files(self, model: onnx.ModelProto, folder: Path, options: CompileOptions) -> Written:
+        names = write_model(model, folder, _SOURCE)
+        chip = find_chip(options.soc, options.htp_arch)
+        record = compile_for_htp(folder / _SOURCE, folder / MODEL_FILE, chip, keep_source=options.keep_onnx)
+        if options.keep_onnx:
+            return Written((MODEL_FILE, record.binary, *names), record)
+        for name in names:
+            (folder / name).unlink()
+        return Written((MODEL_FILE, record.binary), record)
+
+
+TARGET = _Qnn()

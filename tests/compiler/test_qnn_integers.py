@@ -1,0 +1,123 @@
+"""`--target qnn --precision w8a16`: biases in int32, whose scales are in the manifest and which the host converts."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from bitfit_export.bundle import read_manifest, write_row
+from bitfit_export.compiler import CompileOptions
+from bitfit_export.delta import TaskDelta
+from bitfit_export.runtime import BiasSession
+from bitfit_export.runtime.tasks.one_at_a_time import SaturationWarning
+from tests.conftest import random_delta
+from tests.runtime.conftest import Reference
+from tests.traces import compile_bundle
+
+if TYPE_CHECKING:
+    from bitfit_export.base_model.loading import BaseModel
+    from bitfit_export.compiler.pipeline import CompiledModel
+
+pytest.importorskip("onnxruntime_qnn", reason="needs bitfit-export[qnn]: Linux x86-64, glibc 2.35")
+
+LENGTH = 8
+#: The largest difference of a logit to PyTorch's, where weights are rounded to 8 bits.
+ROUNDING = 0.1
+#: The largest difference between the emulator and ONNX Runtime's CPU kernels: float16 between the products.
+HALF = 0.02
+BATCH = {
+    "input_ids": np.array([[101, 2023, 3185, 2003, 6581, 102]], np.int64),
+    "attention_mask": np.ones((1, 6), np.int64),
+    "token_type_ids": np.array([[0, 0, 0, 1, 1, 1]], np.int64),
+}
+
+
+@pytest.fixture(scope="module")
+def deltas(tiny_base: BaseModel) -> dict[str, TaskDelta]:
+    return {name: random_delta(tiny_base, name, pooling=name, seed=place) for place, name in enumerate(("cls", "mean"))}
+
+
+@pytest.fixture(scope="module", params=["named", "packed"])
+def layout(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("w8a16")
+
+
+@pytest.fixture(scope="module")
+def compiled(layout: str, folder: Path, tiny_base: BaseModel, deltas: dict[str, TaskDelta]) -> CompiledModel:
+    options = CompileOptions(target="qnn", precision="w8a16", layout=layout, static_shape=(1, LENGTH), keep_onnx=True)
+    (folder / layout).mkdir()
+    return compile_bundle(tiny_base, deltas, folder / layout, options)
+
+
+@pytest.fixture(scope="module")
+def bundle(compiled: CompiledModel, folder: Path) -> Path:
+    return folder / compiled.options.layout
+
+
+def test_biases_of_products_are_int32_and_the_others_stay_float(compiled: CompiledModel, bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    integers = {port.name for port in manifest.infer.inputs if port.dtype == "int32"}
+    assert manifest.quantization.bias_scales.keys() == compiled.bias_scales.keys() == integers
+    names = {entry.name for entry in compiled.layout.biases}
+    if compiled.options.layout == "packed":  # the HTP takes no bias in integers that is a part of a vector
+        assert not integers
+    else:
+        assert names - integers == {"pooler.dense.bias"}  # the pooler's Gemm stays in float16
+        assert len(integers) == 8
+
+
+def test_it_answers_as_pytorch_and_as_its_graph_on_the_cpu(
+    bundle: Path, tiny_base: BaseModel, deltas: dict[str, TaskDelta]
+) -> None:
+    session, reference = BiasSession(bundle), Reference(tiny_base, deltas)
+    source = ort.InferenceSession(str(bundle / "source.onnx"), providers=["CPUExecutionProvider"])
+    text = {name: np.pad(values, ((0, 0), (0, LENGTH - values.shape[1]))) for name, values in BATCH.items()}
+    for task in deltas:
+        found = session.run(task, **BATCH)
+        np.testing.assert_allclose(found, reference(task, BATCH), atol=ROUNDING, rtol=0)
+        with session._store.lease([task]) as lease:
+            (on_cpu,) = source.run(["logits"], text | dict(lease.feeds().bound))
+        np.testing.assert_allclose(found, on_cpu, atol=HALF, rtol=0)
+
+
+def test_a_row_is_converted_when_it_is_loaded_and_says_what_saturates(
+    compiled: CompiledModel, bundle: Path, tiny_base: BaseModel, deltas: dict[str, TaskDelta], tmp_path: Path
+) -> None:
+    if compiled.options.layout == "packed":
+        pytest.skip("it has no bias in int32")
+    session = BiasSession(bundle, tasks=["cls"])
+    row = compiled.packer.pack(deltas["cls"], task="cls")
+    entry = next(each for each in compiled.layout.biases if each.name in compiled.bias_scales)
+    scale = compiled.bias_scales[entry.name]
+
+    def bound() -> np.ndarray:
+        with session._store.lease(["cls"]) as lease:
+            value: np.ndarray = lease.feeds().bound[entry.name]
+            return value
+
+    expected = np.rint(row.biases[entry.offset : entry.offset + entry.size].astype(np.float64) / scale)
+    assert bound().dtype == np.int32
+    np.testing.assert_array_equal(bound(), expected)
+
+    values = row.biases.copy()
+    values[entry.offset] = 2.0**31 * scale[0]  # one step more than fits
+    values[entry.offset + 1] = -(2.0**31) * scale[1]  # the last that fits
+    write_row(tmp_path / "cls.bias", replace(row, biases=values))
+    with pytest.warns(SaturationWarning, match=f"task cls has 1 values that saturate.* most are in {entry.name}"):
+        session.load_task(tmp_path / "cls.bias")
+    assert bound()[:2].tolist() == [2**31 - 1, -(2**31)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session.load_task(bundle / "tasks" / "mean.bias")
