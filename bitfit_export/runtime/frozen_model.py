@@ -139,7 +139,7 @@ class FrozenModel:
         path, accelerator = files.folder / infer.file, self._manifest.accelerator
         if accelerator is not None:
             files.check_others()  # first: the accelerator's library trusts what it loads
-        program_files = ProgramFiles(path, files.programs[INFER], files.folder, infer.at_load, accelerator)
+        program_files = ProgramFiles(path, files.programs[INFER], files.folder, infer.at_load, accelerator=accelerator)
         program = self._engine.open(program_files, threads=self._threads, options=self._options)
         files.refuse_changed()
         return program

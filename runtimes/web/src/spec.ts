@@ -82,6 +82,8 @@ export const MANIFEST_FILE = "manifest.json";
 export const MODEL_FILE = "model.onnx";
 export const WEIGHTS_FILE = "model.onnx.data";
 export const TOKENIZER_FILE = "tokenizer.json";
+export const TRAIN_STEP_FILE = "train_step.onnx";
+export const BASE_ROW_FILE = "base.bias";
 
 // Graph inputs that a text becomes. A model without segments lacks the last one.
 export const INPUT_IDS = "input_ids";
@@ -107,6 +109,21 @@ export const HEAD_BIAS = "head.classifier.bias";
 export const LOGITS = "logits";
 export const TOKEN_LOGITS = "token_logits";
 
+// Graph inputs of the program train_step beside those of infer: what is to be learnt, and how much each item counts.
+// docs/learning.md says what each holds.
+export const TARGETS = "targets";
+export const TOKEN_TARGETS = "token_targets";
+export const PROBLEM_TYPE_IDS = "problem_types";
+export const LABEL_COUNTS = "label_counts";
+export const ITEM_WEIGHTS = "item_weights";
+
+// Graph outputs of the program train_step beside the logits and the gradients.
+export const LOSS = "loss";
+export const ITEM_LOSSES = "item_losses";
+
+// The gradient of a graph input is an output that has the input's name behind this prefix, and its shape.
+export const GRADIENT_PREFIX = "gradient.";
+
 // Entries of an ONNX model's metadata.
 export const METADATA_PREFIX = "bitfit_export.";
 export const LAYOUT_DIGEST_KEY = "bitfit_export.layout_digest";
@@ -114,9 +131,10 @@ export const LAYOUT_DIGEST_KEY = "bitfit_export.layout_digest";
 // Programs by their purpose, and what their inputs and outputs can be. AT_LOAD is how much an engine has to optimise
 // when it loads a program: nothing, constants alone, or all.
 export const INFER = "infer";
+export const TRAIN_STEP = "train_step";
 export const AT_LOAD = ["none", "basic", "all"] as const;
-export const INPUT_ROLES = ["token_ids", "attention_mask", "token_types", "pixels", "samples", "task_ids", "biases", "head"] as const;
-export const OUTPUT_ROLES = ["logits", "token_logits"] as const;
+export const INPUT_ROLES = ["token_ids", "attention_mask", "token_types", "pixels", "samples", "task_ids", "biases", "head", "targets", "token_targets", "problem_types", "label_counts", "item_weights"] as const;
+export const OUTPUT_ROLES = ["logits", "token_logits", "loss", "item_losses", "bias_gradients", "head_gradients"] as const;
 export const DTYPES = ["float32", "float16", "int64", "int32"] as const;
 
 // What a base model reads.
