@@ -125,7 +125,7 @@ def row_format_python(row: Spec) -> str:
         _python_dict("DTYPES", {each["code"]: _NUMPY_TYPES[each["name"]] for each in row["dtypes"]}),
         _python_dict("PROBLEM_CODES", {each["name"]: each["code"] for each in row["problem_types"]}),
         "#: Problem types whose number of labels is fixed.",
-        _python_dict("LABEL_COUNTS", {e["name"]: e["labels"] for e in row["problem_types"] if "labels" in e}),
+        _python_dict("FIXED_LABEL_COUNTS", {e["name"]: e["labels"] for e in row["problem_types"] if "labels" in e}),
         "",
         "# Where each field begins.",
         *(f"{field['name'].upper()}_AT = {field['offset']}" for field in row["fields"]),
@@ -394,7 +394,7 @@ def spec_typescript(row: Spec, names: Spec) -> str:
         "export type ProblemType = keyof typeof PROBLEM_CODES;",
         "// The number of labels that every task of a type has.",
         *_ts_object(
-            "LABEL_COUNTS",
+            "FIXED_LABEL_COUNTS",
             {each["name"]: each["labels"] for each in row["problem_types"] if "labels" in each},
             "Readonly<Partial<Record<ProblemType, number>>>",
         ),

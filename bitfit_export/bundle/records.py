@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bitfit_export.bundle.fields import Record, check_digest, check_one_of, check_range, check_text, check_unique
-from bitfit_export.bundle.row_format import LABEL_COUNTS, MAX_LABELS, PROBLEM_CODES, TASK_NAME
+from bitfit_export.bundle.row_format import FIXED_LABEL_COUNTS, MAX_LABELS, PROBLEM_CODES, TASK_NAME
 from bitfit_export.errors import BundleError, quoted, shown
 
 __all__ = ["BaseRecord", "FileRecord", "TaskRecord", "row_file", "task_from_record", "task_to_json"]
@@ -100,7 +100,7 @@ class TaskRecord:
 
     def _check_labels(self, what: str) -> None:
         # A regression's one output has no name.
-        count = 0 if self.problem_type == "regression" else LABEL_COUNTS.get(self.problem_type)
+        count = 0 if self.problem_type == "regression" else FIXED_LABEL_COUNTS.get(self.problem_type)
         if len(self.labels) != count if count is not None else not 1 <= len(self.labels) <= MAX_LABELS:
             expected = f"1 to {MAX_LABELS}" if count is None else count
             raise BundleError(f"{what}: a {self.problem_type} task has {len(self.labels)} labels, expected {expected}")

@@ -45,7 +45,7 @@ TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 DTYPES = {1: "<f4", 10: "<f2"}
 PROBLEM_CODES = {"single_label": 1, "multi_label": 2, "regression": 3, "token": 4, "span": 5}
 #: Problem types whose number of labels is fixed.
-LABEL_COUNTS = {"regression": 1, "span": 2}
+FIXED_LABEL_COUNTS = {"regression": 1, "span": 2}
 
 # Where each field begins.
 MAGIC_AT = 0

@@ -13,7 +13,7 @@ from bitfit_export.bundle.fields import check_digest
 from bitfit_export.bundle.layout import LABELS, HeadEntry, Layout
 from bitfit_export.bundle.row_format import (
     DTYPES,
-    LABEL_COUNTS,
+    FIXED_LABEL_COUNTS,
     MAX_HEAD_RANK,
     MAX_HEAD_TENSORS,
     MAX_LABELS,
@@ -78,7 +78,7 @@ def check_head_shape(index: int, rank: int, shape: Sequence[int]) -> None:
 
 def check_labels(problem_type: str, labels: int) -> None:
     """Check that a task of this type can have so many labels."""
-    fixed = LABEL_COUNTS.get(problem_type)
+    fixed = FIXED_LABEL_COUNTS.get(problem_type)
     if not 1 <= labels <= MAX_LABELS or (fixed is not None and labels != fixed):
         expected = f"1 to {MAX_LABELS}" if fixed is None else fixed
         raise RowError(RowFault.BAD_LABEL_COUNT, f"a {problem_type} task has {labels} labels, expected {expected}")

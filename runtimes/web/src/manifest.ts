@@ -9,8 +9,10 @@ import { quoted, shown } from "./shown.js";
 import * as spec from "./spec.js";
 
 const MANIFEST_VERSION = 2;
-const TARGETS = ["ort", "portable"];
-const PRECISIONS = ["fp32", "fp16", "int8", "int8-static", "int4"];
+const TARGETS = ["ort", "portable", "qnn"];
+const PRECISIONS = ["fp32", "fp16", "int8", "int8-static", "w8a16", "int4"];
+/** With ranges of activations that are constants. */
+const HAS_RANGES = ["int8", "int8-static", "w8a16"];
 const ROW_DTYPES = ["fp32", "fp16"];
 const INT32_MAX = 2 ** 31 - 1;
 const UINT32_MAX = 2 ** 32 - 1;
@@ -73,6 +75,8 @@ export interface Manifest {
   readonly staticShape: readonly [number, number] | null;
   readonly overridable: boolean;
   readonly prepacked: boolean;
+  /** What was compiled ahead of time for an accelerator, which no browser runs: the paths of its files. */
+  readonly acceleratorFiles: readonly string[];
   /** The most bytes of each part of a file that is served in parts: `bitfit-pack` writes it. */
   readonly parts: ReadonlyMap<string, number>;
 }
@@ -134,6 +138,7 @@ function fromRecord(record: JsonRecord, layout: Layout): Manifest {
   const optional = <Value>(key: string, read: () => Value, otherwise: Value): Value => (record.has(key) ? read() : otherwise);
   optional("row_dtype", () => word("row_dtype", ROW_DTYPES), "fp32");
   const precision = word("precision", PRECISIONS);
+  const target = word("target", TARGETS);
   optional("fold_reasons", () => checkFoldReasons(record.namedTexts("fold_reasons"), layout), undefined);
   optional("quantization", () => checkQuantization(record.record("quantization"), precision), undefined);
   return {
@@ -141,7 +146,8 @@ function fromRecord(record: JsonRecord, layout: Layout): Manifest {
     base: readBase(record.record("base"), layout),
     layout,
     layoutKind: word("layout_kind", spec.LAYOUT_KINDS) as Manifest["layoutKind"],
-    target: word("target", TARGETS),
+    target,
+    acceleratorFiles: readAccelerator(record, target),
     precision,
     opset: number("opset", 1, INT32_MAX),
     modality,
@@ -165,6 +171,7 @@ function checkTogether(manifest: Manifest): void {
     throw new BundleError(`the manifest's programs lack ${spec.INFER}`, EXPORT_ANEW);
   }
   const needed = [...manifest.programs.values()].map((program) => program.file);
+  needed.push(...manifest.acceleratorFiles);
   if (readsText) needed.push(spec.TOKENIZER_FILE);
   for (const name of needed) {
     if (!manifest.files.has(name)) throw new BundleError(`the manifest's files lack ${shown(name)}`, EXPORT_ANEW);
@@ -227,7 +234,7 @@ function readTask(record: JsonRecord, name: string): TaskRecord {
   checkOneOf(problemType, Object.keys(spec.PROBLEM_CODES), `${what}: problem_type`);
   const labels = record.texts("labels");
   // A regression's one output has no name.
-  const count = problemType === "regression" ? 0 : spec.LABEL_COUNTS[problemType];
+  const count = problemType === "regression" ? 0 : spec.FIXED_LABEL_COUNTS[problemType];
   if (count === undefined ? labels.length < 1 || labels.length > spec.MAX_LABELS : labels.length !== count) {
     throw new BundleError(
       `${what}: a ${problemType} task has ${labels.length} labels, expected ${count ?? `1 to ${spec.MAX_LABELS}`}`,
@@ -310,8 +317,8 @@ function checkFoldReasons(reasons: ReadonlyMap<string, string>, layout: Layout):
 function checkQuantization(record: JsonRecord, precision: string): void {
   const ranges = record.namedRecords("ranges");
   const others = record.namedTexts("not_quantized");
-  if (ranges.size && !precision.startsWith("int8")) {
-    throw new BundleError(`quantization has ranges in the precision ${precision}, expected int8 or int8-static`);
+  if (ranges.size && !HAS_RANGES.includes(precision)) {
+    throw new BundleError(`quantization has ranges in the precision ${precision}, expected ${HAS_RANGES.join(", ")}`);
   }
   for (const [name, range] of ranges) {
     checkText(name, "quantization: a product's name");
@@ -319,13 +326,29 @@ function checkQuantization(record: JsonRecord, precision: string): void {
       throw new BundleError(`quantization has ${quoted(name)} in ranges and in not_quantized, expected one`);
     }
     if (!(range.number("scale") > 0)) throw new BundleError("quantization: a scale is not above 0, expected a number that is");
-    checkRange(range.integer("zero_point"), 0, 255, "quantization: a zero_point");
+    checkRange(range.integer("zero_point"), 0, precision === "w8a16" ? 65535 : 255, "quantization: a zero_point");
     if (!(range.number("used") >= 0)) throw new BundleError("quantization: used is below 0, expected 0 or more");
   }
   for (const [name, reason] of others) {
     checkText(name, "quantization: a product's name");
     checkText(reason, `quantization: the reason of ${shown(name)}`);
   }
+}
+
+/** Returns the files of a program that was compiled ahead of time: with the target qnn, and with no other. */
+function readAccelerator(manifest: JsonRecord, target: string): string[] {
+  const hasOne = manifest.has("accelerator");
+  if (hasOne !== (target === "qnn")) {
+    const [found, expected] = hasOne ? ["an accelerator", "none"] : ["no accelerator", "one"];
+    throw new BundleError(`the manifest of the target ${target} has ${found}, expected ${expected}`, EXPORT_ANEW);
+  }
+  if (!hasOne) return [];
+  const record = manifest.record("accelerator");
+  for (const key of ["sdk", "soc"]) checkText(record.text(key), `accelerator: ${key}`);
+  for (const key of ["soc_model", "arch", "nodes"]) checkRange(record.integer(key), 0, UINT32_MAX, `accelerator: ${key}`);
+  const files = [record.text("binary"), record.textOrNull("source")].filter((path) => path !== null);
+  for (const path of files) checkText(path, "accelerator: a file");
+  return files;
 }
 
 function readParts(record: JsonRecord): Map<string, number> {

@@ -60,6 +60,12 @@ function refuseUnknown(manifest: Manifest): void {
       "export the bundle without --overridable",
     );
   }
+  if (manifest.acceleratorFiles.length) {
+    throw new BundleError(
+      `the bundle was compiled ahead of time for ${manifest.target}, which no browser runs`,
+      "export the bundle with --target ort",
+    );
+  }
   if (manifest.prepacked) {
     throw new BundleError(
       "the bundle's weights are stored as another kind of processor wants them",

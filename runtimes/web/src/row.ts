@@ -82,7 +82,7 @@ function decode(data: Uint8Array): BiasRow {
   }
   const task = readTask(data, header.taskVersion);
   const shapes = readHeadTable(view, header.headCount);
-  const fixed = spec.LABEL_COUNTS[problemType];
+  const fixed = spec.FIXED_LABEL_COUNTS[problemType];
   if (header.labels < 1 || header.labels > spec.MAX_LABELS || (fixed !== undefined && header.labels !== fixed)) {
     throw new RowError(
       "BAD_LABEL_COUNT",

@@ -55,7 +55,7 @@ export const DTYPE_SIZES: Readonly<Record<number, number>> = { 1: 4, 10: 2 };
 export const PROBLEM_CODES = { single_label: 1, multi_label: 2, regression: 3, token: 4, span: 5 } as const;
 export type ProblemType = keyof typeof PROBLEM_CODES;
 // The number of labels that every task of a type has.
-export const LABEL_COUNTS: Readonly<Partial<Record<ProblemType, number>>> = { regression: 1, span: 2 };
+export const FIXED_LABEL_COUNTS: Readonly<Partial<Record<ProblemType, number>>> = { regression: 1, span: 2 };
 // Why a row is refused, in the order in which a reader looks for it.
 export const ROW_FAULTS = {
   TRUNCATED_HEADER: "truncated header",
