@@ -14,6 +14,7 @@ from bitfit_export.bundle.layout import LABELS, HeadEntry, Layout
 __all__ = [
     "ATTENTION_MASK",
     "AT_LOAD",
+    "BASE_ROW_FILE",
     "BIAS_TABLE",
     "DROPOUT_SEED",
     "DTYPES",
@@ -67,6 +68,7 @@ MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 TOKENIZER_FILE = "tokenizer.json"
 TRAIN_STEP_FILE = "train_step.onnx"
+BASE_ROW_FILE = "base.bias"
 
 # Graph inputs that a text becomes. A model without segments lacks the last one.
 INPUT_IDS = "input_ids"

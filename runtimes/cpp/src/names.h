@@ -14,6 +14,7 @@ inline constexpr const char* model_file = "model.onnx";
 inline constexpr const char* weights_file = "model.onnx.data";
 inline constexpr const char* tokenizer_file = "tokenizer.json";
 inline constexpr const char* train_step_file = "train_step.onnx";
+inline constexpr const char* base_row_file = "base.bias";
 
 // Graph inputs that a text becomes. A model without segments lacks the last one.
 inline constexpr const char* input_ids_input = "input_ids";
