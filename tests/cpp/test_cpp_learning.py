@@ -23,7 +23,7 @@ from bitfit_export.reference.task_model import merged_model
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.learning import BiasTrainer, LabelledTexts, LearningSettings
 from tests.conftest import random_delta
-from tests.cpp.conftest import run
+from tests.cpp.conftest import build, run
 from tests.traces import compile_bundle
 
 GOOD = ("good fine lovely", "a lovely day", "fine and good", "good food", "what a fine film", "lovely people")
@@ -61,8 +61,14 @@ class Learnt:
 
 
 @pytest.fixture(scope="session")
-def learning_test(programs: Path) -> Path:
-    return programs / "tests" / "learning_test"
+def learning_programs() -> Path:
+    """The folder of a release build, of which little is built."""
+    return build("default", "bitfit_learn", "learning_test")
+
+
+@pytest.fixture(scope="session")
+def learning_test(learning_programs: Path) -> Path:
+    return learning_programs / "tests" / "learning_test"
 
 
 @pytest.fixture(scope="session")
@@ -363,8 +369,8 @@ class TestBitfitLearn:
         return tmp_path
 
     @staticmethod
-    def learn(programs: Path, bundle: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [programs / "bitfit_learn", bundle, "--task", "mood", "--output", folder / "mood.bias", *more]
+    def learn(learning_programs: Path, bundle: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+        command = [learning_programs / "bitfit_learn", bundle, "--task", "mood", "--output", folder / "mood.bias", *more]
         if "--data" not in more and "--train-file" not in more:
             command += ["--data", folder]
         return subprocess.run(
@@ -372,9 +378,9 @@ class TestBitfitLearn:
         )
 
     def test_it_learns_what_the_python_command_learns(
-        self, programs: Path, trainable_bundle: Path, trainer: BiasTrainer, folder: Path
+        self, learning_programs: Path, trainable_bundle: Path, trainer: BiasTrainer, folder: Path
     ) -> None:
-        done = self.learn(programs, trainable_bundle, folder, *self.OPTIONS)
+        done = self.learn(learning_programs, trainable_bundle, folder, *self.OPTIONS)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{folder / 'mood.bias'}\n"
         settings = LearningSettings(epochs=4, batch_size=4, learning_rate=5e-3)
@@ -386,7 +392,7 @@ class TestBitfitLearn:
         assert "MB of memory" in done.stderr
         assert not (folder / ".mood.bias.checkpoint").exists()
 
-        again = self.learn(programs, trainable_bundle, folder, *self.OPTIONS)
+        again = self.learn(learning_programs, trainable_bundle, folder, *self.OPTIONS)
         assert (again.returncode, again.stderr.splitlines()[1]) == (2, "hint: pass --overwrite")
 
     WRONG: Sequence[tuple[str, Sequence[str], str]] = (
@@ -401,10 +407,10 @@ class TestBitfitLearn:
 
     @pytest.mark.parametrize(("lines", "more", "message"), WRONG)
     def test_what_is_wrong_is_said_with_its_line(
-        self, programs: Path, trainable_bundle: Path, folder: Path, lines: str, more: Sequence[str], message: str
+        self, learning_programs: Path, trainable_bundle: Path, folder: Path, lines: str, more: Sequence[str], message: str
     ) -> None:
         (folder / "train.jsonl").write_text(lines)
-        done = self.learn(programs, trainable_bundle, folder, *more)
+        done = self.learn(learning_programs, trainable_bundle, folder, *more)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("error: ")
         assert re.search(message, done.stderr), done.stderr

@@ -53,7 +53,7 @@ std::uint16_t float16_of(float value) noexcept {
   // is added to the exponent. rint rounds to even.
   int exponent = 0;
   std::frexp(size, &exponent);
-  const int place = std::max(exponent - 11, -24);
+  const int place = size > 0 ? std::max(exponent - 11, -24) : -24;
   const auto units = static_cast<std::uint32_t>(std::rint(std::ldexp(size, -place)));
   return static_cast<std::uint16_t>(sign | ((static_cast<std::uint32_t>(place + 24) << 10) + units));
 }

@@ -55,13 +55,13 @@ struct LearningSettings {
 // number (regression).
 struct LabelledText {
   Text text;
-  std::vector<double> label;
+  std::vector<double> label = {};
 };
 
 struct TaskToLearn {
   std::string name;
   ProblemType problem_type = ProblemType::single_label;  // or multi_label, or regression
-  std::vector<std::string> labels;                       // in id order; none for a regression
+  std::vector<std::string> labels = {};                  // in id order; none for a regression
 };
 
 // What learning will do, and what it needs.
