@@ -203,6 +203,19 @@ def tiny_bundle(
     return folder
 
 
+@pytest.fixture(scope="session")
+def trainable_bundle(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta]
+) -> Path:
+    """As `tiny_bundle`, with the program train_step. Tests must not write into it."""
+    pytest.importorskip("onnx_graphsurgeon", reason="needs bitfit-export[export]")
+    from bitfit_export.compiler import CompileOptions
+
+    folder = tmp_path_factory.mktemp("trainable")
+    traces.compile_bundle(tiny_base, tiny_deltas, folder, CompileOptions(trainable=True))
+    return folder
+
+
 @pytest.fixture
 def shared_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `bitfit export` in this process compile a graph of `tests.traces`, where the trace is not the subject."""

@@ -16,7 +16,6 @@ __all__ = [
     "AT_LOAD",
     "BASE_ROW_FILE",
     "BIAS_TABLE",
-    "DROPOUT_SEED",
     "DTYPES",
     "GRADIENT_PREFIX",
     "HEAD_BIAS",
@@ -101,7 +100,6 @@ TOKEN_TARGETS = "token_targets"
 PROBLEM_TYPE_IDS = "problem_types"
 LABEL_COUNTS = "label_counts"
 ITEM_WEIGHTS = "item_weights"
-DROPOUT_SEED = "dropout_seed"
 
 # Graph outputs of the program train_step beside the logits and the gradients.
 LOSS = "loss"
@@ -133,7 +131,6 @@ INPUT_ROLES = (
     "problem_types",
     "label_counts",
     "item_weights",
-    "dropout_seed",
 )
 OUTPUT_ROLES = ("logits", "token_logits", "loss", "item_losses", "bias_gradients", "head_gradients")
 DTYPES = ("float32", "float16", "int64", "int32")
@@ -176,7 +173,7 @@ def role_of(name: str, layout: Layout, layout_kind: str) -> str:
     """Returns the role of a graph input or output by its name."""
     ports = (
         *row_inputs_of(layout, layout_kind),
-        *training_inputs_of(dropout=True),
+        *training_inputs_of(),
         *training_outputs_of(layout, layout_kind),
     )
     return {**_TEXT_ROLES, **_OTHER_ROLES, **{port.name: port.role for port in ports}}[name]
@@ -208,12 +205,11 @@ def row_inputs_of(layout: Layout, layout_kind: str, *, labels: int | None = None
     return (*biases, *heads)
 
 
-def training_inputs_of(*, tokens: bool = True, dropout: bool = False) -> tuple[Port, ...]:
+def training_inputs_of(*, tokens: bool = True) -> tuple[Port, ...]:
     """Returns the inputs that `train_step` has beside those of `infer`, in the graph's order.
 
     Args:
         tokens: whether the graph has `token_logits`.
-        dropout: whether it draws dropout.
     """
     ports = [
         Port(TARGETS, "targets", "float32", ("batch", LABELS)),
@@ -221,7 +217,6 @@ def training_inputs_of(*, tokens: bool = True, dropout: bool = False) -> tuple[P
         Port(PROBLEM_TYPE_IDS, "problem_types", "int64", ("batch",)),
         Port(LABEL_COUNTS, "label_counts", "int64", ("batch",)),
         Port(ITEM_WEIGHTS, "item_weights", "float32", ("batch",)),
-        *([Port(DROPOUT_SEED, "dropout_seed", "int64", (1,))] if dropout else []),
     ]
     return tuple(ports)
 

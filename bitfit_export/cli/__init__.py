@@ -33,6 +33,7 @@ COMMANDS = {
     "sweep": "train tasks x methods x learning rates x seeds",
     "reproduce": "train the papers' experiments on a model: tables and figures",
     "export": "compile a base model and its tasks into one bundle",
+    "learn": "learn a task's row from examples, without PyTorch",
     "run": "answer texts with a bundle, JSON lines on stdout",
     "verify": "compare a bundle with PyTorch",
     "inspect": "show what is in a bundle, a row or a delta",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,10 @@ from bitfit_export.bundle import BiasRow, HeadEntry, Layout
 from bitfit_export.bundle.interface import HEAD_CHOICE, HEAD_POOLING
 from bitfit_export.compiler.passes.fold_biases import FoldPlan
 from bitfit_export.compiler.passes.plan_layout import HeadPlan
-from bitfit_export.delta import TOKENS, TaskDelta
+from bitfit_export.delta import TOKENS, DeltaConfig, TaskDelta
 from bitfit_export.errors import DeltaError
 
-__all__ = ["RowPacker"]
+__all__ = ["RowPacker", "base_delta"]
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,30 @@ def _shift_head(delta: TaskDelta, shift: np.ndarray | None) -> dict[str, np.ndar
         first = "classifier" if delta.config.activation is None else "dense"
         head[f"{first}.bias"] = head[f"{first}.bias"] + head[f"{first}.weight"] @ shift
     return head
+
+
+def base_delta(tasks: Iterable[TaskDelta], base: BaseModel) -> TaskDelta:
+    """Returns a delta that changes nothing, with a head of zeros that reads what the first sentence task reads.
+
+    New tasks are learnt from its row. Without a sentence task the head is linear and reads the first token.
+    """
+    like = next((task for task in tasks if task.config.pooling != TOKENS), None)
+    hidden = int(base.module.config.hidden_size)
+    config = DeltaConfig(
+        base_model=base.source.name,
+        base_revision=base.revision,
+        base_digest=base.digest,
+        task="base",
+        problem_type="regression",
+        labels=(),
+        bias_terms=tuple(base.biases),
+        method="bitfit",
+        pooling="cls" if like is None else like.config.pooling,
+        max_length=1 if like is None else like.config.max_length,
+        activation=None if like is None else like.config.activation,
+    )
+    layers = {} if like is None else like.head
+    width = hidden if like is None else layers["classifier.weight"].shape[1]
+    head = {name: np.zeros_like(value) for name, value in layers.items() if not name.startswith("classifier.")}
+    head |= {"classifier.weight": np.zeros((1, width), np.float32), "classifier.bias": np.zeros(1, np.float32)}
+    return TaskDelta(config, {name: np.zeros_like(value) for name, value in base.biases.items()}, head)

@@ -24,6 +24,7 @@ from bitfit_export.bundle import (
 )
 from bitfit_export.bundle.adapter import adapter_file, write_adapter
 from bitfit_export.bundle.interface import (
+    BASE_ROW_FILE,
     INFER,
     MODEL_FILE,
     TOKENIZER_FILE,
@@ -35,6 +36,7 @@ from bitfit_export.bundle.interface import (
 )
 from bitfit_export.bundle.quantization import QuantizationRecord, RangeRecord
 from bitfit_export.compiler.graph.model_files import save_model, write_sharing
+from bitfit_export.compiler.pack_rows import base_delta
 from bitfit_export.compiler.pipeline import CompiledModel
 from bitfit_export.compiler.targets import load_target
 from bitfit_export.delta import TaskDelta
@@ -53,6 +55,8 @@ def write_bundle(compiled: CompiledModel, base: BaseModel, deltas: Mapping[str, 
     write_model(compiled.model, folder)
     if compiled.train_step is not None:
         write_sharing(compiled.train_step, folder / TRAIN_STEP_FILE, folder / MODEL_FILE)
+        row = compiled.packer.pack(base_delta(deltas.values(), base), task="base")
+        (folder / BASE_ROW_FILE).write_bytes(encode_row(row))
     added = load_target(options.target).finish_files(folder, MODEL_FILE, WEIGHTS_FILE, options)
     if base.tokenizer is not None:
         _write_tokenizer(base, folder / TOKENIZER_FILE)
@@ -80,7 +84,7 @@ def _manifest(
 ) -> Manifest:
     options = compiled.options
     files = [MODEL_FILE, WEIGHTS_FILE, *added]
-    files += [] if compiled.train_step is None else [TRAIN_STEP_FILE]
+    files += [] if compiled.train_step is None else [TRAIN_STEP_FILE, BASE_ROW_FILE]
     files += [] if base.tokenizer is None else [TOKENIZER_FILE]
     files += [adapter_file(name) for name in tasks] if options.layout == "named" else []
     return Manifest(

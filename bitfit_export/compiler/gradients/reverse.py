@@ -41,7 +41,7 @@ def differentiate(graph: gs.Graph, loss: gs.Variable, wanted: Sequence[gs.Variab
         found = [gradients.get(id(output)) for output in node.outputs]
         if all(each is None for each in found):
             continue
-        for index, tensor in enumerate(node.inputs):
+        for index, tensor in _values_of(node):
             if id(tensor) not in depends:
                 continue
             gradient = _apply_rule(tape, node, found, index)
@@ -57,13 +57,21 @@ def _dependents(graph: gs.Graph, wanted: Sequence[gs.Variable]) -> set[int]:
     """The ids of the tensors that a gradient may flow through."""
     depends = {id(each) for each in wanted}
     for node in graph.nodes:
-        # Shapes and comparisons depend on no value in a way that has a derivative.
-        if node.op not in _NO_GRADIENT and any(id(each) in depends for each in node.inputs):
+        if any(id(each) in depends for _, each in _values_of(node)):
             depends |= {id(each) for each in node.outputs}
     return depends
 
 
+#: Their results depend on no value in a way that has a derivative.
 _NO_GRADIENT = frozenset({"ArgMax", "Equal", "Greater", "Less", "Not", "OneHot", "Shape", "Size"})
+
+
+def _values_of(node: gs.Node) -> list[tuple[int, gs.Tensor]]:
+    """The inputs of a node whose values a derivative may be by, with their indices."""
+    if node.op in _NO_GRADIENT:
+        return []
+    # Of its second input a CastLike reads the type alone.
+    return list(enumerate(node.inputs))[: 1 if node.op == "CastLike" else None]
 
 
 def _apply_rule(tape: Tape, node: gs.Node, found: Sequence[gs.Tensor | None], index: int) -> gs.Tensor | None:

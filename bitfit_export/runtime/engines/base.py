@@ -55,12 +55,15 @@ class ProgramFiles:
         model: its bytes.
         folder: where its weights lie.
         at_load: how much is left to optimise: `none`, `basic` (constants alone) or `all`.
+        plans_memory: whether an engine may lay out the memory of a run in advance, for each shape that it meets. That
+            is faster for small graphs, and keeps more memory where many tensors live long.
     """
 
     path: Path
     model: bytes
     folder: Path
     at_load: str
+    plans_memory: bool = True
 
 
 class Program(ABC):

@@ -79,6 +79,7 @@ class _OnnxRuntime(Engine):
         settings.graph_optimization_level = _LEVELS[files.at_load]
         settings.log_severity_level = _LOG_FATAL_ONLY
         settings.inter_op_num_threads = 1
+        settings.enable_mem_pattern = files.plans_memory
         if threads is not None:
             settings.intra_op_num_threads = threads
         try:

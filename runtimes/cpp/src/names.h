@@ -47,7 +47,6 @@ inline constexpr const char* token_targets_input = "token_targets";
 inline constexpr const char* problem_type_ids_input = "problem_types";
 inline constexpr const char* label_counts_input = "label_counts";
 inline constexpr const char* item_weights_input = "item_weights";
-inline constexpr const char* dropout_seed_input = "dropout_seed";
 
 // Graph outputs of the program train_step beside the logits and the gradients.
 inline constexpr const char* loss_output = "loss";
@@ -67,7 +66,7 @@ inline constexpr const char* train_step_program = "train_step";
 inline constexpr const char* at_load[] = {"none", "basic", "all"};
 inline constexpr const char* input_roles[] = {"token_ids", "attention_mask", "token_types", "pixels", "samples",
                                               "task_ids", "biases", "head", "targets", "token_targets", "problem_types",
-                                              "label_counts", "item_weights", "dropout_seed"};
+                                              "label_counts", "item_weights"};
 inline constexpr const char* output_roles[] = {"logits", "token_logits", "loss", "item_losses", "bias_gradients",
                                                "head_gradients"};
 inline constexpr const char* dtypes[] = {"float32", "float16", "int64", "int32"};

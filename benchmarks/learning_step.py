@@ -1,0 +1,151 @@
+"""What a training step costs as the program `train_step` and in PyTorch: CPU time, and peak memory of the process.
+
+    python benchmarks/learning_step.py [--model minilm-l6] [--threads 1] [--sequence 32] [--rounds 5]
+
+PyTorch's step is bitfit-train's: forward, backward, clipped gradients, AdamW over bias terms and head; here without
+dropout. The other is `BiasTrainer`'s: the program in ONNX Runtime, clipped gradients and AdamW in NumPy. Both run in
+processes of their own, in turn. Writes results/benchmarks/learning_step.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import memory
+import numpy as np
+from processes import run_json
+
+_STEP_SETTINGS = ("threads", "batch", "sequence", "steps")
+_WARM_UP = 2
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    # Here and not above: a measured process must not import PyTorch for nothing.
+    from common import Results, say
+    from training_step import make_step_parser
+
+    parser = make_step_parser(__doc__)
+    parser.set_defaults(model="minilm-l6", sequence=32, steps=6)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args(words)
+    settings = {name: getattr(arguments, name) for name in (*_STEP_SETTINGS, "rounds")}
+    results = Results(arguments.results, "learning_step", settings)
+    if arguments.model not in results.measured:
+        results.measured[arguments.model] = measure(arguments)
+        say(f"{arguments.model}: {results.measured[arguments.model]}")
+    print(results.save())
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, float]:
+    """Both methods in turn, each in fresh processes: medians, and the median of the ratios."""
+    from models import prepare
+
+    bundle = prepare(arguments.model, arguments.scratch).bundle(layout="packed", trainable=True)
+    sizes = [str(getattr(arguments, name)) for name in _STEP_SETTINGS]
+    places = {"program": str(bundle), "torch": arguments.model}
+    found: dict[str, list[dict[str, float]]] = {method: [] for method in places}
+    for _ in range(arguments.rounds):
+        for method, place in places.items():
+            found[method].append(run_json("learning_step.py", method, place, str(arguments.scratch), *sizes))
+    described = {
+        f"{method}: {key}": statistics.median(each[key] for each in found[method])
+        for method in places
+        for key in found[method][0]
+    }
+    pairs = list(zip(found["program"], found["torch"], strict=True))
+    ratios = {
+        f"{key}, program / torch": statistics.median(one[key] / two[key] for one, two in pairs) for key in pairs[0][0]
+    }
+    return described | ratios
+
+
+def measure_steps(method: str, place: str, scratch: Path, sizes: dict[str, int]) -> dict[str, float]:
+    """The median step of one method, and the most memory that its process had.
+
+    Args:
+        place: a bundle's folder (`program`), or a model's name (`torch`).
+    """
+    step = _program_step(Path(place), sizes) if method == "program" else _torch_step(place, scratch, sizes)
+    processor, wall = [], []
+    for _ in range(_WARM_UP + sizes["steps"]):
+        started, began = time.process_time(), time.perf_counter()
+        step()
+        processor.append(time.process_time() - started)
+        wall.append(time.perf_counter() - began)
+    return {
+        "CPU seconds": statistics.median(processor[_WARM_UP:]),
+        "seconds": statistics.median(wall[_WARM_UP:]),
+        "peak (MB)": memory.peak() / 1e6,
+    }
+
+
+def _program_step(folder: Path, sizes: dict[str, int]) -> Callable[[], None]:
+    from bitfit_export.bundle import read_manifest, read_row
+    from bitfit_export.bundle.interface import BASE_ROW_FILE
+    from bitfit_export.runtime.engines import choose_engine
+    from bitfit_export.runtime.learning.adamw import AdamW, clipped
+    from bitfit_export.runtime.learning.parameters import RowParameters, with_new_head
+    from bitfit_export.runtime.learning.train_step import TrainStep
+
+    manifest = read_manifest(folder)
+    program = TrainStep(folder, manifest, choose_engine(manifest.target, "onnxruntime"), sizes["threads"], {})
+    base = read_row(folder / BASE_ROW_FILE, layout=manifest.layout)
+    first = with_new_head(base, manifest.layout, "single_label", 2, 0)
+    row = RowParameters(first, manifest.layout, manifest.layout_kind)
+    optimiser = AdamW(row.values.size, epsilon=1e-6, weight_decay=0.0)
+    shape = (sizes["batch"], sizes["sequence"])
+    ids = np.random.default_rng(0).integers(0, manifest.vocab_size, shape)
+    inputs = {"input_ids": ids, "attention_mask": np.ones(shape, np.int64), "token_type_ids": np.zeros(shape, np.int64)}
+    text = {name: inputs[name] for name in inputs if name in manifest.infer.input_names}
+    targets = np.eye(2, dtype=np.float32)[np.arange(sizes["batch"]) % 2]
+    weights = np.full(sizes["batch"], 1 / sizes["batch"], np.float32)
+
+    def step() -> None:
+        _, gradient = program.run(row, text, targets, weights, "single_label")
+        optimiser.step(row.values, clipped(gradient, 1.0), 1e-3)
+
+    return step
+
+
+def _torch_step(model_name: str, scratch: Path, sizes: dict[str, int]) -> Callable[[], None]:
+    import torch
+    from models import prepare
+
+    from bitfit_export.training.methods import create_method
+    from bitfit_export.training.settings import TrainingSettings
+    from bitfit_export.training.trainable import TrainableModel
+
+    torch.set_num_threads(sizes["threads"])
+    torch.manual_seed(0)
+    prepared = prepare(model_name, scratch)
+    delta = next(iter(prepared.deltas.values()))
+    model = TrainableModel(prepared.base.module, delta.config.pooling, 2, activation=delta.config.activation)
+    create_method(TrainingSettings()).prepare(model)
+    model.eval()  # without dropout
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(learnt, lr=1e-3, eps=1e-6, weight_decay=0.0)
+    ids = torch.randint(0, prepared.base.module.config.vocab_size, (sizes["batch"], sizes["sequence"]))
+    labels = torch.arange(sizes["batch"]) % 2
+
+    def step() -> None:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(learnt, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] in (["program"], ["torch"]):
+        chosen, where, scratch, *numbers = sys.argv[1:]
+        counts = dict(zip(_STEP_SETTINGS, map(int, numbers), strict=True))
+        print(json.dumps(measure_steps(chosen, where, Path(scratch), counts)))
+    else:
+        main()

@@ -1,0 +1,258 @@
+"""BiasTrainer learns as PyTorch's AdamW does, resumes to the bit, and refuses what cannot be learnt from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.bundle import decode_row, encode_row, read_row
+from bitfit_export.compiler import CompileOptions
+from bitfit_export.delta import TaskDelta
+from bitfit_export.errors import BitfitError, DataError, InputError, OutputError, UsageError
+from bitfit_export.reference.task_model import merged_model
+from bitfit_export.runtime import BiasSession
+from bitfit_export.runtime.learning import BiasTrainer, Epoch, LabelledTexts, LearningSettings
+from bitfit_export.runtime.learning.adamw import AdamW, clipped
+from bitfit_export.runtime.learning.examples import batches_of
+from tests.conftest import random_delta
+from tests.traces import compile_bundle
+
+FAST = LearningSettings(learning_rate=2e-2, epochs=15, batch_size=4)
+LABELS = ("bad", "good")
+
+
+def test_adamw_is_pytorchs() -> None:
+    random = np.random.default_rng(0)
+    start = random.normal(size=50).astype(np.float32)
+    values, tensor = start.copy(), torch.tensor(start, requires_grad=True)
+    ours = AdamW(50, epsilon=1e-8, weight_decay=0.1)
+    theirs = torch.optim.AdamW([tensor], lr=1e-2, eps=1e-8, weight_decay=0.1)
+    for step in range(50):
+        gradient = (random.normal(size=50) * 3).astype(np.float32)
+        tensor.grad = torch.tensor(gradient)
+        torch.nn.utils.clip_grad_norm_([tensor], 1.0)
+        rate = theirs.param_groups[0]["lr"] = 1e-2 / (step + 1)
+        theirs.step()
+        ours.step(values, clipped(gradient, 1.0), rate)
+        np.testing.assert_allclose(values, tensor.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_learning_rates_are_those_of_transformers(schedule: str) -> None:
+    from transformers import get_scheduler
+
+    settings = LearningSettings(learning_rate=1e-3, schedule=schedule, warmup=0.2)
+    optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    name = "constant_with_warmup" if schedule == "constant" else "linear"
+    theirs = get_scheduler(name, optimiser, num_warmup_steps=4, num_training_steps=20)
+    for step in range(20):
+        assert settings.rate_at(step, 20) == pytest.approx(optimiser.param_groups[0]["lr"], abs=1e-12)
+        optimiser.step()
+        theirs.step()
+
+
+def test_200_steps_follow_pytorch(tmp_path: Path, tiny_base: BaseModel, examples: LabelledTexts) -> None:
+    """From the same row, on the same batches: the loss of every step is PyTorch's to 1e-4.
+
+    Without folding, for the terms of the row are then those that PyTorch's AdamW changes.
+    """
+    delta = random_delta(tiny_base, "mood", labels=LABELS, seed=5)
+    compile_bundle(tiny_base, {"mood": delta}, tmp_path, CompileOptions(trainable=True, layout="packed", fold=False))
+    session = BiasSession(tmp_path, engine="onnxruntime", threads=1)
+    settings = LearningSettings(learning_rate=3e-4, epochs=67, batch_size=4, schedule="linear", warmup=0.1)
+    start = read_row(tmp_path / "tasks" / "mood.bias", layout=session.manifest.layout)
+    losses: list[float] = []
+    BiasTrainer(session).learn(
+        "mood", examples, examples, labels=LABELS, settings=settings, start=start,
+        on_step=lambda number, total, loss: losses.append(loss),
+    )  # fmt: skip
+
+    expected = _losses_in_pytorch(tiny_base, delta, session, examples, settings)
+
+    assert len(losses) == 201
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-4)
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def _losses_in_pytorch(
+    base: BaseModel, delta: TaskDelta, session: BiasSession, examples: LabelledTexts, settings: LearningSettings
+) -> list[float]:
+    model = merged_model(base, delta)
+    learnt = [model.base.get_parameter(name) for name in base.biases]
+    learnt += [value for name, value in model.named_parameters() if not name.startswith("base.")]
+    for parameter in learnt:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.AdamW(learnt, lr=settings.learning_rate, eps=settings.epsilon, weight_decay=0)
+    lengths = [int(session.encode(text)["attention_mask"].sum()) for (text,) in examples.texts]
+    steps = settings.epochs * 3
+    losses = []
+    for epoch in range(settings.epochs):
+        for batch in batches_of(lengths, settings.batch_size, np.random.default_rng([settings.seed, epoch])):
+            text = session.encode([examples.texts[place][0] for place in batch])
+            inputs = {name: torch.from_numpy(value) for name, value in text.items()}
+            logits = model(**inputs)["logits"]
+            loss = torch.nn.functional.cross_entropy(logits, torch.tensor([examples.labels[place] for place in batch]))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(learnt, settings.clip)
+            optimiser.param_groups[0]["lr"] = settings.rate_at(len(losses), steps)
+            optimiser.step()
+            optimiser.zero_grad()
+            losses.append(float(loss.detach()))
+    return losses
+
+
+def test_a_new_task_is_learnt_and_loaded_while_the_session_runs_others(
+    session: BiasSession, trainer: BiasTrainer, examples: LabelledTexts, tmp_path: Path
+) -> None:
+    before = session.predict("a fine day", "two_way")
+    learnt = trainer.learn("mood", examples, examples, labels=LABELS, settings=FAST)
+    assert learnt.scores["accuracy"] == 1
+    learnt.save(tmp_path / "mood.bias")
+    session.load_task(tmp_path / "mood.bias", labels=LABELS)
+    try:
+        found = session.predict([text for (text,) in examples.texts], "mood")
+        assert [each["label"] for each in found] == [LABELS[label] for label in examples.labels]
+    finally:
+        session.unload_task("mood")
+    assert session.predict("a fine day", "two_way") == before
+
+
+def test_the_same_seed_gives_the_same_row_and_another_one_another(
+    trainer: BiasTrainer, examples: LabelledTexts
+) -> None:
+    short = replace(FAST, epochs=1)
+    rows = [
+        encode_row(trainer.learn("mood", examples, examples, labels=LABELS, settings=replace(short, seed=seed)).row)
+        for seed in (0, 0, 1)
+    ]
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_a_batch_in_parts_gives_the_same_row_up_to_rounding(trainer: BiasTrainer, examples: LabelledTexts) -> None:
+    short = replace(FAST, epochs=2, learning_rate=1e-3)
+    whole = trainer.learn("mood", examples, examples, labels=LABELS, settings=short).row
+    parts = trainer.learn("mood", examples, examples, labels=LABELS, settings=replace(short, part_size=3)).row
+    np.testing.assert_allclose(parts.biases, whole.biases, atol=2e-4)
+
+
+class _KilledError(Exception):
+    """Ends a run between two steps, as a kill does: nothing is written after it."""
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 6, 8])
+def test_a_killed_run_resumes_to_the_bit(
+    trainer: BiasTrainer, examples: LabelledTexts, tmp_path: Path, killed_at: int
+) -> None:
+    settings = replace(FAST, epochs=3, checkpoint_steps=2)
+    whole = trainer.learn("mood", examples, examples, labels=LABELS, settings=settings)
+
+    def kill(number: int, total: int, loss: float) -> None:
+        if number == killed_at:
+            raise _KilledError
+
+    file = tmp_path / "mood.learning"
+    with pytest.raises(_KilledError):
+        trainer.learn("mood", examples, examples, labels=LABELS, settings=settings, checkpoint=file, on_step=kill)
+    steps: list[int] = []
+    resumed = trainer.learn(
+        "mood", examples, examples, labels=LABELS, settings=settings, checkpoint=file,
+        on_step=lambda number, total, loss: steps.append(number),
+    )  # fmt: skip
+    assert killed_at - 3 <= steps[0] - 1 <= killed_at
+    assert encode_row(resumed.row) == encode_row(whole.row)
+    assert resumed.history == whole.history
+
+
+def test_a_checkpoint_of_another_run_and_a_damaged_one_are_refused(
+    trainer: BiasTrainer, examples: LabelledTexts, tmp_path: Path
+) -> None:
+    file = tmp_path / "mood.learning"
+    short = replace(FAST, epochs=1)
+    trainer.learn("mood", examples, examples, labels=LABELS, settings=short, checkpoint=file)
+    with pytest.raises(InputError, match="of a run with other settings, data or model"):
+        trainer.learn(
+            "mood", examples, examples, labels=LABELS, settings=replace(short, learning_rate=1.0), checkpoint=file
+        )
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="is damaged"):
+        trainer.learn("mood", examples, examples, labels=LABELS, settings=short, checkpoint=file)
+
+
+def test_learning_ends_without_a_better_score_and_gives_the_best_epoch(
+    trainer: BiasTrainer, examples: LabelledTexts
+) -> None:
+    epochs: list[Epoch] = []
+    learnt = trainer.learn(
+        "mood", examples, examples, labels=LABELS, settings=replace(FAST, epochs=50, patience=2), on_epoch=epochs.append
+    )
+    assert len(epochs) == learnt.best_epoch + 2
+    assert [epoch.number for epoch in epochs if epoch.is_best][-1] == learnt.best_epoch
+
+
+def test_learning_continues_from_a_row_with_its_head(trainer: BiasTrainer, examples: LabelledTexts) -> None:
+    first = trainer.learn("mood", examples, examples, labels=LABELS, settings=FAST)
+    again = trainer.learn("mood", examples, examples, labels=LABELS, settings=replace(FAST, epochs=1), start=first.row)
+    assert again.history[0]["loss"] < 0.7 * first.history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "values"),
+    [
+        ("multi_label", ("a", "b", "c"), [[1, 0, 1]] * 6 + [[0, 1, 0]] * 6),
+        ("regression", (), [2.0] * 6 + [-1.0] * 6),
+    ],
+)
+def test_other_problem_types_are_learnt(
+    trainer: BiasTrainer, examples: LabelledTexts, problem_type: str, labels: tuple[str, ...], values: list
+) -> None:
+    data = LabelledTexts(examples.texts, values)
+    learnt = trainer.learn("other", data, data, labels=labels, problem_type=problem_type, settings=FAST)
+    assert next(iter(learnt.scores.values())) > 0.9
+    assert decode_row(encode_row(learnt.row)).labels == max(1, len(labels))
+
+
+REFUSED = {
+    "no example": (LabelledTexts([], []), DataError, "the training set has no examples"),
+    "a label that the head lacks": (LabelledTexts([("a",), ("b",)], [0, 2]), DataError, "example 2 has the label '2'"),
+    "one class": (LabelledTexts([("a",), ("b",)], [1, 1]), DataError, "examples of the label good alone"),
+    "a label that is not a number": (LabelledTexts([("a",)], ["x"]), DataError, "example 1 has the label 'x'"),
+}
+
+
+@pytest.mark.parametrize(("train", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_examples_that_cannot_be_learnt_from(
+    trainer: BiasTrainer, examples: LabelledTexts, train: LabelledTexts, error: type[BitfitError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        trainer.learn("mood", train, examples, labels=LABELS)
+
+
+def test_a_loss_that_is_not_a_number_ends_learning_and_not_the_session(
+    session: BiasSession, trainer: BiasTrainer, examples: LabelledTexts
+) -> None:
+    with pytest.raises(UsageError, match="expected a finite number"):
+        trainer.learn("mood", examples, examples, labels=LABELS, settings=replace(FAST, learning_rate=1e38))
+    assert session.predict("a fine day", "two_way")
+
+
+def test_no_room_for_the_checkpoint_is_said(
+    trainer: BiasTrainer, examples: LabelledTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OutputError(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr("bitfit_export.runtime.learning.checkpoint.write_bytes", full)
+    with pytest.raises(OutputError, match="No space left"):
+        trainer.learn("mood", examples, examples, labels=LABELS, settings=FAST, checkpoint=tmp_path / "c")
+
+
+def test_a_bundle_without_the_program_cannot_learn(tiny_bundle: Path) -> None:
+    session = BiasSession(tiny_bundle, engine="onnxruntime", threads=1)
+    with pytest.raises(UsageError, match="has no program train_step") as refused:
+        BiasTrainer(session)
+    assert "--trainable" in str(refused.value)
