@@ -38,7 +38,7 @@ docs: install ## the documents and the API reference, into build/site; a warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 cpp: install ## the C++ runtime and its programs, into build/cpp/default
-	PYTHON=$(BIN)/python runtimes/cpp/tools/build.sh default bitfit_run bitfit_bench
+	PYTHON=$(BIN)/python runtimes/cpp/tools/build.sh default bitfit_run bitfit_learn bitfit_bench
 
 web: ## the package for browsers and Node, into runtimes/web/dist; needs Node 20 and npm
 	cd runtimes/web && npm ci --no-audit --no-fund && npm run build

@@ -2,19 +2,15 @@
 
 #include <bitfit/session.h>
 
+#include "peak_memory.h"
 #include "program.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string_view>
-
-#if defined(__APPLE__)
-#include <sys/resource.h>
-#endif
 
 namespace {
 
@@ -188,24 +184,7 @@ ordered_json time_switch(bitfit::Session* session, const std::string& row, std::
   return result;
 }
 
-// The largest resident memory so far. On Linux, what getrusage says of a process begins with the memory of the one that
-// started it.
-double peak_memory_mb() {
-#if defined(__linux__)
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    double kilobytes = 0;
-    if (word == "VmHWM:" && status >> kilobytes) return kilobytes * 1024 / 1e6;
-  }
-  return 0;
-#elif defined(__APPLE__)
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / 1e6;
-#else
-  return 0;
-#endif
-}
+double peak_memory_mb() { return static_cast<double>(bitfit::peak_memory()) / 1e6; }
 
 void bench(const Options& options, Clock::time_point started) {
   ordered_json report;

@@ -5,7 +5,6 @@
 #include "program.h"
 #include "questions.h"
 
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -42,15 +41,6 @@ struct Options {
   int threads = 0;
   bitfit::PredictOptions predict;
 };
-
-int number_of(const std::string& option, const std::string& word) {
-  int number = 0;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
-  if (error != std::errc() || end != word.data() + word.size() || number < 1) {
-    refuse(option + " is " + bitfit::shown(word) + ", expected a whole number from 1");
-  }
-  return number;
-}
 
 Options read_options(int count, char** words) {
   Options options;

@@ -8,6 +8,7 @@
 #include "shown.h"
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <exception>
 #include <iostream>
@@ -25,6 +26,16 @@ struct Error {
 
 inline void check(const bitfit::Status& status) {
   if (!status.ok()) refuse(status.text(), status.hint);
+}
+
+// The value of an option, from 1.
+inline int number_of(const std::string& option, const std::string& word) {
+  int number = 0;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+  if (error != std::errc() || end != word.data() + word.size() || number < 1) {
+    refuse(option + " is " + bitfit::shown(word) + ", expected a whole number from 1");
+  }
+  return number;
 }
 
 // Fails with an Error where output cannot be written, as on a full disk.

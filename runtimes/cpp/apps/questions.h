@@ -3,9 +3,8 @@
 #ifndef BITFIT_APPS_QUESTIONS_H
 #define BITFIT_APPS_QUESTIONS_H
 
-#include <bitfit/tokenizer.h>
+#include "json_lines.h"
 
-#include <cstddef>
 #include <iosfwd>
 #include <string>
 
@@ -28,14 +27,8 @@ class Questions {
   bool next(Question* question);
 
  private:
-  bool next_line(std::string* line);
-  std::string where() const;
-
-  std::istream& stream_;
-  std::string name_;
+  JsonLines lines_;
   std::string task_;
-  std::size_t number_ = 0;  // of the line
-  bool asked_ = false;      // whether there was a line
 };
 
 #endif  // BITFIT_APPS_QUESTIONS_H

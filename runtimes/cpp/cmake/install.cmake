@@ -31,8 +31,8 @@ if(BITFIT_BUILD_SESSION)
   install(FILES "${CMAKE_CURRENT_BINARY_DIR}/bitfit.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
   if(BITFIT_BUILD_PROGRAMS)
     file(RELATIVE_PATH lib_from_bin "${CMAKE_INSTALL_FULL_BINDIR}" "${CMAKE_INSTALL_FULL_LIBDIR}")
-    set_target_properties(bitfit_run bitfit_bench PROPERTIES
+    set_target_properties(bitfit_run bitfit_learn bitfit_bench PROPERTIES
       INSTALL_RPATH "$ORIGIN/${lib_from_bin}" INSTALL_RPATH_USE_LINK_PATH ON)
-    install(TARGETS bitfit_run bitfit_bench)
+    install(TARGETS bitfit_run bitfit_learn bitfit_bench)
   endif()
 endif()

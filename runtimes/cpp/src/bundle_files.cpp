@@ -69,10 +69,12 @@ class Check {
 
 }  // namespace
 
-BundleFiles::BundleFiles(const std::string& folder, const Manifest& manifest, bool check_hashes) : folder_(folder) {
+BundleFiles::BundleFiles(const std::string& folder, const Manifest& manifest, const ProgramRecord& program,
+                         bool check_hashes)
+    : folder_(folder) {
   for (const auto& [path, record] : manifest.files) {
     Check check(folder + "/" + path, record, check_hashes);
-    if (path == manifest.infer().file) {
+    if (path == program.file) {
       model = check.read_whole(max_model_size);
     } else if (path == tokenizer_file) {
       tokenizer = check.read_whole(max_tokenizer_size);
@@ -83,7 +85,7 @@ BundleFiles::BundleFiles(const std::string& folder, const Manifest& manifest, bo
   }
   for (const std::string& path : external_files(text_in(model))) {
     if (manifest.files.count(path) > 0) continue;
-    refuse_bundle(text_of("the model ", folder, '/', manifest.infer().file, " has weights in the file \"", shown(path),
+    refuse_bundle(text_of("the model ", folder, '/', program.file, " has weights in the file \"", shown(path),
                           "\", which the manifest does not name"));
   }
 }

@@ -12,14 +12,15 @@
 
 namespace bitfit {
 
-// What was checked. Model and tokenizer are kept as they were read, to be used; the other files are read in passing.
+// What was checked. One program and the tokenizer are kept as they were read, to be used; the other files are read in
+// passing.
 class BundleFiles {
  public:
   // Compares every file that the manifest names with its size and CRC-32C, and its SHA-256 where `check_hashes` is set;
-  // and the files of the model's weights with the names in the manifest. Fails with a bundle_error.
-  BundleFiles(const std::string& folder, const Manifest& manifest, bool check_hashes);
+  // and the files of the weights of `program`, one of the manifest's, with the names there. Fails with a bundle_error.
+  BundleFiles(const std::string& folder, const Manifest& manifest, const ProgramRecord& program, bool check_hashes);
 
-  Bytes model;
+  Bytes model;  // of the program
   Bytes tokenizer;
 
   // Fails with a bundle_error where a file that was read in passing is not what it was: ONNX Runtime opens the files of

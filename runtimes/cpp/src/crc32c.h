@@ -19,6 +19,12 @@ class Crc32c {
   std::uint32_t state_ = 0xFFFFFFFFu;
 };
 
+inline std::uint32_t crc32c_of(const void* data, std::size_t size) noexcept {
+  Crc32c crc;
+  crc.update(data, size);
+  return crc.value();
+}
+
 namespace detail {
 
 // The state after more bytes. `without_instruction` is for every processor; `with_instruction` is null on one that

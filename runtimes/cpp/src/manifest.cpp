@@ -205,7 +205,6 @@ void check_the_rest(const Record& manifest, const Layout& layout) {
   if (!base.contains("revision") || base.has("revision")) base.name("revision");
   manifest.one_of("precision", {"fp32", "fp16", "int8", "int8-static", "w8a16", "int4"});
   manifest.integer("opset", 1, INT32_MAX);
-  if (manifest.contains("row_dtype")) manifest.one_of("row_dtype", {"fp32", "fp16"});
   if (manifest.contains("prepacked")) manifest.boolean("prepacked");
   check_quantization(manifest);
   if (!manifest.contains("fold_reasons")) return;
@@ -255,6 +254,9 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
     refuse_bundle("the manifest is overridable, expected that in the layout named alone");
   }
   manifest.static_shape = static_shape_of(record, manifest);
+  if (record.contains("row_dtype") && record.one_of("row_dtype", {"fp32", "fp16"}) == "fp16") {
+    manifest.row_dtype = Dtype::float16;
+  }
   check_the_rest(record, manifest.layout);
   manifest.files = files_of(record, manifest);
   for (const auto& [name, each] : record.named_records("tasks")) {

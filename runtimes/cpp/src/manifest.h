@@ -91,6 +91,7 @@ struct Manifest {
   std::int64_t vocab_size = 0;
   std::int64_t pad_token_id = 0;
   bool overridable = false;
+  Dtype row_dtype = Dtype::float32;                         // of rows that are made for it
   std::optional<std::array<std::int64_t, 2>> static_shape;  // batch and sequence
   std::map<std::string, FileRecord> files;                  // by path in the bundle; all but the manifest and the rows
   std::map<std::string, TaskRecord> tasks;

@@ -137,11 +137,6 @@ class GraphCheck {
   const Manifest& manifest_;
 };
 
-// Go on with what an engine reports, whose words are somebody else's.
-void check_engine(const Status& status) {
-  if (!status.ok()) fail(status.code, status.message, status.hint);
-}
-
 std::shared_ptr<const Engine> engine_of(const SessionOptions& options) {
   if (options.engine != nullptr) return options.engine;
   std::shared_ptr<const Engine> engine;
@@ -162,16 +157,24 @@ void check_target(const Engine& engine, const std::string& target) {
 
 }  // namespace
 
+void check_engine(const Status& status) {
+  if (!status.ok()) fail(status.code, status.message, status.hint);
+}
+
+std::unique_ptr<const Program> open_program(const Engine& engine, const std::string& folder,
+                                            const ProgramRecord& record, const Bytes& bytes, int threads) {
+  std::unique_ptr<Program> program;
+  const std::string path = folder + "/" + record.file;
+  check_engine(engine.open({path, bytes.data(), bytes.size(), folder, record.load_time}, threads, &program));
+  if (program == nullptr) fail(StatusCode::failure, text_of("the engine ", engine.name(), " opened no program"));
+  return program;
+}
+
 Model::Model(const std::string& folder, const Bytes& bytes, const Manifest& manifest, const SessionOptions& options)
     : engine_(engine_of(options)) {
   check_target(*engine_, manifest.target);
-  const std::string path = folder + "/" + manifest.infer().file;
-  std::unique_ptr<Program> program;
-  check_engine(
-      engine_->open({path, bytes.data(), bytes.size(), folder, manifest.infer().load_time}, options.threads, &program));
-  if (program == nullptr) fail(StatusCode::failure, text_of("the engine ", engine_->name(), " opened no program"));
-  fixed_labels_ = GraphCheck(path, program->graph(), manifest).run();
-  program_ = std::move(program);
+  program_ = open_program(*engine_, folder, manifest.infer(), bytes, options.threads);
+  fixed_labels_ = GraphCheck(folder + "/" + manifest.infer().file, program_->graph(), manifest).run();
 }
 
 std::unique_ptr<const Bound> Model::bind(const std::vector<InputArray>& arrays) const {

@@ -15,6 +15,13 @@
 
 namespace bitfit {
 
+// Go on with what an engine reports, whose words are somebody else's.
+void check_engine(const Status& status);
+
+// Open a program of a bundle by the bytes of its file. Fails where the engine cannot, or opens none.
+std::unique_ptr<const Program> open_program(const Engine& engine, const std::string& folder,
+                                            const ProgramRecord& record, const Bytes& bytes, int threads);
+
 // Everything here fails by a Failure.
 class Model {
  public:
@@ -24,6 +31,8 @@ class Model {
 
   // The number of labels that the head inputs have, where it is fixed; else 0.
   std::int64_t fixed_labels() const noexcept { return fixed_labels_; }
+
+  const Engine& engine() const noexcept { return *engine_; }
 
   // Hold arrays of rows for many runs, as Program::bind does, or the tensors of an adapter.
   std::unique_ptr<const Bound> bind(const std::vector<InputArray>& arrays) const;

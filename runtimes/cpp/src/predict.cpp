@@ -2,6 +2,7 @@
 
 #include "batches.h"
 #include "failure.h"
+#include "padded.h"
 #include "predictions.h"
 #include "session_parts.h"
 
@@ -57,7 +58,7 @@ class Cutter {
     }
     if (tokens.size() > limit_ && !truncate_) {
       fail_item(item, text_of("has ", tokens.size(), " tokens, expected at most ", limit_),
-               "shorten the text, or truncate it");
+                "shorten the text, or truncate it");
     }
     check(truncate(&tokens, limit_));
     if (tokens.empty()) fail_item(item, "has no token, expected at least one");
@@ -75,29 +76,16 @@ class Cutter {
   std::size_t limit_;
 };
 
-// Sequences padded to the longest.
-struct Padded {
-  std::vector<std::int64_t> ids, mask, types;
-  Batch batch;
-
-  void assign(const std::vector<const Chunk*>& chunks, std::int64_t pad_token_id) {
-    std::size_t longest = 0;
-    for (const Chunk* chunk : chunks) longest = std::max(longest, chunk->tokens.size());
-    const std::size_t count = chunks.size() * longest;
-    ids.assign(count, pad_token_id);
-    mask.assign(count, 0);
-    types.assign(count, 0);
-    for (std::size_t item = 0; item < chunks.size(); ++item) {
-      for (std::size_t i = 0; i < chunks[item]->tokens.size(); ++i) {
-        const Token& token = chunks[item]->tokens[i];
-        ids[item * longest + i] = token.id;
-        mask[item * longest + i] = 1;
-        types[item * longest + i] = token.type_id;
-      }
-    }
-    batch = {ids.data(), mask.data(), types.data(), chunks.size(), longest};
+// Chunks padded to the longest.
+void pad(const std::vector<const Chunk*>& chunks, std::int64_t pad_token_id, Padded* padded) {
+  std::size_t longest = 0;
+  for (const Chunk* chunk : chunks) longest = std::max(longest, chunk->tokens.size());
+  padded->assign(chunks.size(), longest, pad_token_id);
+  for (std::size_t item = 0; item < chunks.size(); ++item) {
+    const Tokens& tokens = chunks[item]->tokens;
+    for (std::size_t i = 0; i < tokens.size(); ++i) padded->set(item, i, tokens[i].id, tokens[i].type_id);
   }
-};
+}
 
 // Runs chunks and reads what comes out.
 class Runner {
@@ -135,7 +123,7 @@ class Runner {
   }
 
   void run_batch(const std::vector<const Chunk*>& chunks) {
-    padded_.assign(chunks, session_.manifest.pad_token_id);
+    pad(chunks, session_.manifest.pad_token_id, &padded_);
     workspace_.lease.clear();
     workspace_.lease.table = lease_.table;
     std::size_t labels = 1;
@@ -182,7 +170,7 @@ class Runner {
       const float* const first = logits + token * labels_of_run;
       if (std::all_of(first, first + info.label_count, [](float value) { return std::isfinite(value); })) continue;
       fail_item(chunk.item, text_of("has logits that are not finite numbers from the task ", info.name),
-               "its biases may be too large for the model");
+                "its biases may be too large for the model");
     }
   }
 

@@ -84,7 +84,8 @@ BiasRowView read_row(const void* data, std::size_t size, const Layout& layout, c
 Session::Parts::Parts(const std::string& bundle, const SessionOptions& options)
     : folder(bundle),
       manifest(read_manifest(bundle, options)),
-      files_(std::make_unique<BundleFiles>(bundle, manifest, options.check_hashes)),
+      threads(options.threads),
+      files_(std::make_unique<BundleFiles>(bundle, manifest, manifest.infer(), options.check_hashes)),
       model(bundle, files_->model, manifest, options),
       has_token_types_(manifest.has_input(token_type_ids_input)) {
   files_->check_unchanged();

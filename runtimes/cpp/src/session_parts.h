@@ -56,6 +56,7 @@ struct Session::Parts {
 
   std::string folder;
   Manifest manifest;
+  int threads;                       // for one run; 0: the engine's choice
   std::vector<std::string> outputs;  // that can be asked for
 
  private:

@@ -93,7 +93,7 @@ json check_twice(const std::string& bundle) {
   return json_of(bitfit::guard([&] {
     const auto manifest =
         bitfit::parse_manifest(text_in(bitfit::read_file(bundle + "/manifest.json", any_size)), bundle);
-    const bitfit::BundleFiles files(bundle, manifest, false);
+    const bitfit::BundleFiles files(bundle, manifest, manifest.infer(), false);
     std::cout << "checked" << std::endl;
     std::string line;
     std::getline(std::cin, line);

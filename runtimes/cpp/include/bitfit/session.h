@@ -197,6 +197,7 @@ class Session {
   struct Parts;  // the library's own
 
  private:
+  friend class Trainer;
   explicit Session(std::unique_ptr<Parts> parts) noexcept;
   std::unique_ptr<Parts> parts_;
 };
