@@ -5,108 +5,33 @@ python conformance/make_manifests.py
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from collection import INT64_MAX, LIMIT, Collection, nested, write
-
-BASE_DIGEST = hashlib.sha256(b"a base model of hidden size 4").hexdigest()
-SHA = hashlib.sha256(b"some file").hexdigest()
-BIASES = [
-    {"name": "encoder.layer.0.attention.output.dense.bias", "shape": [4], "offset": 0},
-    {"name": "encoder.layer.0.output.dense.bias", "shape": [2, 2], "offset": 4},
-]
-HEAD = [
-    {"name": "head.pooling", "shape": [3]},
-    {"name": "head.classifier.weight", "shape": ["labels", 4]},
-    {"name": "head.classifier.bias", "shape": ["labels"]},
-]
-POOLINGS = ["pooler", "cls", "mean"]
-LONGEST_NAME = 1024
-MOST_DIMENSIONS = 8
-INFER = ("programs", "infer")
-UINT32_MAX, INT32_MAX = 2**32 - 1, 2**31 - 1
-
-
-def layout_digest(layout: dict[str, Any]) -> str:
-    """SHA-256 of the layout's text, as docs/bias_row.md has it."""
-    text = b"bitfit-layout-1\n" + bytes.fromhex(layout["base_digest"])
-    for bias in layout["biases"]:
-        text += f"bias\0{bias['name']}\0{','.join(map(str, bias['shape']))}\0{bias['offset']}\n".encode()
-    for tensor in layout["head"]:
-        text += f"head\0{tensor['name']}\0{','.join(map(str, tensor['shape']))}\n".encode()
-    for pooling in layout["poolings"]:
-        text += f"pooling\0{pooling}\n".encode()
-    return hashlib.sha256(text).hexdigest()
-
-
-def task(name: str, problem_type: str, labels: list[str]) -> dict[str, Any]:
-    return {
-        "file": f"tasks/{name}.bias",
-        "labels": labels,
-        "max_length": 128,
-        "metrics": {"accuracy": 0.5},
-        "problem_type": problem_type,
-        "sha256": SHA,
-        "task_version": 1,
-    }
-
-
-def port(name: str, role: str, dtype: str, *shape: int | str) -> dict[str, Any]:
-    return {"dtype": dtype, "name": name, "role": role, "shape": list(shape)}
-
-
-def program() -> dict[str, Any]:
-    """What `infer` is in the layout table."""
-    heads = [port(tensor["name"], "head", "float32", "tasks", *tensor["shape"]) for tensor in HEAD]
-    return {
-        "at_load": "none",
-        "file": "model.onnx",
-        "inputs": [
-            port("input_ids", "token_ids", "int64", "batch", "sequence"),
-            port("attention_mask", "attention_mask", "int64", "batch", "sequence"),
-            port("task_ids", "task_ids", "int64", "task_batch"),
-            port("bias_table", "biases", "float32", "tasks", 8),
-            *heads,
-        ],
-        "outputs": [port("logits", "logits", "float32", "batch", "labels")],
-    }
-
-
-def good_manifest() -> dict[str, Any]:
-    """A manifest with every key that must be there."""
-    layout = {"base_digest": BASE_DIGEST, "biases": BIASES, "head": HEAD, "poolings": POOLINGS}
-    record = {"crc32c": 305419896, "sha256": SHA, "size": 9}
-    manifest = {
-        "base": {"digest": BASE_DIGEST, "name": "tiny", "revision": None},
-        "files": {"model.onnx": record, "model.onnx.data": record, "tokenizer.json": record},
-        "format_version": 2,
-        "layout": layout,
-        "layout_digest": layout_digest(layout),
-        "layout_kind": "table",
-        "max_positions": 128,
-        "modality": "text",
-        "opset": 20,
-        "pad_token_id": 0,
-        "precision": "fp32",
-        "product_version": "1.0",
-        "programs": {"infer": program()},
-        "target": "ort",
-        "tasks": {
-            "score": task("score", "regression", []),
-            "squad": task("squad", "span", ["start", "end"]),
-            "sst-2": task("sst-2", "single_label", ["negative", "positive"]),
-        },
-        "vocab_size": 100,
-    }
-    return copy.deepcopy(manifest)  # so that no two places share an object
-
-
-def text_of(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+from good_manifest import (
+    BIASES,
+    HEAD,
+    INFER,
+    INT32_MAX,
+    LONGEST_NAME,
+    MOST_DIMENSIONS,
+    SHA,
+    UINT32_MAX,
+    at,
+    changed,
+    dropper,
+    extra,
+    good_manifest,
+    program,
+    quantized,
+    reads_images,
+    set_dimensions,
+    setter,
+    text_of,
+    with_text,
+)
+from manifest_values import add_bad_values
 
 
 def manifests() -> dict[str, bytes]:
@@ -117,39 +42,6 @@ def manifests() -> dict[str, bytes]:
     add_bad_names(found)
     add_disagreements(found)
     return found.build()
-
-
-def changed(change: Callable[[dict[str, Any]], object], *, digest: bool = False) -> bytes:
-    """The good manifest after `change`; `digest`: with the digest of its layout made again."""
-    manifest = good_manifest()
-    change(manifest)
-    if digest:
-        manifest["layout_digest"] = layout_digest(manifest["layout"])
-    return text_of(manifest)
-
-
-def with_text(old: str, new: str | bytes) -> bytes:
-    """The good manifest with other bytes in place of `old`, which occurs once."""
-    text = text_of(good_manifest())
-    assert text.count(old.encode()) == 1, old
-    return text.replace(old.encode(), new.encode() if isinstance(new, str) else new)
-
-
-def extra(value: str | bytes) -> bytes:
-    """The good manifest with an unknown key of this value."""
-    data = value.encode() if isinstance(value, str) else value
-    return with_text('"format_version"', b'"a_key_of_a_later_release":' + data + b',"format_version"')
-
-
-def at(*path: Any) -> Callable[[dict[str, Any], Any], None]:
-    """A setter of the member at this path."""
-
-    def put(manifest: dict[str, Any], value: Any) -> None:
-        for key in path[:-1]:
-            manifest = manifest[key]
-        manifest[path[-1]] = value
-
-    return put
 
 
 def add_good_manifests(found: Collection) -> None:
@@ -203,19 +95,6 @@ def add_good_manifests(found: Collection) -> None:
     found.add("two_programs", None, "a purpose that a reader does not know", more)
     found.add("basic_at_load", None, "how much is left to optimise", changed(setter("basic", *INFER, "at_load")))
     found.add("no_head", None, "a layout may have no head", changed(lambda m: m["layout"].update(head=[]), digest=True))
-
-
-def reads_images(manifest: dict[str, Any]) -> None:
-    for key in ("max_positions", "vocab_size", "pad_token_id"):
-        del manifest[key]
-    del manifest["files"]["tokenizer.json"]
-    manifest["modality"] = "image"
-    pixels = port("pixel_values", "pixels", "float32", "batch", 3, 224, 224)
-    manifest["programs"]["infer"]["inputs"][:2] = [pixels]
-
-
-def set_dimensions(count: int) -> Callable[[dict[str, Any]], None]:
-    return lambda m: m["layout"]["biases"][1].update(shape=[1] * (count - 1) + [4])
 
 
 def add_bad_json(found: Collection) -> None:
@@ -274,188 +153,6 @@ def add_bad_json(found: Collection) -> None:
     add("very_deep", "nothing of it is read", b"[" * 20_000)
     add("form_feed", "no white space of JSON", b"\x0c" + good)
     add("no_break_space", "no white space of JSON", "\u00a0".encode() + good)
-
-
-def add_bad_values(found: Collection) -> None:
-    for name, value in {"list": [], "text": "manifest", "null": None, "number": 1}.items():
-        found.add(f"root_{name}", "type", "the root is an object", text_of(value))
-    good = good_manifest()
-    for key in sorted(good):
-        data = changed(lambda m, key=key: m.pop(key))
-        found.add(f"no_{key}", "missing", f"{key} is always there", data)
-        wrong: Any = 7 if not isinstance(good[key], int) else "7"
-        data = changed(lambda m, key=key, wrong=wrong: m.update({key: wrong}))
-        found.add(f"type_{key}", "type", f"{key} has another type", data)
-    for where, members in {
-        "base": (("base",), ("digest", "name", "revision")),
-        "layout": (("layout",), ("base_digest", "biases", "head", "poolings")),
-        "bias": (("layout", "biases", 0), ("name", "offset", "shape")),
-        "head": (("layout", "head", 1), ("name", "shape")),
-        "file": (("files", "model.onnx"), ("crc32c", "sha256", "size")),
-        "program": (INFER, ("at_load", "file", "inputs", "outputs")),
-        "port": ((*INFER, "inputs", 0), ("dtype", "name", "role", "shape")),
-        "task": (
-            ("tasks", "sst-2"),
-            ("file", "labels", "max_length", "metrics", "problem_type", "sha256", "task_version"),
-        ),
-    }.items():
-        path, keys = members
-        for key in keys:
-            found.add(f"no_{where}_{key}", "missing", "it is always there", changed(dropper(*path, key)))
-            found.add(f"type_{where}_{key}", "type", "another type", changed(setter(True, *path, key)))
-    add_values(found)
-
-
-def quantized(*, precision: str = "int8-static", kept: str = "product_2", **values: Any) -> bytes:
-    """A manifest with one range, of which some values may be others, and one product in float32."""
-    each = {"scale": 0.25, "used": 1.5, "zero_point": 7} | values
-    section = {"not_quantized": {kept: "too large an error"}, "ranges": {"product_1": each}}
-    return changed(lambda m: m.update(precision=precision, quantization=section))
-
-
-def setter(value: Any, *path: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda m: at(*path)(m, value)
-
-
-def dropper(*path: Any) -> Callable[[dict[str, Any]], None]:
-    def drop(manifest: dict[str, Any]) -> None:
-        for key in path[:-1]:
-            manifest = manifest[key]
-        del manifest[path[-1]]
-
-    return drop
-
-
-#: name, fault, value, and its place in the manifest.
-WRONG_VALUES: list[tuple[Any, ...]] = [
-    ("format_version_0", "value", 0, "format_version"),
-    ("format_version_1", "value", 1, "format_version"),
-    ("format_version_3", "value", 3, "format_version"),
-    ("modality", "value", "smell", "modality"),
-    ("at_load", "value", "some", *INFER, "at_load"),
-    ("role", "value", "weights", *INFER, "inputs", 0, "role"),
-    ("output_role", "value", "token_ids", *INFER, "outputs", 0, "role"),
-    ("dtype", "value", "float64", *INFER, "inputs", 0, "dtype"),
-    ("port_size_zero", "range", [0], *INFER, "inputs", 0, "shape"),
-    ("port_size_large", "range", [UINT32_MAX + 1], *INFER, "inputs", 0, "shape"),
-    ("port_rank", "range", [1] * 9, *INFER, "inputs", 0, "shape"),
-    ("port_size_real", "type", [1.0], *INFER, "inputs", 0, "shape"),
-    ("layout_kind", "value", "rows", "layout_kind"),
-    ("layout_kind_case", "value", "Table", "layout_kind"),
-    ("target", "value", "cuda", "target"),
-    ("precision", "value", "fp64", "precision"),
-    ("row_dtype", "value", "int8", "row_dtype"),
-    ("problem_type", "value", "ranking", "tasks", "sst-2", "problem_type"),
-    ("base_digest_case", "value", BASE_DIGEST.upper(), "base", "digest"),
-    ("file_digest_short", "value", SHA[:-1], "files", "model.onnx", "sha256"),
-    ("task_digest_long", "value", SHA + "0", "tasks", "sst-2", "sha256"),
-    ("task_digest_newline", "value", SHA[:-1] + "\n", "tasks", "sst-2", "sha256"),
-    ("opset_0", "range", 0, "opset"),
-    ("opset_large", "range", INT32_MAX + 1, "opset"),
-    ("max_positions_0", "range", 0, "max_positions"),
-    ("max_positions_large", "range", INT32_MAX + 1, "max_positions"),
-    ("vocab_size_0", "range", 0, "vocab_size"),
-    ("vocab_size_large", "range", INT32_MAX + 1, "vocab_size"),
-    ("pad_token_id_negative", "range", -1, "pad_token_id"),
-    ("size_negative", "range", -1, "files", "model.onnx", "size"),
-    ("crc_negative", "range", -1, "files", "model.onnx", "crc32c"),
-    ("crc_large", "range", UINT32_MAX + 1, "files", "model.onnx", "crc32c"),
-    ("task_version_0", "range", 0, "tasks", "sst-2", "task_version"),
-    ("task_version_large", "range", UINT32_MAX + 1, "tasks", "sst-2", "task_version"),
-    ("max_length_0", "range", 0, "tasks", "sst-2", "max_length"),
-    ("inputs_empty", "range", [], *INFER, "inputs"),
-    ("outputs_empty", "range", [], *INFER, "outputs"),
-    ("biases_empty", "range", [], "layout", "biases"),
-    ("static_shape_short", "range", [4], "static_shape"),
-    ("static_shape_long", "range", [4, 8, 1], "static_shape"),
-    ("label_number", "type", ["a", 1], "tasks", "sst-2", "labels"),
-    ("input_null", "type", [None], *INFER, "inputs"),
-    ("bias_shape_text", "type", ["labels"], "layout", "biases", 0, "shape"),
-    ("head_shape_real", "type", [4.0], "layout", "head", 0, "shape"),
-    ("head_shape_word", "value", ["classes"], "layout", "head", 0, "shape"),
-    ("metric_text", "type", {"accuracy": "0.5"}, "tasks", "sst-2", "metrics"),
-    ("metric_null", "type", {"accuracy": None}, "tasks", "sst-2", "metrics"),
-    ("metric_boolean", "type", {"accuracy": True}, "tasks", "sst-2", "metrics"),
-    ("overridable_null", "type", None, "overridable"),
-    ("overridable_number", "type", 0, "overridable"),
-    ("prepacked_text", "type", "true", "prepacked"),
-    ("prepacked_null", "type", None, "prepacked"),
-    ("quantization_list", "type", [], "quantization"),
-    ("quantization_empty", "missing", {}, "quantization"),
-    ("quantization_reason", "type", {"ranges": {}, "not_quantized": {"a": 1}}, "quantization"),
-    ("quantization_reason_empty", "value", {"ranges": {}, "not_quantized": {"a": ""}}, "quantization"),
-    ("row_dtype_null", "type", None, "row_dtype"),
-    ("fold_reasons_list", "type", [], "fold_reasons"),
-    ("fold_reasons_number", "type", {BIASES[0]["name"]: 1}, "fold_reasons"),
-    ("static_shape_text", "type", "4x128", "static_shape"),
-    ("static_shape_real", "type", [4.0, 128], "static_shape"),
-]
-
-
-def add_values(found: Collection) -> None:
-    """Values of the right type that may not stand where they do, and those of keys with a default."""
-    for name, fault, value, *path in WRONG_VALUES:
-        data = changed(setter(value, *path), digest=path[0] == "layout")
-        found.add(name, fault, f"the rule of {path[-1]}", data)
-    for name, text in {"fraction": "20.0", "exponent": "2e1", "text": '"20"'}.items():
-        data = with_text('"opset":20', f'"opset":{text}')
-        found.add(f"opset_{name}", "type", "an integer has neither fraction nor exponent", data)
-    found.add("size_fraction", "type", "an integer", changed(setter(9.0, "files", "model.onnx", "size")))
-    add_ranges(found)
-    add_shapes(found)
-    add_label_counts(found)
-
-
-def add_ranges(found: Collection) -> None:
-    for name, values in {
-        "scale_0": {"scale": 0},
-        "scale_negative": {"scale": -0.5},
-        "zero_point_negative": {"zero_point": -1},
-        "zero_point_large": {"zero_point": 256},
-        "used_negative": {"used": -0.5},
-    }.items():
-        found.add(f"range_{name}", "range", "the rule of quantization", quantized(**values))
-    for key, value in (("scale", "1"), ("zero_point", 7.0), ("used", None)):
-        found.add(f"range_{key}_type", "type", "a number", quantized(**{key: value}))
-    found.add("range_in_fp32", "value", "int8 and int8-static have ranges", quantized(precision="fp32"))
-    found.add("range_and_none", "value", "a product has a range or not", quantized(kept="product_1"))
-    found.add("range_without_scale", "missing", "a range has three keys", quantized().replace(b'"scale":0.25,', b""))
-
-
-def add_shapes(found: Collection) -> None:
-    for name, shape in {
-        "none": [],
-        "zero": [0],
-        "negative": [-4],
-        "large": [UINT32_MAX + 1],
-        "product": [2**16, 2**16],
-        "overflow": [2**31, 2**31, 2**31],
-    }.items():
-        data = changed(setter(shape, "layout", "biases", 0, "shape"), digest=True)
-        found.add(f"bias_shape_{name}", "range", "1 to 2^32 - 1 values", data)
-        if name != "overflow":
-            data = changed(setter(shape, "layout", "head", 0, "shape"), digest=True)
-            found.add(f"head_shape_{name}", "range", "1 to 3 dimensions, at most 2^32 - 1 values", data)
-    found.add("too_many_dimensions", "range", "9 dimensions", changed(set_dimensions(9), digest=True))
-    found.add("head_rank", "range", "4", changed(setter([1] * 4, "layout", "head", 0, "shape"), digest=True))
-    heads = [{"name": f"head.{index}", "shape": [1]} for index in range(17)]
-    found.add("head_tensors", "range", "17", changed(setter(heads, "layout", "head"), digest=True))
-
-
-def add_label_counts(found: Collection) -> None:
-    for kind, labels in {
-        "single_label": [],
-        "token": [],
-        "regression": ["a"],
-        "span": ["a"],
-        "multi_label": [],
-    }.items():
-        name = {"regression": "score", "span": "squad"}.get(kind, "sst-2")
-
-        def change(m: dict[str, Any], name: str = name, kind: str = kind, labels: list[str] = labels) -> None:
-            m["tasks"][name].update(problem_type=kind, labels=labels)
-
-        found.add(f"labels_{kind}", "range", "a number of labels that it never has", changed(change))
 
 
 def add_bad_names(found: Collection) -> None:

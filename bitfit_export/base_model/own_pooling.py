@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bitfit_export.errors import BaseModelError, first_line
 
 if TYPE_CHECKING:
-    from bitfit_export.base_model.loading import ModelSource
+    from bitfit_export.base_model.source import ModelSource
 
 __all__ = ["OwnPooling", "find_own_pooling"]
 

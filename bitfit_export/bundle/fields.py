@@ -7,14 +7,23 @@ is a BundleError that names the file and the path of the member, so no later cod
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from bitfit_export.bundle.json_dialect import parse_json
+from bitfit_export.bundle.json_dialect import first_repeated, parse_json
 from bitfit_export.bundle.limits import MAX_NAME_BYTES
 from bitfit_export.errors import BundleError, quoted, shown
 
-__all__ = ["Record", "check_digest", "check_text", "is_name", "parse_object"]
+__all__ = [
+    "Record",
+    "check_digest",
+    "check_one_of",
+    "check_range",
+    "check_text",
+    "check_unique",
+    "is_name",
+    "parse_object",
+]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # Without control characters (C0, DEL, C1, the two separators of lines) and halves of surrogate pairs.
@@ -155,6 +164,27 @@ def check_text(value: str, what: str) -> None:
             f"{what} is {quoted(value)}, expected a non-empty name of at most {MAX_NAME_BYTES} bytes without control "
             "characters"
         )
+
+
+def check_one_of(value: str, known: tuple[str, ...], what: str) -> None:
+    """Refuse a word that is not among the known ones."""
+    if value not in known:
+        raise BundleError(f"{what} is {quoted(value)}, expected one of {', '.join(known)}")
+
+
+def check_range(value: int, least: int, most: int, what: str) -> None:
+    """Refuse anything but an integer from `least` to `most`; true is none."""
+    if type(value) is not int or not least <= value <= most:
+        raise BundleError(f"{what} is {quoted(value)}, expected an integer from {least} to {most}")
+
+
+def check_unique(names: Sequence[str], what: str) -> None:
+    """Refuse names of which two are the same, or of which one is none, as `check_text` does."""
+    for name in names:
+        check_text(name, f"{what}: a name")
+    twice = first_repeated(names)
+    if twice is not None:
+        raise BundleError(f"{what}: {shown(twice)} is there twice, expected unique names")
 
 
 def _type_name(value: object) -> str:

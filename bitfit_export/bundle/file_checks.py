@@ -17,7 +17,8 @@ from pathlib import Path
 from bitfit_export.bundle.external_data import external_locations
 from bitfit_export.bundle.interface import TOKENIZER_FILE
 from bitfit_export.bundle.limits import MAX_MODEL_SIZE, MAX_TOKENIZER_SIZE
-from bitfit_export.bundle.manifest import FileRecord, Manifest, TaskRecord
+from bitfit_export.bundle.manifest import Manifest
+from bitfit_export.bundle.records import FileRecord, TaskRecord
 from bitfit_export.bundle.regular_files import (
     COPY_AGAIN,
     OPEN_AGAIN,

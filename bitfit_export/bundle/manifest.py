@@ -8,21 +8,25 @@ where it is absent.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.bundle.fields import Record, check_digest, check_text, parse_object
+from bitfit_export.bundle.fields import Record, check_digest, check_one_of, check_range, check_text, parse_object
 from bitfit_export.bundle.interface import INFER, LAYOUT_KINDS, MANIFEST_FILE, MODALITIES, TOKENIZER_FILE
-from bitfit_export.bundle.json_dialect import first_repeated
 from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.limits import MAX_MANIFEST_SIZE
 from bitfit_export.bundle.programs import ProgramRecord, program_from_record
 from bitfit_export.bundle.quantization import QuantizationRecord, quantization_from_record
+from bitfit_export.bundle.records import (
+    BaseRecord,
+    FileRecord,
+    TaskRecord,
+    task_from_record,
+    task_to_json,
+)
 from bitfit_export.bundle.regular_files import COPY_AGAIN, read_file
-from bitfit_export.bundle.row_format import LABEL_COUNTS, MAX_LABELS, PROBLEM_CODES, TASK_NAME
 from bitfit_export.errors import BundleError, quoted, shown
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.files.outputs import OutputKind
@@ -35,12 +39,8 @@ __all__ = [
     "PRECISIONS",
     "ROW_DTYPES",
     "TARGETS",
-    "BaseRecord",
-    "FileRecord",
     "Manifest",
-    "TaskRecord",
     "read_manifest",
-    "row_file",
     "write_manifest",
 ]
 
@@ -50,98 +50,6 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4")
 ROW_DTYPES = ("fp32", "fp16")
 _EXPORT_AGAIN = "export the bundle again"
 _INT32_MAX = 2**31 - 1
-_UINT32_MAX = 2**32 - 1
-_INT64_MAX = 2**63 - 1
-
-
-def row_file(task: str) -> str:
-    """Returns the path of a task's row in its bundle."""
-    return f"tasks/{task}.bias"
-
-
-@dataclass(frozen=True)
-class BaseRecord:
-    """The base model: its name, its revision where it has one, and SHA-256 of its state dict."""
-
-    name: str
-    revision: str | None
-    digest: str
-
-    def __post_init__(self) -> None:
-        check_text(self.name, "the base model's name")
-        if self.revision is not None:
-            check_text(self.revision, "the base model's revision")
-        check_digest(self.digest, "the base model's digest")
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file of the bundle: SHA-256 as 64 hexadecimal digits, its size in bytes, and CRC-32C as in a row."""
-
-    sha256: str
-    size: int
-    crc32c: int
-
-    def __post_init__(self) -> None:
-        check_digest(self.sha256, "a file's sha256")
-        _check_range(self.size, 0, _INT64_MAX, "a file's size")
-        _check_range(self.crc32c, 0, _UINT32_MAX, "a file's crc32c")
-
-
-@dataclass(frozen=True)
-class TaskRecord:
-    """A task of the bundle.
-
-    Attributes:
-        name: as in its row.
-        file: `tasks/<name>.bias`.
-        sha256: of that file.
-        problem_type: as in its row.
-        labels: in id order, at most 65,536; empty for a regression.
-        task_version: as in its row.
-        max_length: tokens to which texts were truncated in training.
-        metrics: on the task's validation set; finite.
-    """
-
-    name: str
-    file: str
-    sha256: str
-    problem_type: str
-    labels: tuple[str, ...]
-    task_version: int
-    max_length: int
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not TASK_NAME.fullmatch(self.name):
-            raise BundleError(
-                f"the task name {quoted(self.name)} is malformed, expected letters, digits, '.', '_' or '-'"
-            )
-        what = f"the task {self.name}"
-        if self.file != row_file(self.name):
-            raise BundleError(f"{what} has the file {quoted(self.file)}, expected {row_file(self.name)!r}")
-        check_digest(self.sha256, f"{what}: sha256")
-        _check_one_of(self.problem_type, tuple(PROBLEM_CODES), f"{what}: problem_type")
-        self._check_labels(what)
-        _check_range(self.task_version, 1, _UINT32_MAX, f"{what}: task_version")
-        _check_range(self.max_length, 1, _INT32_MAX, f"{what}: max_length")
-        for name, value in self.metrics.items():
-            check_text(name, f"{what}: a metric's name")
-            if not math.isfinite(value):
-                raise BundleError(f"{what}: the metric {shown(name)} is {value}, expected a finite number")
-
-    @property
-    def label_count(self) -> int:
-        """The number of head outputs, as the row has it: one for a regression, else one a label."""
-        return 1 if self.problem_type == "regression" else len(self.labels)
-
-    def _check_labels(self, what: str) -> None:
-        # A regression's one output has no name.
-        count = 0 if self.problem_type == "regression" else LABEL_COUNTS.get(self.problem_type)
-        if len(self.labels) != count if count is not None else not 1 <= len(self.labels) <= MAX_LABELS:
-            expected = f"1 to {MAX_LABELS}" if count is None else count
-            raise BundleError(f"{what}: a {self.problem_type} task has {len(self.labels)} labels, expected {expected}")
-        _check_unique(self.labels, f"{what}: labels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,16 +109,16 @@ class Manifest:
             raise BundleError(
                 f"the layout is for the base {self.layout.base_digest[:12]}, expected {self.base.digest[:12]}"
             )
-        _check_one_of(self.layout_kind, LAYOUT_KINDS, "layout_kind")
-        _check_one_of(self.target, TARGETS, "target")
-        _check_one_of(self.precision, PRECISIONS, "precision")
-        _check_one_of(self.row_dtype, ROW_DTYPES, "row_dtype")
-        _check_one_of(self.modality, MODALITIES, "modality")
-        _check_range(self.opset, 1, _INT32_MAX, "opset")
+        check_one_of(self.layout_kind, LAYOUT_KINDS, "layout_kind")
+        check_one_of(self.target, TARGETS, "target")
+        check_one_of(self.precision, PRECISIONS, "precision")
+        check_one_of(self.row_dtype, ROW_DTYPES, "row_dtype")
+        check_one_of(self.modality, MODALITIES, "modality")
+        check_range(self.opset, 1, _INT32_MAX, "opset")
         if self.reads_text:
             for name in ("max_positions", "vocab_size"):
-                _check_range(getattr(self, name), 1, _INT32_MAX, name)
-            _check_range(self.pad_token_id, 0, self.vocab_size - 1, "pad_token_id")
+                check_range(getattr(self, name), 1, _INT32_MAX, name)
+            check_range(self.pad_token_id, 0, self.vocab_size - 1, "pad_token_id")
         self._check_layout_options()
         self._check_file_names()
         for name, task in self.tasks.items():
@@ -287,7 +195,7 @@ class Manifest:
             "row_dtype": self.row_dtype,
             "static_shape": None if self.static_shape is None else list(self.static_shape),
             "target": self.target,
-            "tasks": {name: _task_to_json(task) for name, task in self.tasks.items()},
+            "tasks": {name: task_to_json(task) for name, task in self.tasks.items()},
         }
 
     @staticmethod
@@ -382,29 +290,9 @@ def _from_record(record: Record) -> Manifest:
             name: FileRecord(each.text("sha256"), each.integer("size"), each.integer("crc32c"))
             for name, each in record.named_records("files").items()
         },
-        tasks={name: _task_from_record(name, each) for name, each in record.named_records("tasks").items()},
+        tasks={name: task_from_record(name, each) for name, each in record.named_records("tasks").items()},
         **text_fields,
         **{key: read(record, key) for key, read in _OPTIONAL.items() if record.has(key)},
-    )
-
-
-def _task_to_json(task: TaskRecord) -> dict[str, Any]:
-    """A task without its name, which is the key under which it stands."""
-    members = asdict(task)
-    del members["name"]
-    return members | {"labels": list(task.labels)}
-
-
-def _task_from_record(name: str, record: Record) -> TaskRecord:
-    return TaskRecord(
-        name=name,
-        file=record.text("file"),
-        sha256=record.text("sha256"),
-        problem_type=record.text("problem_type"),
-        labels=record.texts("labels"),
-        task_version=record.integer("task_version"),
-        max_length=record.integer("max_length"),
-        metrics=record.numbers("metrics"),
     )
 
 
@@ -427,24 +315,6 @@ def _check_static_shape(shape: tuple[int, ...], layout_kind: str) -> None:
     if len(shape) != 2:
         raise BundleError(f"static_shape is {quoted(list(shape))}, expected a batch and a sequence")
     for name, value in zip(("batch", "sequence"), shape, strict=True):
-        _check_range(value, 1, _INT32_MAX, f"static_shape: the {name}")
+        check_range(value, 1, _INT32_MAX, f"static_shape: the {name}")
     if layout_kind == "table":
         raise BundleError("the layout table has a static_shape, expected the layout packed or named")
-
-
-def _check_one_of(value: str, known: tuple[str, ...], what: str) -> None:
-    if value not in known:
-        raise BundleError(f"{what} is {quoted(value)}, expected one of {', '.join(known)}")
-
-
-def _check_range(value: int, least: int, most: int, what: str) -> None:
-    if type(value) is not int or not least <= value <= most:
-        raise BundleError(f"{what} is {quoted(value)}, expected an integer from {least} to {most}")
-
-
-def _check_unique(names: Sequence[str], what: str) -> None:
-    for name in names:
-        check_text(name, f"{what}: a name")
-    twice = first_repeated(names)
-    if twice is not None:
-        raise BundleError(f"{what}: {shown(twice)} is there twice, expected unique names")

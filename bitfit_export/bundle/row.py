@@ -18,8 +18,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfit_export.bundle.fields import check_digest
-from bitfit_export.bundle.layout import LABELS, HeadEntry, Layout
+from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.regular_files import read_file
 from bitfit_export.bundle.row_format import (
     DTYPES,
@@ -27,18 +26,24 @@ from bitfit_export.bundle.row_format import (
     HEADER,
     HEADER_CHECKSUM_AT,
     HEADER_SIZE,
-    LABEL_COUNTS,
     MAGIC,
     MAX_HEAD_RANK,
     MAX_HEAD_TENSORS,
-    MAX_LABELS,
     MAX_ROW_SIZE,
     PROBLEM_CODES,
     SLOT,
     TASK_NAME,
     Header,
 )
-from bitfit_export.errors import BundleError, RowError, RowFault, shown
+from bitfit_export.bundle.row_rules import (
+    check_finite,
+    check_head_shape,
+    check_labels,
+    check_layout,
+    check_row,
+    check_task,
+)
+from bitfit_export.errors import BundleError, RowError, RowFault
 from bitfit_export.files import write_bytes
 
 __all__ = [
@@ -60,7 +65,6 @@ FloatArray: TypeAlias = NDArray[np.floating[Any]]
 _PROBLEM_TYPES = {code: name for name, code in PROBLEM_CODES.items()}
 _DTYPES: dict[int, np.dtype[np.floating[Any]]] = {code: np.dtype(name) for code, name in DTYPES.items()}
 _DTYPE_CODES = {dtype.newbyteorder("="): code for code, dtype in _DTYPES.items()}
-_UINT32_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +109,8 @@ def encode_row(row: BiasRow) -> bytes:
         RowError: the row breaks a rule of the format; `fault` is the one that a reader would give. A layout digest
             that is not a digest is WRONG_LAYOUT.
     """
-    dtype = _check_row(row)
+    check_row(row)
+    dtype = _DTYPE_CODES[row.biases.dtype]
     if row.file_size > MAX_ROW_SIZE:
         raise RowError(RowFault.TRAILING_BYTES, f"the row needs {row.file_size} bytes, expected at most {MAX_ROW_SIZE}")
     tensors = (row.biases, *row.head)
@@ -160,7 +165,7 @@ def decode_row(data: bytes | memoryview, *, layout: Layout | None = None) -> Bia
     problem_type = _PROBLEM_TYPES[header.problem_type]
     task = _read_task(header)
     shapes = _read_head_table(header)
-    _check_labels(problem_type, header.labels)
+    check_labels(problem_type, header.labels)
     values = _read_payload(view, header, shapes)
     tensors, start = [], header.bias_count
     for shape in shapes:
@@ -177,7 +182,7 @@ def decode_row(data: bytes | memoryview, *, layout: Layout | None = None) -> Bia
         head=tuple(tensors),
     )
     if layout is not None:
-        _check_layout(row, layout)
+        check_layout(row, layout)
     return row
 
 
@@ -263,7 +268,7 @@ def _read_header(view: memoryview) -> Header:
 def _read_task(header: Header) -> str:
     """Rule 9. Bytes after the name must be zero, so that a name has one spelling."""
     name = header.task.rstrip(b"\0").decode("latin-1")
-    _check_task(name, header.task_version)
+    check_task(name, header.task_version)
     return name
 
 
@@ -275,7 +280,7 @@ def _read_head_table(header: Header) -> list[tuple[int, ...]]:
     for index, (rank, *dimensions) in enumerate(SLOT.iter_unpack(header.head_table)):
         unused = [rank, *dimensions]
         if index < header.head_count:
-            _check_head_shape(index, rank, dimensions[:rank])
+            check_head_shape(index, rank, dimensions[:rank])
             shapes.append(tuple(dimensions[:rank]))
             unused = dimensions[rank:]
         if any(unused):
@@ -306,108 +311,8 @@ def _read_payload(view: memoryview, header: Header, shapes: Sequence[tuple[int, 
             hint="copy the row again",
         )
     values: FloatArray = np.frombuffer(payload, dtype)
-    _check_finite(values)
+    check_finite(values)
     return values
-
-
-def _check_row(row: BiasRow) -> int:
-    """The rules that a row can break before it has bytes, in a reader's order. Gives the dtype's code."""
-    dtypes = {tensor.dtype for tensor in (row.biases, *row.head)}
-    if len(dtypes) != 1 or not dtypes <= set(_DTYPE_CODES):
-        found = ", ".join(sorted(map(str, dtypes)))
-        raise RowError(RowFault.BAD_DTYPE, f"the arrays are {found}, expected all float32 or all float16")
-    if row.problem_type not in PROBLEM_CODES:
-        raise RowError(RowFault.BAD_PROBLEM_TYPE, f"{row.problem_type!r}, expected one of {', '.join(PROBLEM_CODES)}")
-    _check_task(row.task, row.task_version)
-    if row.biases.ndim != 1:
-        raise RowError(RowFault.BAD_HEAD, f"the biases have shape {row.biases.shape}, expected one dimension")
-    if len(row.head) > MAX_HEAD_TENSORS:
-        raise RowError(RowFault.BAD_HEAD, f"{len(row.head)} tensors, expected at most {MAX_HEAD_TENSORS}")
-    for index, tensor in enumerate(row.head):
-        _check_head_shape(index, tensor.ndim, tensor.shape)
-    _check_labels(row.problem_type, row.labels)
-    for tensor in (row.biases, *row.head):
-        _check_finite(tensor)
-    try:
-        check_digest(row.layout_digest, "the layout digest")
-    except BundleError as error:
-        raise RowError(RowFault.WRONG_LAYOUT, error.message) from error
-    return _DTYPE_CODES[row.biases.dtype]
-
-
-def _check_task(name: str, version: int) -> None:
-    if not TASK_NAME.fullmatch(name):
-        raise RowError(
-            RowFault.BAD_TASK_NAME,
-            f"{name!r}, expected 1 to 63 letters, digits, '.', '_' or '-', the first a letter or a digit",
-        )
-    if not 1 <= version <= _UINT32_MAX:
-        raise RowError(RowFault.BAD_TASK_NAME, f"{name} has task version {version}, expected 1 to {_UINT32_MAX}")
-
-
-def _check_head_shape(index: int, rank: int, shape: Sequence[int]) -> None:
-    """The limit on the product, in which a 0 counts as 1, keeps every size of a tensor within 32 bits."""
-    if not 1 <= rank <= MAX_HEAD_RANK:
-        raise RowError(RowFault.BAD_HEAD, f"tensor {index} has rank {rank}, expected 1 to {MAX_HEAD_RANK}")
-    if math.prod(dimension or 1 for dimension in shape) > _UINT32_MAX:
-        raise RowError(RowFault.BAD_HEAD, f"tensor {index} has shape {list(shape)}, expected at most 2^32 - 1 values")
-
-
-def _check_labels(problem_type: str, labels: int) -> None:
-    fixed = LABEL_COUNTS.get(problem_type)
-    if not 1 <= labels <= MAX_LABELS or (fixed is not None and labels != fixed):
-        expected = f"1 to {MAX_LABELS}" if fixed is None else fixed
-        raise RowError(RowFault.BAD_LABEL_COUNT, f"a {problem_type} task has {labels} labels, expected {expected}")
-
-
-def _check_finite(values: FloatArray) -> None:
-    finite = np.isfinite(values)
-    if not finite.all():
-        index = int(np.argmin(finite))
-        raise RowError(
-            RowFault.NOT_FINITE,
-            f"value {index} of {values.size} is {values.flat[index]}, expected finite numbers",
-            hint="train the task again with a lower learning rate, or write the row as float32",
-        )
-
-
-def _check_layout(row: BiasRow, layout: Layout) -> None:
-    """Rule 16, and the head against the layout's: each tensor is whole or absent, and so is each part."""
-    if row.layout_digest != layout.digest:
-        raise RowError(
-            RowFault.WRONG_LAYOUT,
-            f"the row {row.task} has layout {row.layout_digest[:12]}, expected {layout.digest[:12]}",
-            hint=f"export the task {row.task} for this bundle's base model",
-        )
-    if row.biases.size != layout.bias_count:
-        raise RowError(RowFault.WRONG_LAYOUT, f"{row.biases.size} bias values, expected {layout.bias_count}")
-    if len(row.head) != len(layout.head):
-        raise RowError(RowFault.BAD_HEAD, f"{len(row.head)} tensors, expected {len(layout.head)}")
-    head = list(zip(layout.head, row.head, strict=True))
-    absent = [_is_absent(entry, tensor) for entry, tensor in head]
-    for (entry, tensor), lacks in zip(head, absent, strict=True):
-        if not lacks:
-            _check_head_tensor(entry, tensor, row.labels)
-    parts: dict[str, bool] = {}
-    for entry, lacks in zip(layout.head, absent, strict=True):
-        part = entry.name.rpartition(".")[0]
-        if parts.setdefault(part, lacks) != lacks:
-            raise RowError(RowFault.BAD_HEAD, f"{part} has some of its tensors, expected all of them or none")
-
-
-def _is_absent(entry: HeadEntry, tensor: FloatArray) -> bool:
-    """Returns whether the task lacks the tensor. One with labels is never absent: many labels make a large row."""
-    return LABELS not in entry.shape and tensor.shape == (0, *entry.shape[1:])
-
-
-def _check_head_tensor(entry: HeadEntry, tensor: FloatArray, labels: int) -> None:
-    expected = entry.resolve(labels)
-    detail = f"{shown(entry.name)} has shape {list(tensor.shape)}, expected {list(expected)}"
-    if tensor.ndim != len(expected):
-        raise RowError(RowFault.BAD_HEAD, detail)
-    for found, wanted, dimension in zip(tensor.shape, expected, entry.shape, strict=True):
-        if found != wanted:
-            raise RowError(RowFault.BAD_LABEL_COUNT if dimension == LABELS else RowFault.BAD_HEAD, detail)
 
 
 def _read_only(values: FloatArray) -> FloatArray:

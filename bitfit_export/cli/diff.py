@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_model
+from bitfit_export.base_model.loading import load_base_model
+from bitfit_export.base_model.source import ALIASES, resolve_model
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.cli.streams import json_text, say
 from bitfit_export.cli.text_tables import print_table

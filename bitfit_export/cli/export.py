@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
+from bitfit_export.base_model.loading import BaseModel, load_base_model
+from bitfit_export.base_model.source import ALIASES, resolve_model
 from bitfit_export.bundle import BUNDLE, Manifest, read_manifest
 from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES
 from bitfit_export.cli.input_lines import read_calibration_texts
@@ -27,7 +28,8 @@ from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.files import check_output, new_folder
 from bitfit_export.files.outputs import refuse_overlap
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
-from bitfit_export.verification.bundle import VerifyReport, verify_bundle
+from bitfit_export.verification.bundle import verify_bundle
+from bitfit_export.verification.comparison import VerifyReport
 
 if TYPE_CHECKING:
     from bitfit_export.compiler.pipeline import Observer

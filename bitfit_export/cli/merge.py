@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bitfit_export.base_model.loading import ALIASES, load_base_model, resolve_model
+from bitfit_export.base_model.loading import load_base_model
+from bitfit_export.base_model.source import ALIASES, resolve_model
 from bitfit_export.cli.streams import say
 from bitfit_export.delta import TaskDelta
 from bitfit_export.files import check_output

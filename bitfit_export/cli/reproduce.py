@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bitfit_export.base_model.loading import resolve_model
+from bitfit_export.base_model.source import resolve_model
 from bitfit_export.cli.grid import (
     Report,
     add_engine_arguments,

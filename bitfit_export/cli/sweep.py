@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bitfit_export.base_model.loading import resolve_model
+from bitfit_export.base_model.source import resolve_model
 from bitfit_export.cli.grid import (
     Report,
     add_engine_arguments,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from bitfit_export.errors import shown
 
 if TYPE_CHECKING:
-    from bitfit_export.verification.bundle import VerifyReport
+    from bitfit_export.verification.comparison import VerifyReport
 
 __all__ = ["print_comparisons", "print_table", "size_text"]
 

@@ -11,7 +11,8 @@ import shutil
 from dataclasses import fields
 from pathlib import Path
 
-from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
+from bitfit_export.base_model.loading import BaseModel, load_base_model
+from bitfit_export.base_model.source import ALIASES, resolve_model
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.cli.streams import say
 from bitfit_export.cli.words import add_renamed_option, words

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bitfit_export.base_model.loading import ALIASES, BaseModel, load_base_model, resolve_model
+from bitfit_export.base_model.loading import BaseModel, load_base_model
+from bitfit_export.base_model.source import ALIASES, resolve_model
 from bitfit_export.bundle import Manifest, check_files, read_manifest, read_recorded_row, read_row
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.text_tables import print_comparisons, print_table

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfit_export.base_model.loading import BaseModel, load_base_model, resolve_model
+from bitfit_export.base_model.loading import BaseModel, load_base_model
+from bitfit_export.base_model.source import resolve_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.delta.change_plot import mean_absolute_change
 from bitfit_export.errors import BitfitError, DataError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitfit_export.base_model.loading import model_argument
+from bitfit_export.base_model.source import model_argument
 from bitfit_export.bundle import TASK_NAME
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.errors import UsageError

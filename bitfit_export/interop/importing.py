@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bitfit_export.base_model.loading import BaseModel, model_argument
+from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.base_model.source import model_argument
 from bitfit_export.delta import DeltaConfig, TaskDelta
 from bitfit_export.errors import UsageError
 from bitfit_export.interop.difference import BIAS_TERM, check_only_biases, compare_with_base

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import DeltaError
-from bitfit_export.verification.bundle import FP32_TOLERANCE
+from bitfit_export.verification.comparison import FP32_TOLERANCE
 
 if TYPE_CHECKING:
     import torch

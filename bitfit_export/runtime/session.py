@@ -12,38 +12,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bitfit_export.bundle import (
-    BiasRow,
     CheckedFiles,
     Manifest,
-    TaskRecord,
     read_files,
     read_manifest,
     read_recorded_row,
     read_row,
 )
-from bitfit_export.bundle.interface import TOKEN_LOGITS
-from bitfit_export.errors import BundleError, InputError, UsageError, quoted
+from bitfit_export.errors import BundleError, UsageError
 from bitfit_export.files import canonical_json
 from bitfit_export.runtime.arguments import as_names, as_options, as_path, check_labels, check_name, check_positive
 from bitfit_export.runtime.beside import Beside
 from bitfit_export.runtime.engines import choose_engine
 from bitfit_export.runtime.frozen_model import FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
-from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS, plan_batches
-from bitfit_export.runtime.predict.chunks import (
-    Chunk,
-    Result,
-    cut_chunks,
-    join_results,
-    numbered,
-    read_chunk,
-)
+from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS
 from bitfit_export.runtime.predict.outputs import own_labels, shared_output
 from bitfit_export.runtime.predict.postprocess import Answer, Prediction, WordLabel
+from bitfit_export.runtime.predict.predictor import Predictor
+from bitfit_export.runtime.tasks.acceptance import check_runs, choose_records, default_labels
 from bitfit_export.runtime.tasks.make_store import make_store
-from bitfit_export.runtime.tasks.task_store import Lease, LoadedTask
-from bitfit_export.runtime.text.alignment import AlignedTokens
-from bitfit_export.runtime.text.tokenizer import TOKENIZER_FILE, Text, TextEncoder, TokenIds, as_texts
+from bitfit_export.runtime.tasks.task_store import LoadedTask
+from bitfit_export.runtime.text.tokenizer import TOKENIZER_FILE, Text, TextEncoder, as_texts
 from bitfit_export.runtime.threads import check_threads
 
 __all__ = ["BiasSession"]
@@ -103,7 +93,7 @@ class BiasSession:
         chosen = choose_engine(
             self._manifest.target, engine, options=options, feeds_defaults=self._manifest.overridable
         )
-        records = _choose_records(self._manifest, tasks)
+        records = choose_records(self._manifest, tasks)
         files = read_files(folder, self._manifest, hash_files=check_hashes)
         with Beside(lambda: FrozenModel(files, self._manifest, chosen, threads=threads, options=options)) as opening:
             files.check_others()
@@ -116,10 +106,11 @@ class BiasSession:
             self._manifest.vocab_size, self._model.max_positions, "token_type_ids" in self._model.text_inputs
         )
         self._store = make_store(self._manifest, records, self._model.bind, labels=self._model.labels)
+        self._predictor = Predictor(self._encoder, self._limits, self._model, self._store)
         self._recorded: dict[str, LoadedTask] = {}  # the tasks as the bundle has them
         for record in records:
             row = read_recorded_row(folder, self._manifest, record)
-            self._check_runs(row, record.name)
+            check_runs(row, record.name, self._model)
             self._recorded[record.name] = self._store.add(row, labels=record.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -177,8 +168,9 @@ class BiasSession:
         """
         row = read_row(as_path(path, "the row"), layout=self._manifest.layout)
         name = row.task if name is None else check_name(name)
-        self._check_runs(row, name)
-        names = self._default_labels(name, row) if labels is None else check_labels(name, row, labels)
+        check_runs(row, name, self._model)
+        known = self._store.find(name), self._manifest.tasks.get(name)
+        names = default_labels(row, known) if labels is None else check_labels(name, row, labels)
         return self._store.add(row, name=name, labels=names).name
 
     def unload_task(self, name: str) -> None:
@@ -204,7 +196,7 @@ class BiasSession:
             InputError: no text, one that is none of these, or one that is too long.
             UsageError: a `max_length` that the model does not take.
         """
-        return self._pad(self._encoder.tokenize(texts, truncate=truncate, max_length=max_length))
+        return self._predictor.pad(self._encoder.tokenize(texts, truncate=truncate, max_length=max_length))
 
     def run(
         self,
@@ -335,65 +327,16 @@ class BiasSession:
         check_positive("max_answer_tokens", max_answer_tokens)
         if top_k is not None:
             check_positive("top_k", top_k)
-        items = as_texts(texts)
-        with self._store.lease(as_names(task, items=len(items))) as lease:
-            tasks = lease.tasks * len(items) if isinstance(task, str) else lease.tasks
-            _check_top_k(tasks, top_k)
-            chunks = cut_chunks(self._encoder, items, tasks, truncate=truncate, max_length=max_length)
-            found: list[list[Result]] = [[] for _ in items]
-            lengths = [len(chunk.tokens.ids) for chunk in chunks]
-            # Where a run serves one task, batches are of one task.
-            groups = ["" if self._store.mixes_tasks else tasks[chunk.item].name for chunk in chunks]
-            for places in plan_batches(lengths, groups, batch_size=batch_size, batch_tokens=batch_tokens):
-                batch = [chunks[place] for place in places]
-                outputs = self._run_chunks(batch, tasks, lease, one_task=isinstance(task, str))
-                for chunk, values in zip(batch, outputs, strict=True):
-                    text, info = items[chunk.item], tasks[chunk.item]
-                    read = read_chunk(info, chunk, text, values, answers=top_k or 1, max_tokens=max_answer_tokens)
-                    found[chunk.item].append(read)
-        results = [join_results(info, each) for info, each in zip(tasks, found, strict=True)]
-        if top_k is not None:
-            return [each[:top_k] for each in results]
-        return [each if info.problem_type == "token" else each[0] for info, each in zip(tasks, results, strict=True)]
-
-    def _run_chunks(
-        self, chunks: Sequence[Chunk], tasks: Sequence[LoadedTask], lease: Lease, *, one_task: bool
-    ) -> list[Float32Array]:
-        """For each chunk the output that its task's answers are in."""
-        with numbered([chunk.item for chunk in chunks]):
-            text = self._limits.check(**self._pad([chunk.tokens for chunk in chunks]))
-        feeds = lease.feeds(None if one_task else [chunk.item for chunk in chunks])
-        names = [tasks[chunk.item].output for chunk in chunks]
-        wanted = sorted(set(names))
-        outputs = dict(zip(wanted, self._model.run(text, feeds, wanted), strict=True))
-        return [outputs[name][place] for place, name in enumerate(names)]
-
-    def _pad(self, items: Sequence[TokenIds | AlignedTokens]) -> dict[str, IntArray]:
-        """The text inputs that the graph has."""
-        padded = self._encoder.pad(items)
-        return {name: padded[name] for name in self._model.text_inputs}
-
-    def _check_runs(self, row: BiasRow, name: str) -> None:
-        """A row fits every graph of its layout, but not each of these has every output, or room for every label."""
-        if row.problem_type in ("token", "span") and TOKEN_LOGITS not in self._model.outputs:
-            raise InputError(
-                f"the task {name} is a {row.problem_type} task, but the model has no output {TOKEN_LOGITS}",
-                hint=f"export the bundle together with {name}",
-            )
-        if self._model.labels is not None and row.labels > self._model.labels:
-            raise InputError(
-                f"the task {name} has {row.labels} labels, expected at most {self._model.labels}: "
-                "the model's shapes are fixed",
-                hint=f"export the bundle together with {name}",
-            )
-
-    def _default_labels(self, name: str, row: BiasRow) -> tuple[str, ...]:
-        if row.problem_type == "regression":
-            return ()
-        for known in (self._store.find(name), self._manifest.tasks.get(name)):
-            if known and known.problem_type == row.problem_type and len(known.labels) == row.labels:
-                return known.labels
-        return tuple(f"LABEL_{index}" for index in range(row.labels))
+        return self._predictor.predict(
+            as_texts(texts),
+            task,
+            truncate=truncate,
+            max_length=max_length,
+            top_k=top_k,
+            max_answer_tokens=max_answer_tokens,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+        )
 
 
 def _open_again(digest: str, options: dict[str, Any]) -> BiasSession:
@@ -412,16 +355,6 @@ def _digest(manifest: Manifest) -> str:
     return hashlib.sha256(canonical_json(manifest.to_json())).hexdigest()
 
 
-def _choose_records(manifest: Manifest, tasks: Sequence[str] | None) -> list[TaskRecord]:
-    if tasks is None:
-        return list(manifest.tasks.values())
-    unknown = [name for name in as_names(tasks) if name not in manifest.tasks]
-    if unknown:
-        known = ", ".join(sorted(manifest.tasks)) or "none"
-        raise InputError(f"the bundle has no task {quoted(unknown[0])}, expected one of {known}")
-    return [manifest.tasks[name] for name in dict.fromkeys(as_names(tasks))]
-
-
 def _make_encoder(files: CheckedFiles, manifest: Manifest) -> TextEncoder:
     return TextEncoder(
         files.tokenizer,
@@ -429,9 +362,3 @@ def _make_encoder(files: CheckedFiles, manifest: Manifest) -> TextEncoder:
         pad_token_id=manifest.pad_token_id,
         where=str(files.folder / TOKENIZER_FILE),
     )
-
-
-def _check_top_k(tasks: Sequence[LoadedTask], top_k: int | None) -> None:
-    token_task = next((task.name for task in tasks if task.problem_type == "token"), None)
-    if top_k is not None and token_task is not None:
-        raise UsageError(f"top_k is {top_k}, expected none for the token task {token_task}")

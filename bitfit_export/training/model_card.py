@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitfit_export.base_model.loading import model_argument
+from bitfit_export.base_model.source import model_argument
 from bitfit_export.delta import DeltaConfig, TaskDelta
 from bitfit_export.training.stored_names import from_stored
 

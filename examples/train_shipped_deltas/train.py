@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from bitfit_export.base_model.loading import BaseModel, load_base_model, resolve_model
+from bitfit_export.base_model.loading import BaseModel, load_base_model
+from bitfit_export.base_model.source import resolve_model
 from bitfit_export.cli.progress import EpochReport
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.training import TrainingSettings, load_task_data, train_task

@@ -12,32 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import transformers
-from safetensors.torch import save_file
 
 from bitfit_export.base_model import loading as base_models
-from bitfit_export.base_model.loading import BaseModel, load_base_model, resolve_model, state_digest
+from bitfit_export.base_model.loading import BaseModel, load_base_model, state_digest
 from bitfit_export.errors import BaseModelError
 from tests import families
-
-
-def test_an_alias_and_its_hub_id_are_the_same_model() -> None:
-    assert resolve_model("bert-base") == resolve_model("google-bert/bert-base-cased")
-    assert resolve_model("bert-base").short_name == "bert-base"
-
-
-def test_a_local_folder_is_known_by_its_name(tiny_base: BaseModel) -> None:
-    source = resolve_model(tiny_base.source.location)
-    assert (source.short_name, source.name) == ("tiny-bert", "tiny-bert")
-
-
-@pytest.mark.parametrize("model", ["no-such-model", "./missing", "/missing", "a/b/c"])
-def test_what_is_neither_folder_nor_hub_id_is_refused(model: str) -> None:
-    with pytest.raises(BaseModelError, match="is neither a folder nor a Hub id"):
-        resolve_model(model)
+from tests.base_model.conftest import declare
 
 
 def test_the_tokenizer_is_of_the_commit_that_the_weights_are_of(
@@ -57,11 +39,6 @@ def test_the_tokenizer_is_of_the_commit_that_the_weights_are_of(
     assert seen == ["c" * 40]
 
 
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"has no config\.json"):
-        resolve_model(str(tmp_path))
-
-
 def test_the_digest_follows_its_definition() -> None:
     state = {"b": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "a.bias": torch.tensor([0.5], dtype=torch.float16)}
     by_hand = hashlib.sha256()
@@ -75,104 +52,6 @@ def test_one_bit_of_one_weight_changes_the_digest(tiny_base: BaseModel) -> None:
     assert state_digest(state) == tiny_base.digest
     state["encoder.layer.1.output.dense.weight"].view(torch.int32)[0, 0] ^= 1
     assert state_digest(state) != tiny_base.digest
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_half_precision_checkpoint_is_loaded_as_float32_and_known_by_its_own_bytes(
-    tiny_base: BaseModel, tmp_path: Path, dtype: torch.dtype
-) -> None:
-    half = copy.deepcopy(tiny_base.module).to(dtype)
-    half.save_pretrained(tmp_path)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    loaded = load_base_model(str(tmp_path))
-    assert loaded.module.dtype == torch.float32
-    assert loaded.digest == state_digest(half.state_dict()) != tiny_base.digest
-    assert all(value.dtype == np.float32 for value in loaded.biases.values())
-
-
-def declare(folder: Path, **settings: object) -> None:
-    """Change config.json and nothing else."""
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("declared", ["float32", "bfloat16", "float16", None])
-def test_the_files_dtype_decides_whatever_the_config_says(
-    tiny_base: BaseModel, tmp_path: Path, dtype: torch.dtype, declared: str | None
-) -> None:
-    module = copy.deepcopy(tiny_base.module).to(dtype)
-    module.save_pretrained(tmp_path)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    declare(tmp_path, dtype=declared)
-    loaded = load_base_model(str(tmp_path))
-    assert loaded.digest == state_digest(module.state_dict())
-    for name, value in module.state_dict().items():
-        assert torch.equal(loaded.module.state_dict()[name], value.float())
-
-
-@pytest.mark.parametrize("declared", ["float32", "float16", None])
-def test_of_files_that_mix_dtypes_no_weight_is_rounded(
-    tiny_base: BaseModel, tmp_path: Path, declared: str | None
-) -> None:
-    """In one file or in several, whichever dtype comes first in them."""
-    half = {name: value.half() for name, value in tiny_base.module.state_dict().items()}
-    exact = {name: value for name, value in tiny_base.module.state_dict().items() if "LayerNorm" in name}
-    for number, shards in enumerate(("5GB", "100KB")):
-        folder = tmp_path / str(number)
-        tiny_base.module.save_pretrained(folder, state_dict=half | exact, max_shard_size=shards)
-        tiny_base.tokenizer.save_pretrained(folder)
-        declare(folder, dtype=declared)
-        loaded = load_base_model(str(folder))
-        for name, value in (half | exact).items():
-            assert torch.equal(loaded.module.state_dict()[name], value.float())
-        assert loaded.digest == state_digest({name: value.float() for name, value in (half | exact).items()})
-
-
-def test_the_dtype_of_a_head_that_is_not_read_has_no_part_in_the_digest(tiny_base: BaseModel, tmp_path: Path) -> None:
-    half = copy.deepcopy(tiny_base.module).half()
-    head = {"cls.predictions.bias": torch.zeros(3)}
-    half.save_pretrained(tmp_path, state_dict=half.state_dict() | head)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    assert load_base_model(str(tmp_path)).digest == state_digest(half.state_dict())
-
-
-@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
-def test_weights_of_another_dtype_are_refused(tiny_base: BaseModel, tmp_path: Path, dtype: torch.dtype) -> None:
-    state = {name: value.to(dtype) for name, value in tiny_base.module.state_dict().items()}
-    tiny_base.module.save_pretrained(tmp_path, state_dict=state)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(BaseModelError, match=r"is stored as (I8|F8_E4M3), expected float64, float32"):
-        load_base_model(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "is quantised"),
-        ({"transformers_weights": "adapter_model.bin"}, "has its weights in 'adapter_model.bin', expected them in mod"),
-        ({"transformers_weights": "other.safetensors"}, "has its weights in 'other.safetensors'"),
-    ],
-)
-def test_weights_in_another_form_are_refused(
-    tiny_base: BaseModel, tmp_path: Path, settings: dict[str, object], message: str
-) -> None:
-    tiny_base.module.save_pretrained(tmp_path)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    declare(tmp_path, **settings)
-    with pytest.raises(BaseModelError, match=message):
-        load_base_model(str(tmp_path))
-
-
-def test_a_pickle_is_not_read(tiny_base: BaseModel, tmp_path: Path) -> None:
-    tiny_base.module.save_pretrained(tmp_path)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    torch.save(tiny_base.module.state_dict(), tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(
-        BaseModelError, match=r"has no model\.safetensors.*\nhint: load the model with transformers and"
-    ):
-        load_base_model(str(tmp_path))
 
 
 def test_a_folder_with_an_adapter_is_no_base_model(tiny_base: BaseModel, tmp_path: Path) -> None:
@@ -250,107 +129,10 @@ def test_no_call_of_transformers_leaves_trust_to_its_default() -> None:
                 assert named, f"{path.name}:{node.lineno}"
 
 
-def test_a_tokenizer_with_more_ids_than_the_embedding_is_one_clear_error(tiny_base: BaseModel, tmp_path: Path) -> None:
-    tokenizer = copy.deepcopy(tiny_base.tokenizer)
-    tokenizer.add_tokens(["<user>", "<url>"])
-    module = copy.deepcopy(tiny_base.module)
-    module.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    entries = tiny_base.module.config.vocab_size
-    message = rf"has ids up to {entries + 1} \(the token '<url>'\), but the model's embedding has {entries} entries, "
-    with pytest.raises(BaseModelError, match=message) as caught:
-        load_base_model(str(tmp_path))
-    assert "hint: call model.resize_token_embeddings(len(tokenizer)), and save the model again" in str(caught.value)
-    module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    module.save_pretrained(tmp_path)
-    assert load_base_model(str(tmp_path)).tokenizer.convert_tokens_to_ids("<url>") == entries + 1
-
-
-def test_a_tokenizer_does_not_split_special_tokens_as_a_bundle_cannot(tiny_base: BaseModel, tmp_path: Path) -> None:
-    tiny_base.module.save_pretrained(tmp_path)
-    tokenizer = copy.deepcopy(tiny_base.tokenizer)
-    tokenizer.split_special_tokens = True
-    tokenizer.save_pretrained(tmp_path)
-    settings = tmp_path / "tokenizer_config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"split_special_tokens": True}))
-    loaded = load_base_model(str(tmp_path)).tokenizer
-    assert loaded("a [SEP] b")["input_ids"] == loaded.backend_tokenizer.encode("a [SEP] b").ids
-    assert loaded("a [SEP] b")["input_ids"] == tiny_base.tokenizer("a [SEP] b")["input_ids"]
-
-
 def test_the_digest_of_the_packaged_model(minilm_folder: Path) -> None:
     """Every shipped delta of it has this one."""
     digest = "9d578e8ce88fb51037aae33c65794140706825d835637f041554a18424b6e026"
     assert load_base_model("minilm-l6").digest == digest
-
-
-def test_the_prefix_of_a_wrapper_is_named(tiny_base: BaseModel, tmp_path: Path) -> None:
-    state = {f"_orig_mod.{name}": value for name, value in tiny_base.module.state_dict().items()}
-    tiny_base.module.save_pretrained(tmp_path)
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(
-        BaseModelError, match=r"its file has '_orig_mod\.' in its names, which torch\.compile puts there"
-    ):
-        load_base_model(str(tmp_path))
-
-
-def test_a_truncated_checkpoint_is_one_clear_error(tiny_base: BaseModel, tmp_path: Path) -> None:
-    tiny_base.module.save_pretrained(tmp_path)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(BaseModelError, match="cannot be loaded") as caught:
-        load_base_model(str(tmp_path))
-    assert len(str(caught.value).splitlines()) == 2
-
-
-def test_a_folder_without_a_tokenizer_is_refused(tiny_base: BaseModel, tmp_path: Path) -> None:
-    """transformers would make one that knows no word."""
-    tiny_base.module.save_pretrained(tmp_path)
-    with pytest.raises(BaseModelError, match=r"has no tokenizer, expected tokenizer\.json"):
-        load_base_model(str(tmp_path))
-
-
-def test_a_tokenizer_that_can_not_pad_is_refused(
-    tiny_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny_base.module.save_pretrained(tmp_path)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    bare = copy.deepcopy(tiny_base.tokenizer)
-    bare.pad_token = bare.eos_token = None
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *words, **options: bare)
-    with pytest.raises(BaseModelError, match="has neither a padding token nor one that ends a text"):
-        load_base_model(str(tmp_path))
-
-
-def test_a_tokenizer_that_pads_and_cuts_on_the_left_is_made_to_do_so_on_the_right(
-    tiny_base: BaseModel, tmp_path: Path
-) -> None:
-    tiny_base.module.save_pretrained(tmp_path)
-    tokenizer = copy.deepcopy(tiny_base.tokenizer)
-    tokenizer.padding_side = tokenizer.truncation_side = "left"
-    tokenizer.save_pretrained(tmp_path)
-    loaded = load_base_model(str(tmp_path)).tokenizer
-    assert (loaded.padding_side, loaded.truncation_side) == ("right", "right")
-
-
-def test_a_checkpoint_that_lacks_weights_is_refused(tiny_base: BaseModel, tmp_path: Path) -> None:
-    state = tiny_base.module.state_dict()
-    del state["encoder.layer.0.output.dense.bias"]
-    tiny_base.module.save_pretrained(tmp_path, state_dict=state)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(BaseModelError, match=r"lacks 1 parameters .* encoder\.layer\.0\.output\.dense\.bias"):
-        load_base_model(str(tmp_path))
-
-
-def test_a_checkpoint_without_a_pooler_is_loaded_without_one(tiny_base: BaseModel, tmp_path: Path) -> None:
-    state = {name: value for name, value in tiny_base.module.state_dict().items() if not name.startswith("pooler.")}
-    tiny_base.module.save_pretrained(tmp_path, state_dict=state)
-    tiny_base.tokenizer.save_pretrained(tmp_path)
-    loaded = load_base_model(str(tmp_path))
-    assert "pooler.dense.bias" not in loaded.biases
-    assert loaded.digest == load_base_model(str(tmp_path)).digest
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "distilbert", "electra", "deberta", "gpt2"])

@@ -11,8 +11,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from bitfit_export.base_model.loading import BaseModel, ModelSource, load_base_model, resolve_model
+from bitfit_export.base_model.loading import BaseModel, load_base_model
 from bitfit_export.base_model.own_pooling import OwnPooling, find_own_pooling
+from bitfit_export.base_model.source import ModelSource, resolve_model
 from bitfit_export.errors import BaseModelError
 from bitfit_export.training import TrainingSettings
 from bitfit_export.training.heads import choose_head, describe_head

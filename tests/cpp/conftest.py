@@ -183,6 +183,49 @@ def open_session(programs: Path, get_bundle: GetBundle) -> Iterator[OpenBundle]:
         driver.close()
 
 
+@pytest.fixture(scope="session")
+def ask(programs: Path) -> Callable[..., list[Any]]:
+    """Run `files_test`. Returns a JSON value per line."""
+
+    def ask(*arguments: str | Path, **options: Any) -> list[Any]:
+        done = run([programs / "tests" / "files_test", *arguments], timeout=60, **options)
+        return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
+
+    return ask
+
+
+@pytest.fixture
+def bundle_copy(get_bundle: GetBundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(get_bundle("table"), tmp_path / "bundle"))
+
+
+@pytest.fixture
+def open_bundle(programs: Path, bundle_copy: Path) -> Callable[..., dict[str, Any]]:
+    """Open `bundle_copy`. Returns the status."""
+
+    def open_bundle(*options: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [programs / "tests" / "session_test", "drive", bundle_copy, *options],
+            input="",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode in (0, 1), done
+        status: dict[str, Any] = json.loads(done.stdout)
+        return status
+
+    return open_bundle
+
+
+def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
 @pytest.fixture
 def batch() -> dict[str, Any]:
     """Rows of 7, 4 and 1 tokens, with both token types."""

@@ -1,4 +1,4 @@
-"""The cases of `conformance/` that the Python package's tests run too. Those of files are in `test_cpp_files.py`."""
+"""The cases of `conformance/` that the Python package runs too; `test_cpp_conformance_files.py` has the files."""
 
 from __future__ import annotations
 

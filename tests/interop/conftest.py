@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,3 +105,38 @@ def assert_same_logits(found: np.ndarray, expected: np.ndarray, base: BaseModel,
         found, expected = found[keep], expected[keep]
     assert np.abs(expected).max() > 0.05
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+#: Settings of a family that `tests.families` does not have.
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+BERT = "BertForSequenceClassification"
+
+
+@pytest.fixture
+def base() -> BaseModel:
+    """The tiny BERT."""
+    return base_of("bert")
+
+
+def bert(**settings: Any) -> Any:
+    """A fine-tuned classifier of it."""
+    return fine_tuned(base_of("bert"), BERT, **settings)
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(folder: Path, changes: dict[str, np.ndarray | None]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "model.safetensors"
+    tensors = load_file(path) | changes
+    save_file({name: value for name, value in tensors.items() if value is not None}, path, metadata={"format": "pt"})

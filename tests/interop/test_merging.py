@@ -243,7 +243,7 @@ def test_a_shipped_delta_of_a_real_model_goes_to_transformers_and_back(tmp_path:
     from bitfit_export.base_model.loading import load_base_model
     from bitfit_export.interop.delta_lookup import SHIPPED
     from bitfit_export.reference.task_model import merged_model, predict_logits
-    from bitfit_export.verification.bundle import SAMPLE_TEXTS
+    from bitfit_export.verification.samples import SAMPLE_TEXTS
 
     base = load_base_model("minilm-l6")
     delta = TaskDelta.load(SHIPPED / "minilm-l6/rte")

@@ -130,7 +130,7 @@ def test_a_refused_text_is_named_by_its_place_and_not_by_that_in_its_batch(
         def check(self, **arrays: Any) -> Any:
             raise InputError("is odd", item=0)
 
-    monkeypatch.setattr(session, "_limits", Limits())
+    monkeypatch.setattr(session._predictor, "_limits", Limits())
     with pytest.raises(InputError, match="item 2 is odd"):
         session.predict(["the longest of all texts", "a longer one", "short"], "two_way")
 

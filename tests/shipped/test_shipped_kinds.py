@@ -18,7 +18,7 @@ from bitfit_export.reference.task_model import merged_model, pad_features, predi
 from bitfit_export.runtime import BiasSession
 from bitfit_export.training.data import TaskData, load_task_data
 from bitfit_export.training.features import EncodedExamples, encode_examples
-from bitfit_export.verification.bundle import FP32_TOLERANCE
+from bitfit_export.verification.comparison import FP32_TOLERANCE
 from tests.conftest import compile_shipped, real_data
 
 TASKS = ("sst2", "mrpc", "stsb", "ewt", "squad")

@@ -15,7 +15,7 @@ from bitfit_export.reference.task_model import merged_model, predict_logits
 from bitfit_export.runtime import BiasSession
 from bitfit_export.training import metrics
 from bitfit_export.training.data import TaskData, load_task_data
-from bitfit_export.verification.bundle import FP32_TOLERANCE
+from bitfit_export.verification.comparison import FP32_TOLERANCE
 from tests.conftest import compile_shipped, real_data
 
 TASKS = ("sst2", "mrpc", "cola", "stsb", "rte")

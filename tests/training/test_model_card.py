@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from bitfit_export.base_model.loading import BaseModel, resolve_model
+from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.base_model.source import resolve_model
 from bitfit_export.delta import TaskDelta
 from bitfit_export.training.model_card import ComparedRun, render_card
 from tests.conftest import MakeDelta

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export.base_model.loading import BaseModel, ModelSource
+from bitfit_export.base_model.loading import BaseModel
+from bitfit_export.base_model.source import ModelSource
 from bitfit_export.errors import OutputError
 from bitfit_export.training import TrainingSettings
 from bitfit_export.training.data import TaskData

@@ -16,15 +16,8 @@ from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BaseMismatchError, BitfitError, InputError, VerificationError
 from bitfit_export.runtime import BiasSession
-from bitfit_export.verification.bundle import (
-    FP32_TOLERANCE,
-    PROBE,
-    VerifyReport,
-    check_report,
-    compare_logits,
-    shuffled_tasks,
-    verify_bundle,
-)
+from bitfit_export.verification.bundle import PROBE, shuffled_tasks, verify_bundle
+from bitfit_export.verification.comparison import FP32_TOLERANCE, VerifyReport, check_report, compare_logits
 from tests.conftest import MakeDelta
 from tests.traces import compile_bundle
 

@@ -94,6 +94,10 @@ class TaskStore {
 // Nothing is made before the first row is added; there will be room for `rows` rows.
 std::unique_ptr<TaskStore> make_store(const Manifest& manifest, const Model& model, std::size_t rows);
 
+// Its two kinds: the layout table, and the layouts packed and named.
+std::unique_ptr<TaskStore> make_table_store(const Layout& layout, const Model& model, std::size_t rows);
+std::unique_ptr<TaskStore> make_own_store(const Manifest& manifest, const Model& model);
+
 }  // namespace bitfit
 
 #endif  // BITFIT_SRC_TASK_STORE_H
