@@ -29,7 +29,7 @@ class TrainStep {
   // What a run needs beside the row.
   struct Items {
     const Padded& text;
-    const std::vector<float>& targets;  // [rows, labels]
+    const std::vector<float>& targets;  // [items, labels]
     const std::vector<float>& weights;  // the factor of each item's loss
   };
 
