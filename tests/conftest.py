@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MakeDelta: TypeAlias = Callable[..., "TaskDelta"]
 
-#: Every engine, and a target that it runs.
+#: Every engine that takes texts of any length, and a target that it runs; `tests/runtime/test_qnn.py` has the other.
 ENGINE_TARGETS = {"onnxruntime": "ort", "openvino": "portable"}
 HIDDEN = 32
 MAX_POSITIONS = 64
