@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MakeDelta: TypeAlias = Callable[..., "TaskDelta"]
 
-#: Every engine, and a target that it runs.
+#: Every engine that takes texts of any length, and a target that it runs; `tests/runtime/test_qnn.py` has the other.
 ENGINE_TARGETS = {"onnxruntime": "ort", "openvino": "portable"}
 #: Tasks that ship for `minilm-l6`.
 SHIPPED = ("sst2", "mrpc", "cola", "stsb", "rte", "ewt", "squad")

@@ -40,7 +40,7 @@ def compile_model(
         deltas: the tasks; they decide which heads the graph gets.
         traced: what `trace_base_model` returned for this base; by default it is traced now.
         observe: called after each pass, see `run_passes`.
-        texts: what activations are observed on in int8, int8-static and int4, each a text or a pair; by default
+        texts: what activations are observed on in int8, int8-static, w8a16 and int4, each a text or a pair; by default
             samples.
 
     Raises:

@@ -59,7 +59,7 @@ def measure_headroom(
         rows: some that fit its layout.
 
     Raises:
-        UsageError: a bundle whose ranges are not constants.
+        UsageError: a bundle whose ranges are not constants, or whose program was compiled for an accelerator.
         MissingExtraError: onnx is not installed.
     """
     session = BiasSession(folder, tasks=())
@@ -68,6 +68,11 @@ def measure_headroom(
         raise UsageError(
             f"{folder} has no ranges that are constants, expected a bundle of int8 or int8-static",
             hint="bitfit-export --precision int8-static",
+        )
+    if manifest.accelerator is not None:
+        raise UsageError(
+            f"{folder} has a program that was compiled for an accelerator, whose activations cannot be observed",
+            hint="look at the headroom of the same tasks in a bundle of --precision int8-static --target portable",
         )
     with tempfile.TemporaryDirectory() as temporary:
         observed, reads = _open_observed(folder / manifest.infer.file, Path(temporary, MODEL_FILE), manifest)

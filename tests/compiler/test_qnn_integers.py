@@ -14,6 +14,7 @@ import pytest
 from bitfit_export.bundle import read_manifest, write_row
 from bitfit_export.compiler import CompileOptions
 from bitfit_export.delta import TaskDelta
+from bitfit_export.errors import UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.tasks.one_at_a_time import SaturationWarning
 from tests.conftest import random_delta
@@ -90,6 +91,13 @@ def test_it_answers_as_pytorch_and_as_its_graph_on_the_cpu(
         with session._store.lease([task]) as lease:
             (on_cpu,) = source.run(["logits"], text | dict(lease.feeds().bound))
         np.testing.assert_allclose(found, on_cpu, atol=HALF, rtol=0)
+
+
+def test_its_headroom_cannot_be_observed(bundle: Path) -> None:
+    from bitfit_export.verification.headroom import measure_headroom
+
+    with pytest.raises(UsageError, match="compiled for an accelerator, whose activations cannot be observed"):
+        measure_headroom(bundle, [], ["a text"])
 
 
 def test_a_row_is_converted_when_it_is_loaded_and_says_what_saturates(
