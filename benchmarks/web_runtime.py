@@ -62,7 +62,6 @@ def make_site(scratch: Path) -> Path:
     shutil.rmtree(site, ignore_errors=True)
     node(WEB / "tools" / "build.mjs", "--test", "--no-types")
     node(WEB / "test" / "browser" / "make_site.mjs", bundle, site)
-    shutil.copy(WEB / "build" / "internals.js", site)
     for index in range(len(TASKS)):
         shutil.copytree(model.parent, site / "models" / str(index))
     return site

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,56 +30,66 @@ TEXT_KEYS = ("text", "text_pair", "sentence", "sentence1", "sentence2", "questio
 pytestmark = pytest.mark.slow
 
 
+@dataclass(frozen=True)
+class Asker:
+    """One bundle of all shipped tasks, opened in Python and in Node."""
+
+    bundle: Path
+    run_node: RunNode
+
+    def assert_same_answers(self, questions: list[tuple[str, Any]]) -> None:
+        """Ask each task its text in one call on both sides, for a process of Node takes seconds to open a model."""
+        tasks, texts = [task for task, _ in questions], [text for _, text in questions]
+        question = {"texts": [as_object(text) for text in texts], "tasks": tasks, "options": {"truncate": True}}
+        found = json.loads(self.run_node("test/node/answer.mjs", self.bundle, stdin=json.dumps(question)))
+        expected = BiasSession(self.bundle, threads=1).predict(texts, tasks, truncate=True)
+        for (task, text), mine, theirs in zip(questions, found, expected, strict=True):
+            whole = text if isinstance(text, str) else " ".join(text) if isinstance(text, list) else text[1]
+            places = places_in(whole)
+            for one, other in zip(
+                *(each if isinstance(each, list) else [each] for each in (mine, theirs)), strict=True
+            ):
+                assert one.pop("score") == pytest.approx(other.pop("score"), abs=TOLERANCE), (task, text)
+                other |= {key: places[other[key]] for key in ("start", "end") if key in other}
+                assert one == other, (task, text)
+
+
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
-    """A bundle of all shipped tasks."""
+def asker(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path, run_node: RunNode) -> Asker:
     folder = tmp_path_factory.mktemp("shipped")
     compile_shipped(TASKS, folder)
-    return folder
+    return Asker(folder, run_node)
 
 
-def given_to_node(example: Mapping[str, Any]) -> Any:
-    """A dev example as the package takes texts."""
-    text = text_of({key: example[key] for key in TEXT_KEYS if key in example}, "the example")
-    return {"tokens": text} if isinstance(text, list) else text if isinstance(text, str) else as_pair(text)
+def as_object(text: Any) -> Any:
+    """A text as the package takes it."""
+    if isinstance(text, list):
+        return {"tokens": text}
+    return {"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else text
 
 
-def as_pair(text: tuple[str, str]) -> dict[str, str]:
-    return {"text": text[0], "text_pair": text[1]}
+def text_in(example: Mapping[str, Any]) -> Any:
+    """The text of a dev example."""
+    return text_of({key: example[key] for key in TEXT_KEYS if key in example}, "the example")
 
 
-def assert_same_answers(run_node: RunNode, bundle: Path, task: str, texts: list[Any], given: list[Any]) -> None:
-    question = {"texts": given, "tasks": task, "options": {"truncate": True}}
-    found = json.loads(run_node("test/node/answer.mjs", bundle, stdin=json.dumps(question)))
-    expected = BiasSession(bundle, tasks=[task], threads=1).predict(texts, task, truncate=True)
-    for text, mine, theirs in zip(texts, found, expected, strict=True):
-        whole = text if isinstance(text, str) else " ".join(text) if isinstance(text, list) else text[1]
-        for one, other in zip(*(each if isinstance(each, list) else [each] for each in (mine, theirs)), strict=True):
-            assert one.pop("score") == pytest.approx(other.pop("score"), abs=TOLERANCE), text
-            places = places_in(whole)
-            assert one == other | {key: places[other[key]] for key in ("start", "end") if key in other}, text
-
-
-def test_the_sentences_of_the_demo(run_node: RunNode, bundle: Path) -> None:
+def test_the_sentences_of_the_demo(asker: Asker) -> None:
     script = (WEB / "demo" / "demo.js").read_text(encoding="utf-8")
     listed = re.search(r"const EXAMPLES = (\[.*?\n\]);", script, re.DOTALL)
     assert listed is not None
     examples = json.loads(re.sub(r",\s*\]$", "]", listed[1]))
     assert len(examples) == 4
-    for task in TASKS:
-        texts: list[Any] = [
-            (text, second) if task in PAIRS else (question, text) if task in SPANS else text
+    asker.assert_same_answers(
+        [
+            (task, (text, second) if task in PAIRS else (question, text) if task in SPANS else text)
+            for task in TASKS
             for _, text, second, question in examples
         ]
-        given = [as_pair(text) if isinstance(text, tuple) else text for text in texts]
-        assert_same_answers(run_node, bundle, task, texts, given)
+    )
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("task", TASKS)
-def test_dev_examples(run_node: RunNode, bundle: Path, task: str, request: pytest.FixtureRequest) -> None:
+def test_dev_examples(asker: Asker, request: pytest.FixtureRequest) -> None:
     option = request.config.getoption("--dev-examples")
     count = FEW if option == 60 else option or None
-    examples = real_examples(task)[:count]
-    texts = [text_of({key: each[key] for key in TEXT_KEYS if key in each}, "the example") for each in examples]
-    assert_same_answers(run_node, bundle, task, texts, [given_to_node(each) for each in examples])
+    asker.assert_same_answers([(task, text_in(each)) for task in TASKS for each in real_examples(task)[:count]])

@@ -14,6 +14,11 @@ export function launch(...flags) {
   return chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", ...flags] });
 }
 
+/** Starts a browser whose caches are in a folder, as a visitor's are. */
+export function launchWithProfile(folder) {
+  return chromium.launchPersistentContext(folder, { executablePath: CHROMIUM, args: ["--no-sandbox"] });
+}
+
 /**
  * Serves the demo's folder. `faults` has, by the end of a path, what happens to it: `cut` ends the connection in the middle,
  * `short` sends fewer bytes as if they were all, `changed` flips a bit, `stall` never ends, `gone` is a 404. `requests` are
