@@ -60,7 +60,7 @@ def make_site(scratch: Path) -> Path:
     (model,) = baselines.paths.values()
     site = scratch / "web"
     shutil.rmtree(site, ignore_errors=True)
-    node(WEB / "tools" / "build.mjs", "--test", "--no-types")
+    node(WEB / "tools" / "build.mjs", "--test")
     node(WEB / "test" / "browser" / "make_site.mjs", bundle, site)
     for index in range(len(TASKS)):
         shutil.copytree(model.parent, site / "models" / str(index))

@@ -63,8 +63,9 @@ def package(node: str) -> Path:
                 pytest.skip(f"npm cannot install the packages of runtimes/web: {done.stderr.strip()[-200:]}")
             stamp.write_text(lock, encoding="utf-8")
         sources = [path for folder in ("src", "test", "tools") for path in (WEB / folder).rglob("*") if path.is_file()]
-        built = WEB / "build" / "internals.js"
-        if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+        built = [WEB / "build" / "internals.js", WEB / "dist" / "index.d.ts"]
+        newest = max(path.stat().st_mtime for path in sources)
+        if any(not path.exists() or path.stat().st_mtime < newest for path in built):
             run([node, "tools/build.mjs", "--test"], cwd=WEB)
     return WEB
 
