@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="texts of your kind for int8, int8-static, w8a16 and int4: JSON or plain lines",
+        help="texts like yours, for int8, int8-static, w8a16 and int4: JSON or plain lines",
     )
     parser.add_argument("--no-fold", action="store_true", help="keep every bias term in the row")
     parser.add_argument(
