@@ -137,7 +137,7 @@ def in_pytorch(
     if shift is not None and delta.config.pooling != "pooler":
         first = "classifier" if delta.config.activation is None else "dense"
         gradients[f"head.{first}.weight"] -= np.outer(gradients[f"head.{first}.bias"], shift).astype(np.float32)
-    return float(loss), gradients
+    return float(loss.detach()), gradients
 
 
 class TrainStep:
