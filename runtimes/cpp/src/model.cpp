@@ -162,10 +162,12 @@ void check_engine(const Status& status) {
 }
 
 std::unique_ptr<const Program> open_program(const Engine& engine, const std::string& folder,
-                                            const ProgramRecord& record, const Bytes& bytes, int threads) {
+                                            const ProgramRecord& record, const Bytes& bytes, int threads,
+                                            bool plans_memory) {
   std::unique_ptr<Program> program;
   const std::string path = folder + "/" + record.file;
-  check_engine(engine.open({path, bytes.data(), bytes.size(), folder, record.load_time}, threads, &program));
+  check_engine(
+      engine.open({path, bytes.data(), bytes.size(), folder, record.load_time, plans_memory}, threads, &program));
   if (program == nullptr) fail(StatusCode::failure, text_of("the engine ", engine.name(), " opened no program"));
   return program;
 }

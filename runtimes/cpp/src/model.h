@@ -20,7 +20,8 @@ void check_engine(const Status& status);
 
 // Open a program of a bundle by the bytes of its file. Fails where the engine cannot, or opens none.
 std::unique_ptr<const Program> open_program(const Engine& engine, const std::string& folder,
-                                            const ProgramRecord& record, const Bytes& bytes, int threads);
+                                            const ProgramRecord& record, const Bytes& bytes, int threads,
+                                            bool plans_memory = true);
 
 // Everything here fails by a Failure.
 class Model {

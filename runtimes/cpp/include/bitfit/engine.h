@@ -118,6 +118,8 @@ struct ProgramFiles {
   std::size_t model_size;
   const std::string& folder;  // where its weights lie
   LoadTime load_time;
+  // Whether to plan the memory of a run ahead, by its shapes. Batches of many shapes need less memory without it.
+  bool plans_memory = true;
 };
 
 class Engine {
