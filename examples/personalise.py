@@ -21,7 +21,7 @@ from bitfit_export.training.data import Examples, load_task_data
 
 SIZES = (25, 50, 100, 200)
 #: Few examples need more epochs and a higher rate than a whole data set.
-SETTINGS = LearningSettings(learning_rate=2e-3, epochs=6, batch_size=16, schedule="linear", warmup=0.1, max_length=64)
+SETTINGS = LearningSettings(learning_rate=2e-3, epochs=12, batch_size=8, schedule="linear", warmup=0.1, max_length=64)
 
 
 def main() -> None:

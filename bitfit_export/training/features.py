@@ -15,6 +15,7 @@ from bitfit_export.errors import DataError
 from bitfit_export.reference.task_model import pad_features
 from bitfit_export.training import metrics
 from bitfit_export.training.examples import Examples
+from bitfit_export.training.frozen_body import POOLED
 from bitfit_export.training.spans import EncodedSpans
 from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.tokens import EncodedWords
@@ -92,9 +93,14 @@ def decide(logits: np.ndarray, problem_type: str) -> np.ndarray:
 
 
 def collate(problem_type: str, tokenizer: Any, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """A batch: the model's inputs, padded on the right, and the labels; of a token task these are padded too."""
-    batch = pad_features(tokenizer, features)
+    """A batch: the model's inputs, padded on the right, and the labels; of a token task these are padded too.
+
+    Of texts that a frozen body has read the vectors that the head reads are the inputs, `pooled` [batch, hidden].
+    """
     labels = [feature["labels"] for feature in features]
+    if POOLED in features[0]:
+        return {POOLED: torch.stack([feature[POOLED] for feature in features]), "labels": torch.tensor(labels)}
+    batch = pad_features(tokenizer, features)
     if problem_type == "token":
         width = batch["input_ids"].shape[1]
         labels = [each + [IGNORED] * (width - len(each)) for each in labels]

@@ -39,12 +39,18 @@ class TrainableModel(TaskModel):
             self.base.eval()
         return self
 
-    def forward(self, *, labels: torch.Tensor | None = None, **inputs: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Returns `logits` as `TaskModel` does, and with `labels` the `loss`."""
+    def forward(
+        self, *, labels: torch.Tensor | None = None, pooled: torch.Tensor | None = None, **inputs: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """Returns `logits` as `TaskModel` does, and with `labels` the `loss`.
+
+        Args:
+            pooled: what the head reads, where it is known: then there are no inputs.
+        """
         device = self.classifier.weight.device.type
         cheap_dropout = SeededDropout() if self.training else contextlib.nullcontext()
         with cheap_dropout, torch.autocast(device, torch.bfloat16, enabled=self.autocast and self.training):
-            pooled = self.read(inputs)
+            pooled = self.read(inputs) if pooled is None else pooled
         logits = self.score(pooled)
         if labels is None:
             return {"logits": logits}

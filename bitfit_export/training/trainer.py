@@ -25,6 +25,7 @@ from bitfit_export.errors import BitfitError, OutputError, UsageError, first_lin
 from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.data import Examples, TaskData
 from bitfit_export.training.features import EncodedExamples, collate, encode_examples
+from bitfit_export.training.frozen_body import can_read_once, read_once
 from bitfit_export.training.heads import choose_head
 from bitfit_export.training.methods import Method, create_method
 from bitfit_export.training.processes import is_first_process, items_per_process, together_on_cpu, wait_for_all
@@ -124,15 +125,22 @@ def _make_trainer(
     base: BaseModel,
     data: TaskData,
     settings: TrainingSettings,
-    model: TaskModel,
+    model: TrainableModel,
     method: Method,
     work_folder: Path,
     callbacks: Sequence[TrainerCallback],
 ) -> _DeltaTrainer:
     spec = data.spec
 
+    reads_once = can_read_once(model)
+
     def encode(examples: Examples) -> EncodedExamples:
-        return encode_examples(spec, examples, base.tokenizer, max_length=settings.max_length, stride=settings.stride)
+        encoded = encode_examples(
+            spec, examples, base.tokenizer, max_length=settings.max_length, stride=settings.stride
+        )
+        if reads_once:
+            encoded.features = read_once(model, base.tokenizer, encoded.features)
+        return encoded
 
     features = encode(data.train).features
     trainer = _DeltaTrainer(

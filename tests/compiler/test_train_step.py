@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.bundle import BiasRow
+from bitfit_export.bundle import BiasRow, read_manifest, read_row
 from bitfit_export.bundle.interface import TRAINED_HEAD, training_inputs_of, training_outputs_of
 from bitfit_export.bundle.row_arrays import fill_shape, row_arrays
 from bitfit_export.bundle.row_format import PROBLEM_CODES
@@ -135,7 +137,7 @@ def in_pytorch(
     if shift is not None and delta.config.pooling != "pooler":
         first = "classifier" if delta.config.activation is None else "dense"
         gradients[f"head.{first}.weight"] -= np.outer(gradients[f"head.{first}.bias"], shift).astype(np.float32)
-    return float(loss), gradients
+    return float(loss.detach()), gradients
 
 
 class TrainStep:
@@ -320,3 +322,24 @@ def test_an_operator_without_a_derivative_is_refused_by_name(bert: BaseModel, mo
     monkeypatch.setattr(reverse, "RULES", {name: rule for name, rule in reverse.RULES.items() if name != "Softmax"})
     with pytest.raises(CompileError, match=r"the operator Softmax .* has no derivative here"):
         compile_model(bert, deltas_of(bert), CompileOptions(trainable=True))
+
+
+def test_a_bundle_has_the_weights_of_both_programs_once(tiny_bundle: Path, trainable_bundle: Path) -> None:
+    name = "model.onnx.data"
+    assert (trainable_bundle / name).read_bytes() == (tiny_bundle / name).read_bytes()
+    manifest = read_manifest(trainable_bundle)
+    assert set(manifest.programs) == {"infer", "train_step"}
+    roles = {port.name: port.role for port in manifest.programs["train_step"].outputs}
+    assert roles["gradient.bias_table"] == "bias_gradients"
+    assert roles["gradient.head.classifier.weight"] == "head_gradients"
+
+
+def test_a_bundle_has_a_row_of_the_base_models_own_biases(tiny_base: BaseModel, trainable_bundle: Path) -> None:
+    layout = read_manifest(trainable_bundle).layout
+    row = read_row(trainable_bundle / "base.bias", layout=layout)
+    assert (row.problem_type, row.labels) == ("regression", 1)
+    unchanged = random_delta(tiny_base, "base", labels=(), problem_type="regression")
+    zeros = {name: np.zeros_like(value) for name, value in unchanged.biases.items()}
+    packer = compile_model(tiny_base, {"base": unchanged}, CompileOptions()).packer
+    expected = packer.pack(dataclasses.replace(unchanged, biases=zeros), task="base")
+    np.testing.assert_array_equal(row.biases, expected.biases)

@@ -15,7 +15,7 @@ import transformers
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BitfitError, UsageError
-from bitfit_export.reference.task_model import merged_model, predict_logits
+from bitfit_export.reference.task_model import TaskModel, merged_model, predict_logits
 from bitfit_export.training import TrainingSettings, evaluate, train_task
 from bitfit_export.training.data import Examples, TaskData
 from bitfit_export.training.methods import create_method
@@ -106,6 +106,26 @@ def test_a_frozen_body_gives_a_head_alone(tiny_base: BaseModel, data: TaskData, 
     assert delta.biases == {}
     assert delta.config.bias_terms == ()
     assert set(delta.head) == {"classifier.weight", "classifier.bias"}
+
+
+def test_a_frozen_body_reads_each_example_once_and_trains_the_same_head(
+    tiny_base: BaseModel, data: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(QUICK, method="frozen", epochs=3)
+    items: list[int] = []
+
+    def count(self: TrainableModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        items.append(len(inputs["input_ids"]))
+        return TaskModel.read(self, inputs)
+
+    monkeypatch.setattr(TrainableModel, "read", count)
+    once = delta_of(tiny_base, data, settings, tmp_path / "once")
+    assert sum(items) == len(data.train) + len(data.validation)
+
+    monkeypatch.setattr("bitfit_export.training.trainer.can_read_once", lambda model: False)
+    each_time = delta_of(tiny_base, data, settings, tmp_path / "each time")
+    for name, value in each_time.head.items():
+        np.testing.assert_allclose(once.head[name], value, atol=1e-5)
 
 
 def test_full_fine_tuning_gives_metrics_but_no_delta(tiny_base: BaseModel, data: TaskData, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class _Run:
         loss, gradient = 0.0, np.zeros_like(state.values)
         for start in range(0, len(batch), size):
             part = batch[start : start + size]
-            text = self._session._encoder.pad([self._tokens[place] for place in part])
+            text = self._session._predictor.pad([self._tokens[place] for place in part])
             part_weights = weights[start : start + size].astype(np.float32)
             part_loss, part_gradient = self._step.run(
                 self.parameters, text, self._targets[part], part_weights, self._problem_type
@@ -266,7 +266,7 @@ class _Run:
         tokens = self._validation_tokens
         logits: Float32Array = np.zeros((len(tokens), self._targets.shape[1]), np.float32)
         for places in plan_batches([len(each.ids) for each in tokens], [""] * len(tokens)):
-            text = self._session._encoder.pad([tokens[place] for place in places])
+            text = self._session._predictor.pad([tokens[place] for place in places])
             (logits[places],) = self._session._model.run(text, Feeds({}, self.parameters.feeds), [LOGITS])
         return logits
 
