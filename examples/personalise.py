@@ -3,8 +3,8 @@
     bitfit-export --model minilm-l6 --tasks mrpc --trainable --output bundles/learning
     python examples/personalise.py bundles/learning --task sst2 --data glue/ --output personal/
 
-Writes the row of the most examples, the scores (personalise.json) and a plot of them over examples and seconds. The
-plot needs `pip install 'bitfit-export[plot]'`; without it there is none.
+Writes the row of the most examples, the scores (personalise.json) and a plot of them over examples and
+seconds of the processor. The plot needs `pip install 'bitfit-export[plot]'`; without it there is none.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
         data = load_task_data(
             options.task, data=options.data, train_examples=size, validation_examples=options.held_out
         )
-        started = time.perf_counter()
+        started = time.process_time()
         learnt = trainer.learn(
             options.task,
             _labelled(data.train),
@@ -49,8 +49,8 @@ def main() -> None:
             problem_type=data.spec.problem_type,
             settings=SETTINGS,
         )
-        seconds = time.perf_counter() - started
-        results.append({"examples": size, "seconds": round(seconds, 1), **learnt.scores})
+        seconds = time.process_time() - started
+        results.append({"examples": size, "processor seconds": round(seconds, 1), **learnt.scores})
         print(json.dumps(results[-1]), flush=True)
     learnt.save(options.output / f"{options.task}.bias")
     (options.output / "personalise.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -66,9 +66,9 @@ def _plot(results: list[dict[str, Any]], path: Path) -> None:
         from matplotlib import pyplot
     except ImportError:
         return
-    score = next(name for name in results[0] if name not in ("examples", "seconds"))
+    score = next(name for name in results[0] if name not in ("examples", "processor seconds"))
     figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
-    for axis, name in zip(axes, ("examples", "seconds"), strict=True):
+    for axis, name in zip(axes, ("examples", "processor seconds"), strict=True):
         axis.plot([each[name] for each in results], [each[score] for each in results], marker="o")
         axis.set_xlabel(name)
         axis.set_ylim(0, 1)
