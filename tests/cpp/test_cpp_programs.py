@@ -160,7 +160,7 @@ def test_no_more_threads_than_a_few_per_core(programs: Path, get_bundle: GetBund
     assert re.match(r"error: threads is 1000000, expected at most \d+, 4 per core", found.stderr)
 
 
-@pytest.mark.parametrize("program", ["bitfit_run", "bitfit_bench"])
+@pytest.mark.parametrize("program", ["bitfit_run", "bitfit_learn", "bitfit_bench"])
 def test_help(programs: Path, program: str) -> None:
     shown = run([programs / program, "--help"]).stdout
     assert shown.startswith(f"usage: {program} BUNDLE ")

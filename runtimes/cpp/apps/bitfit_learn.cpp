@@ -220,7 +220,7 @@ std::string scores_text(const bitfit::Epoch& epoch) {
 void say_plan(const bitfit::LearningPlan& plan) {
   std::cerr << "learning " << plan.values << " values in " << plan.steps << " steps; at most " << plan.part_items
             << " texts of " << plan.part_tokens << " tokens at once";
-  if (plan.peak_bytes > 0) std::cerr << ", which took " << (plan.peak_bytes + 999999) / 1000000 << " MB of memory";
+  if (plan.peak_bytes > 0) std::cerr << ", in at most " << (plan.peak_bytes + 999999) / 1000000 << " MB of memory";
   std::cerr << '\n';
 }
 

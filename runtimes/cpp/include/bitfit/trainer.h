@@ -70,7 +70,8 @@ struct LearningPlan {
   std::size_t steps = 0;                        // of all epochs
   std::size_t part_items = 0, part_tokens = 0;  // of the largest part: its shape
   std::size_t own_bytes = 0;                    // of the row's values, the optimiser's state and the examples' tokens
-  // The largest memory of the process so far, when the largest batches were run; 0 where the system does not say.
+  // Of the process: the largest memory so far, when the largest batches were run, and what of the mapped weights is not
+  // read yet. 0 where the system does not say.
   std::size_t peak_bytes = 0;
 };
 

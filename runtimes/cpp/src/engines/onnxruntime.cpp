@@ -202,7 +202,7 @@ class OrtEngine final : public Engine {
   Ort::SessionOptions session_options(const ProgramFiles& files, int threads) const {
     Ort::SessionOptions options;
     options.SetGraphOptimizationLevel(optimization_of(files.load_time));
-    if (!files.plans_memory) options.DisableMemPattern();
+    if (!files.plans_memory) options.DisableMemPattern().DisableCpuMemArena();
     // Its failures are reported; what it would log besides is a repetition.
     options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
     options.AddConfigEntry("session.load_model_format", "ONNX");

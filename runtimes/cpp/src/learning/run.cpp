@@ -110,7 +110,9 @@ void LearningRun::prepare() {
   const std::size_t fitting = std::max<std::size_t>(evaluation_tokens / held_out_.lengths()[held_out], 1);
   std::vector<float> logits(multiply({evaluation_batch, parameters_.row.labels}));
   evaluate(Places(std::min({fitting, evaluation_batch, held_out_.size()}), held_out), logits.data());
+  // Later texts read other embeddings, so all of the weights may come to be in memory.
   plan.peak_bytes = peak_memory();
+  if (plan.peak_bytes > 0) plan.peak_bytes += unread_of_mapped(std::string("/") + weights_file);
   if (learning_.on_plan) learning_.on_plan(plan);
   if (learning_.memory_limit == 0 || plan.peak_bytes <= learning_.memory_limit) return;
   fail(StatusCode::usage_error,
