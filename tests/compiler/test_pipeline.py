@@ -12,11 +12,12 @@ import onnxruntime as ort
 import pytest
 
 from bitfit_export.base_model import BaseModel
+from bitfit_export.bundle.interface import LAYOUT_KINDS
 from bitfit_export.compiler import CompileOptions, compile_model
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal
 from bitfit_export.compiler.dump import GraphDump
 from bitfit_export.compiler.pipeline import check_order, describe_passes, plan_passes, run_passes
-from bitfit_export.compiler.targets import TARGETS
+from bitfit_export.compiler.targets import TARGETS, load_target
 from bitfit_export.compiler.targets.base import PrecisionPasses, Target
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import CompileError
@@ -30,9 +31,17 @@ def options(target: str, precision: str, layout: str) -> CompileOptions:
     return CompileOptions(target=target, precision=precision, layout=layout, static_shape=shape)
 
 
-@pytest.mark.parametrize("layout", ["table", "packed", "named"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-static", "int4"])
-@pytest.mark.parametrize("target", sorted(TARGETS))
+#: Target, precision and layout: all that go together.
+KINDS = [
+    (target, precision, layout)
+    for target in sorted(TARGETS)
+    for precision in load_target(target).precisions
+    for layout in LAYOUT_KINDS
+    if (target, layout) != ("qnn", "table")  # it runs one task at a time
+]
+
+
+@pytest.mark.parametrize(("target", "precision", "layout"), KINDS)
 def test_each_pass_has_what_it_requires(target: str, precision: str, layout: str) -> None:
     check_order(plan_passes(options(target, precision, layout)))
 

@@ -40,7 +40,7 @@ class TestBundles:
                 'the file "../x", expected a path inside the bundle',
             ),
             ("files/model.onnx/crc32c", 2**32, "crc32c is 4294967296, expected 0 to 4294967295"),
-            ("precision", "fp64", 'precision is "fp64", expected fp32, fp16, int8, int8-static or int4'),
+            ("precision", "fp64", 'precision is "fp64", expected fp32, fp16, int8, int8-static, w8a16 or int4'),
             ("tasks/score/labels", ["x"], "a regression task has 1 labels"),
             ("tasks/score/file", "tasks/tags.bias", "file is tasks/tags.bias, expected tasks/score.bias"),
             ("tasks/score/sha256", "0" * 64, "expected 000000000000"),

@@ -14,7 +14,7 @@ import pytest
 
 from bitfit_export.bundle import read_manifest
 from bitfit_export.files.locks import locked
-from tests.conformance.session_cases import compile_session_bundle, save_rows
+from tests.conformance.session_cases import save_rows, session_bundle
 from tests.conftest import MakeDelta
 
 if TYPE_CHECKING:
@@ -102,10 +102,9 @@ def session_fixtures(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseMo
         if not (folder / "done").exists():
             for name in ("table", "packed", "named", "portable"):
                 bundle, rows = folder / name / "bundle", folder / name / "rows"
-                for each in (bundle, rows):
-                    each.mkdir(parents=True)
+                rows.mkdir(parents=True)
                 layout, target = ("table", name) if name == "portable" else (name, "ort")
-                compile_session_bundle(tiny_base, make_delta, layout, bundle, target=target)
+                shutil.copytree(session_bundle(tiny_base, make_delta, layout, target=target), bundle)
                 save_rows(read_manifest(bundle).layout, rows)
             (folder / "done").touch()
     return folder

@@ -16,7 +16,7 @@ import pytest
 
 from bitfit_export.cli.input_lines import text_of
 from bitfit_export.runtime import BiasSession
-from tests.conftest import compile_shipped, real_examples
+from tests.conftest import real_examples
 from tests.web.conftest import WEB, RunNode
 from tests.web.test_web_tokenizer import places_in
 
@@ -55,10 +55,8 @@ class Asker:
 
 
 @pytest.fixture(scope="module")
-def asker(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path, run_node: RunNode) -> Asker:
-    folder = tmp_path_factory.mktemp("shipped")
-    compile_shipped(TASKS, folder)
-    return Asker(folder, run_node)
+def asker(shipped_bundle: Path, run_node: RunNode) -> Asker:
+    return Asker(shipped_bundle, run_node)
 
 
 def as_object(text: Any) -> Any:
