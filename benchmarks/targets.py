@@ -151,8 +151,8 @@ def _session_targets() -> list[Target]:
         place = ("session_overhead", layout, "1x16", SESSION, "beyond ONNX Runtime, CPU (us)")
         found.append(Target(f"BiasSession.run beyond its engine, {layout}", 50, place, "us"))
     for precision in ("fp32", "int8"):
-        place = ("load-bert-base", precision, "opened", "bundle", "seconds / baseline")
-        found.append(Target(f"BERT-base, {precision}: load / baseline load", 0.45, place))
+        place = ("load-minilm-l6", precision, "opened", "bundle", "seconds / baseline")
+        found.append(Target(f"MiniLM, {precision}: load / baseline load", 0.45, place))
     return found
 
 
