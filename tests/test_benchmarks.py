@@ -214,7 +214,7 @@ def test_speed_measures_every_contender_shape_by_shape_and_goes_on(
 
     one_way = "torch, older exporter"  # the quickest
     monkeypatch.setattr(baseline, "BASELINE_WAYS", {one_way: baseline.BASELINE_WAYS[one_way]})
-    words = ["--model", "tiny", "--rounds", "2", "--precisions", "fp32", "--results", str(tmp_path)]
+    words = ["--model", "tiny", "--rounds", "2", "--openings", "2", "--precisions", "fp32", "--results", str(tmp_path)]
     words += ["--scratch", str(tmp_path / "scratch")]
     speed = script("speed")
     speed.main([*words, "--shapes", "2x4"])
