@@ -82,22 +82,23 @@ def write_class(name: str, note: str, member: Callable[[str], bool]) -> None:
     write_table(f"Range {name}[]", (f"{{0x{first:X}, 0x{last:X}}}" for first, last in ranges(codes)), note)
 
 
-def write_classes() -> None:
+def character_classes() -> Iterator[tuple[str, str, Callable[[str], bool]]]:
+    """The name of each class of characters that tokenizers ask about, why, and whether a character belongs to it."""
     clean = bert_normalizer(clean_text=True).normalize_str
     strip = bert_normalizer(strip_accents=True).normalize_str
     split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
     decomposed = normalizers.NFD().normalize_str
-    write_class("controls", "BertNormalizer's clean_text removes them.", lambda each: clean(each) == "")
-    write_class(
+    yield "controls", "BertNormalizer's clean_text removes them.", lambda each: clean(each) == ""
+    yield (
         "nonspacing_marks",
         "BertNormalizer's strip_accents removes them.",
         lambda each: strip(each) == "" and decomposed(each) == each,
     )
-    write_class("spaces", "BertPreTokenizer drops them between words.", lambda each: len(split(f"a{each}a")) == 2)
-    write_class("punctuation", "BertPreTokenizer makes each a word.", lambda each: len(split(f"a{each}a")) == 3)
-    write_class("letters", r"\p{L} of the regular expression of ByteLevel.", matches(r"\p{L}"))
-    write_class("numbers", r"\p{N} of that regular expression.", matches(r"\p{N}"))
-    write_class("regex_spaces", r"\s of that regular expression.", matches(r"\s"))
+    yield "spaces", "BertPreTokenizer drops them between words.", lambda each: len(split(f"a{each}a")) == 2
+    yield "punctuation", "BertPreTokenizer makes each a word.", lambda each: len(split(f"a{each}a")) == 3
+    yield "letters", r"\p{L} of the regular expression of ByteLevel.", matches(r"\p{L}")
+    yield "numbers", r"\p{N} of that regular expression.", matches(r"\p{N}")
+    yield "regex_spaces", r"\s of that regular expression.", matches(r"\s")
 
 
 def write_lowercase() -> None:
@@ -138,7 +139,8 @@ def write_decompositions() -> None:
 
 def main() -> None:
     print("// Written by tools/make_unicode_tables.py. Every table is in ascending order.")
-    write_classes()
+    for name, note, member in character_classes():
+        write_class(name, note, member)
     write_lowercase()
     write_decompositions()
 

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import normalizers
 
 CPP = runpy.run_path(str(Path(__file__).parents[2] / "cpp" / "tools" / "make_unicode_tables.py"))
 CHARACTERS: list[str] = CPP["CHARACTERS"]
@@ -54,24 +54,11 @@ def write_class(name: str, note: str, member: Callable[[str], bool]) -> None:
 
 
 def main() -> None:
-    clean = CPP["bert_normalizer"](clean_text=True).normalize_str
-    strip = CPP["bert_normalizer"](strip_accents=True).normalize_str
-    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
     decompose = normalizers.NFD().normalize_str
-    matches = CPP["matches"]
     print("// Written by tools/make_unicode_tables.py from Hugging Face's tokenizers. A run of characters is the gap")
     print("// before it, its length less one and, where there is one, a value, all to the base 36.")
-    write_class("CONTROLS", "BertNormalizer's clean_text removes them.", lambda each: clean(each) == "")
-    write_class(
-        "NONSPACING_MARKS",
-        "BertNormalizer's strip_accents removes them.",
-        lambda each: strip(each) == "" and decompose(each) == each,
-    )
-    write_class("SPACES", "BertPreTokenizer drops them between words.", lambda each: len(split(f"a{each}a")) == 2)
-    write_class("PUNCTUATION", "BertPreTokenizer makes each a word.", lambda each: len(split(f"a{each}a")) == 3)
-    write_class("LETTERS", r"\p{L} of the regular expression of ByteLevel.", matches(r"\p{L}"))
-    write_class("NUMBERS", r"\p{N} of that regular expression.", matches(r"\p{N}"))
-    write_class("REGEX_SPACES", r"\s of that regular expression.", matches(r"\s"))
+    for name, note, member in CPP["character_classes"]():
+        write_class(name.upper(), note, member)
     whole = [(first, last) for first, last in LATER]
     if any(decompose(chr(code)) != chr(code) for first, last in whole for code in range(first, last + 1)):
         raise SystemExit("the library decomposes one of LATER: make that list anew")
