@@ -48,11 +48,6 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests in a browser take the longest and cannot be shared out: last, they would run beside an idle worker."""
-    items.sort(key=lambda item: not item.path.name.startswith("test_web_browser"))
-
-
 def pytest_collection_finish() -> None:
     """What was imported and collected stays to the end: the garbage collector need not look at it again and again."""
     gc.freeze()
