@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
 import onnxruntime as ort
 from traffic import Ids
 
@@ -20,7 +19,7 @@ Raw: TypeAlias = Callable[[list[str], Ids], Callable[[], object]]
 
 
 def open_raw(folder: Path, threads: int) -> Raw:
-    """The model of a bundle as the runtime opens it, its table bound, and nothing of the runtime around a run."""
+    """The model of a bundle as the runtime opens it, its table filled, and nothing of the runtime around a run."""
     manifest = read_manifest(folder)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -28,18 +27,15 @@ def open_raw(folder: Path, threads: int) -> Raw:
     options.log_severity_level = 3
     session = ort.InferenceSession(folder / manifest.infer.file, options, providers=["CPUExecutionProvider"])
     rows = [read_row(folder / row_file(task), layout=manifest.layout) for task in manifest.tasks]
-    table = BiasTable(manifest.layout, _bind, rows=len(rows), labels=max(row.labels for row in rows))
+    table = BiasTable(manifest.layout, dict, rows=len(rows), labels=max(row.labels for row in rows))
     for row in rows:
         table.add(row)
 
     def prepare_run(tasks: list[str], ids: Ids) -> Callable[[], object]:
         with table.lease(tasks) as lease:
             feeds = lease.feeds()
-        values = {**feeds.bound, **_bind({**feeds.arrays, **ids})}
-        return lambda: session.run_with_ort_values(["logits"], values)
+        # Arrays that are read where they are, as the sessions that this is compared with get theirs.
+        arrays = {**feeds.bound, **feeds.arrays, **ids}
+        return lambda: session.run(["logits"], arrays)
 
     return prepare_run
-
-
-def _bind(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {name: ort.OrtValue.ortvalue_from_numpy(values) for name, values in arrays.items()}

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from bitfit_export.compiler.pipeline import CompiledModel
     from bitfit_export.delta import TaskDelta
 
-__all__ = ["bundle_of", "compile_bundle", "compile_model", "keep_traces_in", "made_once", "reweighted", "traced"]
+__all__ = [
+    "bundle_of",
+    "compile_bundle",
+    "compile_model",
+    "for_another_process",
+    "keep_traces_in",
+    "made_once",
+    "reweighted",
+    "traced",
+]
 
 #: Seconds that a worker waits for what another one makes.
 _PATIENCE = 300
@@ -54,6 +63,14 @@ def traced(base: BaseModel) -> onnx.ModelProto:
         lambda folder: (folder / "model.onnx").write_bytes(trace_base_model(base).SerializeToString()),
     )
     return reweighted(onnx.load(folder / "model.onnx"), base)
+
+
+def for_another_process() -> str:
+    """Python that lets `bitfit-export` compile a graph of this run, where another process runs it first."""
+    return (
+        "from pathlib import Path; from tests import traces; import bitfit_export.cli.export as export; "
+        f"traces._folder = Path({str(_folder)!r}); export.compile_bundle = traces.compile_bundle"
+    )
 
 
 def made_once(name: str, make: Callable[[Path], object]) -> Path:

@@ -1,6 +1,7 @@
 """Compile a base model and its tasks into one bundle: constant weights, biases as inputs, a small row per task.
 
 example: bitfit-export --model minilm-l6 --tasks rte,sst2 --output bundles/minilm-l6
+         bitfit-export --model mpnet-base --tasks rte,sst2 --train-missing --data glue/
          bitfit-export --print-passes --precision int8
 """
 
@@ -29,7 +30,7 @@ from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.files import check_output, new_folder
 from bitfit_export.files.outputs import refuse_overlap
-from bitfit_export.interop.delta_lookup import find_deltas, load_deltas
+from bitfit_export.interop.delta_lookup import find_deltas, load_deltas, locate_deltas
 from bitfit_export.verification.bundle import verify_bundle
 from bitfit_export.verification.comparison import VerifyReport
 
@@ -47,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add-biases", action="store_true", help="give each linear layer without a bias one of zeros")
     parser.add_argument("--revision", help="the base model's revision on the Hub")
     parser.add_argument("--deltas", type=Path, help="folder with a delta for each task")
+    parser.add_argument(
+        "--train-missing", action="store_true", help="train tasks that have no delta first, as bitfit-train does"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="their examples, in DIR/TASK (GLUE tasks: from the Hugging Face Hub)"
+    )
     parser.add_argument("--output", type=Path, help="the bundle's folder (bundles/MODEL)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
     parser.add_argument(
@@ -98,8 +105,8 @@ def run(options: argparse.Namespace) -> int:
     replaces = BUNDLE if options.overwrite else None
     check_output(output, inputs=[source.location], replaces=replaces)
     texts = read_calibration_texts(options.calibration) if options.calibration is not None else ()
-    folders = find_deltas(source.short_name, words(options.tasks), options.deltas)
-    refuse_overlap(output, folders.values())
+    folders = _delta_folders(options, source.short_name)
+    refuse_overlap(output, filter(None, folders.values()))
     started = time.monotonic()
     say(f"loading {source.name}")
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
@@ -108,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
             f"{source.name} reads {base.modality}, expected text: other bundles cannot be verified yet",
             hint="compile_bundle of bitfit_export.compiler writes a bundle without verifying it",
         )
-    deltas = load_deltas(folders, base, say=say)
+    deltas = load_deltas(_trained(folders, base, options.data), base, say=say)
     with new_folder(output, replaces=replaces) as folder:
         say(f"compiling {len(deltas)} tasks")
         model = compile_bundle(base, deltas, folder, wanted, observe=_observer(options.dump_passes), texts=texts)
@@ -126,6 +133,25 @@ def run(options: argparse.Namespace) -> int:
     say(f"compiled in {compiled - started:.1f} s, verified in {verified - compiled:.1f} s")
     print(output)
     return 0
+
+
+def _delta_folders(options: argparse.Namespace, model: str) -> Mapping[str, Path | None]:
+    """The folder of each task's delta; None for one to train."""
+    if options.data is not None and not options.train_missing:
+        raise UsageError("--data without --train-missing, which trains on it", hint="add --train-missing")
+    find = locate_deltas if options.train_missing else find_deltas
+    return find(model, words(options.tasks), options.deltas)
+
+
+def _trained(folders: Mapping[str, Path | None], base: BaseModel, data: Path | None) -> dict[str, Path]:
+    """The folder of each task's delta, after training those that have none."""
+    missing = [task for task, folder in folders.items() if folder is None]
+    trained: Mapping[str, Path] = {}
+    if missing:
+        from bitfit_export.cli.train_missing import train_missing
+
+        trained = train_missing(base, missing, data)
+    return {task: folder or trained[task] for task, folder in folders.items()}
 
 
 def _passes(options: CompileOptions) -> str:

@@ -165,20 +165,41 @@ def run(options: argparse.Namespace) -> int:
         revision=options.data_revision,
     )
     base = load_base_model(options.model, revision=options.revision, add_biases=options.add_biases)
-    settings = with_learning_rate(settings, options.task, base)
+    train_delta(
+        base, data, settings, output, threads=options.threads, overwrite=options.overwrite, restart=options.restart
+    )
+    if options.push_to_hub is not None and is_first_process():
+        print(push_delta(output, options.push_to_hub))
+    return 0
+
+
+def train_delta(
+    base: BaseModel,
+    data: TaskData,
+    settings: TrainingSettings,
+    output: Path,
+    *,
+    threads: int | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+) -> None:
+    """Train a task, say how it goes, and write its delta to `output`.
+
+    Checkpoints are in a folder beside `output` until then, and an interrupted run resumes from them.
+
+    Args, Raises: as `claimed_work_folder`.
+    """
+    settings = with_learning_rate(settings, data.spec.name, base)
     work_folder = output.parent / f".{output.name}.training"
-    with claimed_work_folder(work_folder, base, data, settings, restart=options.restart):
-        result = _train(base, data, settings, work_folder, options.threads)
+    with claimed_work_folder(work_folder, base, data, settings, restart=restart):
+        result = _train(base, data, settings, work_folder, threads)
         # The first process removes the checkpoints, and the others read the best one of them.
         wait_for_all()
         if not is_first_process():
-            return 0
-        _publish(result, settings.method, base, data, output, overwrite=options.overwrite)
+            return
+        _publish(result, settings.method, base, data, output, overwrite=overwrite)
         _warn_if_constant(result, settings, data)
         shutil.rmtree(work_folder, ignore_errors=True)
-    if options.push_to_hub is not None:
-        print(push_delta(output, options.push_to_hub))
-    return 0
 
 
 def _checked_output(options: argparse.Namespace) -> Path:

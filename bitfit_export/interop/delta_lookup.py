@@ -20,7 +20,7 @@ from bitfit_export.interop.hub import PREFIX, pull_delta
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
 
-__all__ = ["SHIPPED", "default_output", "find_deltas", "load_deltas"]
+__all__ = ["SHIPPED", "default_output", "find_deltas", "load_deltas", "locate_deltas"]
 
 SHIPPED = Path(__file__).parents[1] / "deltas"
 
@@ -33,17 +33,35 @@ def default_output(model: str, task: str) -> Path:
 def find_deltas(model: str, tasks: Sequence[str], folder: Path | None = None) -> dict[str, Path]:
     """Task name -> the folder of its delta, or of what can be read as one.
 
+    Args, Raises: as `locate_deltas`; a task whose delta is nowhere is a UsageError too.
+    """
+    found = {}
+    for name, place in locate_deltas(model, tasks, folder).items():
+        if place is None:
+            shown = ", ".join(str(each.parent) for each in _places(model, name, folder)[:-1])
+            base = model_argument(model)
+            raise UsageError(
+                f"no delta for the task {name} on {base}: looked in {shown}, and among those that the package ships",
+                hint=f"train it: bitfit-train --model {base} --task {name}; bitfit-export --train-missing trains all",
+            )
+        found[name] = place
+    return found
+
+
+def locate_deltas(model: str, tasks: Sequence[str], folder: Path | None = None) -> dict[str, Path | None]:
+    """Task name -> the folder of its delta, or of what can be read as one; None where there is none.
+
     Args:
         model: the base model's short name.
         tasks: each one is `NAME`, `NAME=PATH`, `hub:ORG/NAME` or `NAME=hub:ORG/NAME`.
         folder: what `--deltas` named: it holds `<task>/` or `<model>/<task>/`.
 
     Raises:
-        UsageError: no task, a name twice, a name that cannot be one, or a task whose delta is nowhere.
+        UsageError: no task, a name twice, a name that cannot be one, or a named folder that holds no delta.
         HubError: a delta that cannot be loaded from the Hub.
         DeltaError: a repository on the Hub that holds no whole delta.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Path | None] = {}
     for word in tasks:
         name, equals, path = _from_hub(word) if f"={PREFIX}" in f"={word}" else word.partition("=")
         if not TASK_NAME.fullmatch(name):
@@ -52,12 +70,12 @@ def find_deltas(model: str, tasks: Sequence[str], folder: Path | None = None) ->
             )
         if name in found:
             raise UsageError(f"the task {name} is named twice in --tasks {','.join(tasks)}")
-        found[name] = Path(path) if equals else _search(model, name, folder)
-        if not _is_task(found[name]):
+        if equals and not _is_task(Path(path)):
             raise UsageError(
-                f"{found[name]} holds no delta: it has no {CONFIG_FILE}",
+                f"{path} holds no delta: it has no {CONFIG_FILE}",
                 hint="bitfit-train writes one; a fine-tuned checkpoint or a PEFT adapter of biases will do, too",
             )
+        found[name] = Path(path) if equals else _search(model, name, folder)
     if not found:
         raise UsageError("--tasks names no task", hint="pass --tasks rte,sst2")
     return found
@@ -110,15 +128,11 @@ def _from_hub(word: str) -> tuple[str, str, str]:
     return name.removesuffix("=") or TaskDelta.load(folder).config.task, "=", str(folder)
 
 
-def _search(model: str, task: str, folder: Path | None) -> Path:
+def _search(model: str, task: str, folder: Path | None) -> Path | None:
+    return next((place for place in _places(model, task, folder) if (place / CONFIG_FILE).is_file()), None)
+
+
+def _places(model: str, task: str, folder: Path | None) -> list[Path]:
+    """Where a delta may be; what the package ships comes last."""
     places = [default_output(model, task), SHIPPED / model / task]
-    if folder is not None:
-        places = [folder / model / task, folder / task, *places]
-    for place in places:
-        if (place / CONFIG_FILE).is_file():
-            return place
-    shown, name = ", ".join(str(place.parent) for place in places[:-1]), model_argument(model)
-    raise UsageError(
-        f"no delta for the task {task} on {name}: looked in {shown}, and among those that the package ships",
-        hint=f"train one: bitfit-train --model {name} --task {task}",
-    )
+    return places if folder is None else [folder / model / task, folder / task, *places]

@@ -52,6 +52,8 @@ def main() -> None:
 def run_name(run: dict[str, Any]) -> str:
     """A file name that says what is different about the run."""
     parts = [run["task"], run["method"], run["pooling"], f"{run['learning_rate']:g}", f"{run['epochs']}ep"]
+    if "train_rows" in run:
+        parts.append(f"{run['train_rows']}ex")
     return "-".join([*parts, f"seed{run.get('seed', 0)}"])
 
 

@@ -17,6 +17,7 @@ from bitfit_export.bundle import read_manifest
 from bitfit_export.delta import CONFIG_FILE, TaskDelta
 from bitfit_export.files import new_folder
 from bitfit_export.runtime import BiasSession
+from tests import traces
 from tests.cli.conftest import Bitfit
 
 EXPORT = [sys.executable, "-c", "from bitfit_export.cli import main_export; raise SystemExit(main_export())"]
@@ -126,7 +127,8 @@ def test_tasks_that_cannot_be_are_refused(
 def test_a_missing_delta_hints_at_the_command_that_makes_it(bitfit: Bitfit, workplace: Path, model: str) -> None:
     done = bitfit("export", "--model", model, "--tasks", "rte,sst2")
     assert done.status == 2
-    assert done.err.splitlines()[-1] == f"hint: train one: bitfit-train --model {model} --task rte"
+    hint = f"hint: train it: bitfit-train --model {model} --task rte; bitfit-export --train-missing trains all"
+    assert done.err.splitlines()[-1] == hint
     assert len(done.err.splitlines()) == 2
 
 
@@ -174,7 +176,7 @@ def old_bundle(workplace: Path, tiny_bundle: Path) -> list[str]:
 def test_an_interrupted_compile_leaves_what_was_there(
     model_folder: str, deltas_folder: Path, workplace: Path, tiny_bundle: Path
 ) -> None:
-    """By SIGTERM; `tests/cli/test_merge.py` interrupts by SIGINT."""
+    """By SIGTERM. SIGINT is a KeyboardInterrupt, which `tests/cli/test_merge.py` raises."""
     old = old_bundle(workplace, tiny_bundle)
     words = ["--model", model_folder, "--tasks", "two_way", "--deltas", str(deltas_folder), *old]
     process = subprocess.Popen([*EXPORT, *words], stderr=subprocess.PIPE, text=True)
@@ -193,17 +195,19 @@ def test_an_interrupted_compile_leaves_what_was_there(
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_what_was_there(
-    model_folder: str, deltas_folder: Path, tiny_bundle: Path, tmp_path: Path
+    tiny_base: BaseModel, model_folder: str, deltas_folder: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     """On a file system of 2 MiB: the weights alone are 4 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
+    traces.traced(tiny_base)  # made where there is room
     words = ["--model", model_folder, "--tasks", "two_way", "--deltas", str(deltas_folder)]
+    python = f"{traces.for_another_process()}; {EXPORT[-1]}"
     script = f"""
 mount -t tmpfs -o size=2m tmpfs {disk} && mkdir {disk}/out && cp {tiny_bundle}/manifest.json {disk}/out
 "$@" --output {disk}/out --overwrite; echo "status $?"; ls -A {disk}; ls -A {disk}/out
 """
-    command = ["unshare", "--mount", "sh", "-c", script, "sh", *EXPORT, *words]
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", python, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unshare:" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"can't mount a small file system here: {done.stderr.strip()}")

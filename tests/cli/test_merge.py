@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
+from transformers import PreTrainedModel
 
 from bitfit_export.delta import TaskDelta
 from tests.cli.conftest import Bitfit
@@ -96,27 +95,23 @@ def test_what_is_no_delta_is_refused(bitfit: Bitfit, model_folder: str, workplac
     assert os.listdir(workplace) == ["empty"]
 
 
-@pytest.mark.slow
 def test_an_interrupted_merge_leaves_what_was_there(
-    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path
+    bitfit: Bitfit, model_folder: str, deltas_folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C arrives when the weights are written and the tokenizer is not."""
-    assert bitfit("merge", model_folder, deltas_folder / "three_way", "--output", "merged").status == 0
+    words = ["merge", model_folder, deltas_folder / "three_way", "--output", "merged"]
+    assert bitfit(*words).status == 0
     made = (workplace / "merged").stat().st_ino
-    words = ["merge", model_folder, str(deltas_folder / "three_way"), "--output", "merged", "--overwrite"]
-    script = f"""
-import os, signal, transformers
-from bitfit_export.cli import main
-save = transformers.PreTrainedModel.save_pretrained
-def interrupted(*arguments, **options):
-    save(*arguments, **options)
-    os.kill(os.getpid(), {int(signal.SIGINT)})
-transformers.PreTrainedModel.save_pretrained = interrupted
-raise SystemExit(main({words!r}))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 130, done.stderr
-    assert done.stderr.splitlines()[-1] == "interrupted; merged was not changed"
+    save = PreTrainedModel.save_pretrained
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        save(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", interrupted)
+    done = bitfit(*words, "--overwrite")
+    assert done.status == 130
+    assert done.err.splitlines()[-1] == "interrupted; merged was not changed"
     assert os.listdir(workplace) == ["merged"]
     assert (workplace / "merged").stat().st_ino == made
 

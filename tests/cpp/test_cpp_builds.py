@@ -196,7 +196,7 @@ class TestArm:
         run(
             [
                 *emulator,
-                build("aarch64", *self.TARGETS) / "tests" / "bias_row_test",
+                build("aarch64-test", *self.TARGETS) / "tests" / "bias_row_test",
                 "flips",
                 ROWS / "good_float32.bias",
             ]
@@ -204,7 +204,7 @@ class TestArm:
 
     def test_answers(self, programs: Path, emulator: list[str | Path], get_bundle: GetBundle) -> None:
         arguments = [get_bundle("table"), "--task", "three_way", "--threads", "1", "--text", "A warm, funny film."]
-        found = run([*emulator, build("aarch64", *self.TARGETS) / "bitfit_run", *arguments])
+        found = run([*emulator, build("aarch64-test", *self.TARGETS) / "bitfit_run", *arguments])
         assert_same_lines(found.stdout, cpp_run(programs, *arguments).stdout)
 
 

@@ -27,7 +27,7 @@ needs() {
 
 case $preset in
   fuzz) compiler=clang++ package=clang ;;
-  aarch64) compiler=aarch64-linux-gnu-g++ package=g++-aarch64-linux-gnu machine=aarch64 ;;
+  aarch64*) compiler=aarch64-linux-gnu-g++ package=g++-aarch64-linux-gnu machine=aarch64 ;;
 esac
 command -v "$compiler" > /dev/null || needs "the compiler $compiler; on Debian: apt-get install $package"
 command -v cmake > /dev/null || needs "cmake 3.21 or later; pip install cmake"
