@@ -228,11 +228,23 @@ def _train(
         torch.set_num_threads(threads)
     if not is_first_process():
         return train_task(base, data, settings, work_folder)
+    if settings.bf16 and not _computes_bf16():
+        say("warning: this processor has no instructions for bfloat16; training is much faster without --bf16")
     say(f"head: {describe_head(base, data.spec.problem_type, settings)}")
     say(
         f"learning rate: {settings.learning_rate:g}, {settings.schedule}, warm-up in {settings.warmup:.0%} of the steps"
     )
     return train_task(base, data, settings, work_folder, [EpochReport(data.spec.metrics[0])])
+
+
+def _computes_bf16() -> bool:
+    """Whether what torch trains on multiplies bfloat16 itself; False only where that is known."""
+    import torch
+
+    if torch.cuda.is_available() or not hasattr(torch.cpu, "get_capabilities"):
+        return True
+    found = torch.cpu.get_capabilities()
+    return found.get("architecture") != "x86_64" or bool(found["avx512_bf16"] or found["amx_bf16"])
 
 
 def _publish(

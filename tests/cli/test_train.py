@@ -67,6 +67,19 @@ def test_words_with_tags_and_questions_with_answers_are_trained_on(
         assert config.training["train_rows"] == 3
 
 
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_bfloat16_on_a_processor_without_it_is_warned_of(
+    bitfit: Bitfit, model_folder: str, mood_data: Path, monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+) -> None:
+    found = {"architecture": "x86_64", "avx512_bf16": has_bf16, "amx_bf16": False}
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: found)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ["--model", model_folder, "--task", "mood", "--data", mood_data, "--epochs", 1, *QUICK, "--bf16"]
+    done = bitfit("train", *words)
+    assert done.status == 0, done.err
+    assert ("no instructions for bfloat16" in done.err) is not has_bf16
+
+
 def test_a_head_with_a_dense_layer_is_asked_for(
     bitfit: Bitfit, model_folder: str, mood_data: Path, workplace: Path
 ) -> None:
@@ -210,13 +223,17 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_later(
     """On a file system of 20 KiB there is no room for a checkpoint."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    words = ["--model", model_folder, "--task", "mood", "--data", str(mood_data), "--epochs", "1", *QUICK]
-    train = "from bitfit_export.cli import main_train; raise SystemExit(main_train())"
+    words = ["train", "--model", model_folder, "--task", "mood", "--data", str(mood_data), "--epochs", "1", *QUICK]
     script = f"""
-mount -t tmpfs -o size=20k tmpfs {disk} && "$@" --output {disk}/out; echo "status $?"
-mount -o remount,size=4m {disk} && "$@" --output {disk}/out; ls -A {disk}
+import os, subprocess
+from bitfit_export.cli import main
+subprocess.run("mount -t tmpfs -o size=20k tmpfs {disk}", shell=True, check=True)
+print("status", main({words} + ["--output", "{disk}/out"]))
+subprocess.run("mount -o remount,size=4m {disk}", shell=True, check=True)
+main({words} + ["--output", "{disk}/out"])
+print(*os.listdir("{disk}"))
 """
-    command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", train, *words]
+    command = ["unshare", "--mount", sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unshare:" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"can't mount a small file system here: {done.stderr.strip()}")

@@ -135,7 +135,7 @@ def test_a_family_runs_in_a_lower_precision(
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_matrices_that_layers_share_are_stored_once(precision: str, make_delta: MakeDelta, tmp_path: Path) -> None:
     sizes = []
-    for layers in (1, 6):
+    for layers in (1, 3):
         base = tiny_base("albert", num_hidden_layers=layers, hidden_size=128, intermediate_size=512)
         folder = tmp_path / str(layers)
         folder.mkdir()
@@ -143,6 +143,6 @@ def test_matrices_that_layers_share_are_stored_once(precision: str, make_delta: 
         sizes.append(sum(path.stat().st_size for path in folder.glob("model.onnx*")))
     matrices = 4 * 128 * 128 + 2 * 128 * 512
     # What layers add is nodes, and that is less than the smaller of the two kinds of matrices would be once more.
-    assert sizes[1] - sizes[0] < 5 * matrices / 2
+    assert sizes[1] - sizes[0] < 2 * matrices / 2
     reasons = set(compiled.not_quantized.values())
     assert reasons == (set() if precision == "int8" else {"16 rows are not a multiple of the block, 32"})
