@@ -19,6 +19,8 @@ Options: TypeAlias = Callable[..., list[dict[str, Any]]]
 
 #: What `engine_test` runs.
 BATCH = {"input_ids": [[1, 2], [3, 4], [5, 6]], "attention_mask": [[1, 1], [1, 0], [1, 1]]}
+#: The providers that ONNX Runtime brings. Later in a process there are those that a test registered, too.
+AVAILABLE = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
 #: Of one session's own beside the thread that runs it, where it has three for a run.
 OWN = 2
 
@@ -143,8 +145,7 @@ class TestProviders:
         self, with_options: Options, providers: list[dict[str, Any]], message: str
     ) -> None:
         (answer,) = with_options({"providers": providers})
-        available = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
-        assert (answer["code"], answer["message"]) == ("usage_error", message.format(available=available))
+        assert (answer["code"], answer["message"]) == ("usage_error", message.format(available=AVAILABLE))
 
 
 class TestThreads:
