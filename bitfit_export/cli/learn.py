@@ -12,14 +12,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.bundle import BiasRow, read_row
+from bitfit_export.bundle import BiasRow, Manifest, read_row
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.streams import say
 from bitfit_export.cli.words import words
-from bitfit_export.errors import InputError, OutputError, UsageError
+from bitfit_export.errors import InputError, OutputError
 from bitfit_export.runtime import BiasSession
-from bitfit_export.runtime.learning import BiasTrainer, Epoch, LabelledTexts, LearningSettings
+from bitfit_export.runtime.learning import BiasTrainer, Epoch, LabelledTexts, LearningPlan, LearningSettings
 from bitfit_export.runtime.learning.examples import LEARNABLE
+from bitfit_export.runtime.learning.plan import megabytes
 from bitfit_export.runtime.learning.settings import SCHEDULES
 from bitfit_export.training.data import TaskData, load_task_data
 
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--restart", action="store_true", help="start again instead of resuming an interrupted run")
     parser.add_argument("--threads", type=int, help="threads of a step (the engine's choice)")
+    parser.add_argument("--memory", type=int, metavar="MB", help="refuse to learn where that takes more memory")
     add_engine_arguments(parser)
     data = parser.add_argument_group("data")
     data.add_argument("--data", type=Path, help="folder with train.* and dev.* (JSONL, CSV, TSV, Parquet)")
@@ -94,8 +96,10 @@ def run(options: argparse.Namespace) -> int:
             labels=data.spec.labels,
             problem_type=data.spec.problem_type,
             settings=settings,
-            start=_start_row(options.start, session),
+            start=_start_row(options.start, options.bundle, session.manifest),
             checkpoint=checkpoint,
+            memory_limit=None if options.memory is None else options.memory * 10**6,
+            on_plan=_say_plan,
             on_step=progress.step,
             on_epoch=progress.epoch,
         )
@@ -109,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _read_data(options: argparse.Namespace) -> TaskData:
-    data = load_task_data(
+    return load_task_data(
         options.task,
         data=options.data,
         train_file=options.train_file,
@@ -121,24 +125,25 @@ def _read_data(options: argparse.Namespace) -> TaskData:
         train_examples=options.train_examples,
         validation_examples=options.validation_examples,
     )
-    if data.spec.problem_type not in LEARNABLE:
-        raise UsageError(
-            f"{options.task} is a {data.spec.problem_type} task, expected one of {', '.join(LEARNABLE)}",
-            hint="train it with bitfit-train, and export its delta",
-        )
-    return data
 
 
-def _start_row(start: str | None, session: BiasSession) -> BiasRow | None:
+def _start_row(start: str | None, bundle: Path, manifest: Manifest) -> BiasRow | None:
     if start is None:
         return None
-    manifest = session.manifest
     if start in manifest.tasks:
-        return read_row(session._model._folder / manifest.tasks[start].file, layout=manifest.layout)
+        return read_row(bundle / manifest.tasks[start].file, layout=manifest.layout)
     if not Path(start).exists():
         known = ", ".join(sorted(manifest.tasks))
         raise InputError(f"--start {start} is not a file and not a task of the bundle, expected one of {known}")
     return read_row(Path(start), layout=manifest.layout)
+
+
+def _say_plan(plan: LearningPlan) -> None:
+    memory = f", in at most {megabytes(plan.peak_bytes)} of memory" if plan.peak_bytes else ""
+    say(
+        f"learning {plan.values} values in {plan.steps} steps; at most {plan.part_items} texts of {plan.part_tokens} "
+        f"tokens at once{memory}"
+    )
 
 
 class _Progress:

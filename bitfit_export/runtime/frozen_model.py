@@ -41,6 +41,8 @@ class FrozenModel:
         options: of the engine.
 
     Attributes:
+        folder: the bundle's.
+        engine, threads, options: what it is run by, as they were given.
         text_inputs: the names of the graph inputs that a text becomes.
         outputs: the names of the graph outputs.
         labels: the number of labels that the head inputs have, where it is fixed.
@@ -62,8 +64,8 @@ class FrozenModel:
         threads: int | None = None,
         options: OptionValues = NO_OPTIONS,
     ) -> None:
-        self._folder, self._manifest = files.folder.absolute(), manifest
-        self._engine, self._threads, self._options = engine, threads, options
+        self.folder, self._manifest = files.folder.absolute(), manifest
+        self.engine, self.threads, self.options = engine, threads, options
         self._program: Program | None = self._open(files)
         self._opening = threading.Lock()
         hold_during_forks(self, self._opening, in_child=FrozenModel._leave_program)
@@ -131,7 +133,7 @@ class FrozenModel:
             return program
         with self._opening:
             if self._program is None:
-                self._program = self._open(check_files(self._folder, self._manifest, hash_files=True))
+                self._program = self._open(check_files(self.folder, self._manifest, hash_files=True))
             return self._program
 
     def _open(self, files: CheckedFiles) -> Program:
@@ -140,7 +142,7 @@ class FrozenModel:
         if accelerator is not None:
             files.check_others()  # first: the accelerator's library trusts what it loads
         program_files = ProgramFiles(path, files.programs[INFER], files.folder, infer.at_load, accelerator=accelerator)
-        program = self._engine.open(program_files, threads=self._threads, options=self._options)
+        program = self.engine.open(program_files, threads=self.threads, options=self.options)
         files.refuse_changed()
         return program
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,7 +36,7 @@ from bitfit_export.runtime.tasks.task_store import LoadedTask
 from bitfit_export.runtime.text.tokenizer import TOKENIZER_FILE, Text, TextEncoder, as_texts
 from bitfit_export.runtime.threads import check_threads
 
-__all__ = ["BiasSession"]
+__all__ = ["BiasSession", "SessionParts", "parts_of"]
 
 Float32Array: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -347,6 +347,19 @@ class BiasSession:
             batch_size=batch_size,
             batch_tokens=batch_tokens,
         )
+
+
+class SessionParts(NamedTuple):
+    """The parts of a session on which other parts of this package build."""
+
+    encoder: TextEncoder
+    model: FrozenModel
+    predictor: Predictor
+
+
+def parts_of(session: BiasSession) -> SessionParts:
+    """Returns a session's parts, which stay its own."""
+    return SessionParts(session._encoder, session._model, session._predictor)
 
 
 def _open_again(digest: str, options: dict[str, Any]) -> BiasSession:

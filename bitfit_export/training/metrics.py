@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from bitfit_export.errors import MissingExtraError, UsageError
-from bitfit_export.training.entities import count_entities
-from bitfit_export.training.squad_metric import answer_f1, best_over, exact_match
+from bitfit_export.metrics.entities import count_entities
+from bitfit_export.metrics.squad import answer_f1, best_over, exact_match
 
 __all__ = ["METRICS", "compute"]
 

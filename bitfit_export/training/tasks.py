@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from bitfit_export.bundle.fields import is_name
 from bitfit_export.errors import DataError, UsageError
-from bitfit_export.training.entities import marks_entities
+from bitfit_export.metrics.entities import marks_entities
 
 __all__ = [
     "ENTITY_METRICS",

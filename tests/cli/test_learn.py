@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def write(folder: Path, train: list[dict[str, str]]) -> None:
+def write(folder: Path, train: Sequence[Mapping[str, object]]) -> None:
     folder.mkdir(exist_ok=True)
     for name, examples in (("train", train), ("dev", TRAIN)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in examples))
@@ -57,6 +58,8 @@ def test_a_learnt_row_is_run_beside_the_bundles_own(bitfit: Bitfit, trainable_bu
     done = bitfit("learn", trainable_bundle, *words)
     assert done.status == 0, done.err
     assert done.out.strip() == str(row)
+    assert done.err.startswith("learning ")
+    assert " MB of memory\n" in done.err
     assert "epoch 1: accuracy" in done.err
     assert "(best so far)" in done.err
     assert "labels in id order: bad,good" in done.err
@@ -100,6 +103,28 @@ def test_data_that_cannot_be_learnt_from(
     assert done.status == 2
     assert message in done.err
     assert not (data / "mood.bias").exists()
+
+
+def test_more_memory_than_the_user_allows_is_refused(bitfit: Bitfit, trainable_bundle: Path, data: Path) -> None:
+    words = ("--task", "mood", "--data", data, "--output", data / "mood.bias", "--memory", "1")
+    done = bitfit("learn", trainable_bundle, *words)
+    assert done.status == 2
+    assert "expected at most 1 MB\nhint: compute fewer at once: --part-size 4" in done.err
+
+
+TAGGED = [
+    {"tokens": ["Ada", "met", "Bob"], "tags": ["B-PER", "O", "B-PER"]},
+    {"tokens": ["Bob", "saw", "a", "film"], "tags": ["B-PER", "O", "O", "O"]},
+]
+
+
+def test_a_token_task_needs_a_bundle_with_one(bitfit: Bitfit, trainable_bundle: Path, data: Path) -> None:
+    write(data, TAGGED)
+    (data / "dev.jsonl").write_bytes((data / "train.jsonl").read_bytes())
+    done = bitfit("learn", trainable_bundle, "--task", "names", "--data", data, "--output", data / "names.bias")
+    assert done.status == 2
+    assert "a token task reads each token, but the bundle has no output token_logits" in done.err
+    assert "export the bundle together with a token or span task" in done.err
 
 
 def test_a_row_that_is_there_is_kept(bitfit: Bitfit, trainable_bundle: Path, data: Path) -> None:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from bitfit_export.errors import DataError, quoted
 
-__all__ = ["LEARNABLE", "LabelledTexts", "batches_of", "class_weights", "targets_of"]
+__all__ = ["LEARNABLE", "LabelledTexts", "batches_of", "class_weights"]
 
 #: The problem types that a device learns.
-LEARNABLE = ("single_label", "multi_label", "regression")
+LEARNABLE = ("single_label", "multi_label", "regression", "token", "span")
 #: Batches whose examples are sorted by length together, so that little is padded.
 _GROUP = 50
 
@@ -27,9 +27,10 @@ class LabelledTexts:
     """Texts and their labels.
 
     Attributes:
-        texts: each one or two texts.
-        labels: for each a label id (`single_label`), a 0 or a 1 for each label (`multi_label`), or a number
-            (`regression`).
+        texts: each one or two texts; of a `token` task its words; of a `span` task a question and a context.
+        labels: for each a label id (`single_label`), a 0 or a 1 for each label (`multi_label`), a number
+            (`regression`), a label id for each word (`token`), or the answers as pairs of the first character in the
+            context and a text (`span`), of which the first one is learnt.
     """
 
     texts: Sequence[tuple[str, ...]]
@@ -51,22 +52,29 @@ class LabelledTexts:
             raise DataError(f"{what} has no examples, expected at least one")
         if len(self.labels) != len(self.texts):
             raise DataError(f"{what} has {len(self.labels)} labels for {len(self.texts)} texts, expected one each")
-        for number, label in enumerate(self.labels, 1):
-            if not _fits(label, problem_type, len(labels)):
+        for number, (texts, label) in enumerate(zip(self.texts, self.labels, strict=True), 1):
+            expected = _wrong_texts(texts, problem_type)
+            if expected:
+                raise DataError(f"{what}: example {number} has {len(texts)} texts, expected {expected}")
+            if not _fits(label, texts, problem_type, len(labels)):
+                known = f"0 to {len(labels) - 1}, one of {', '.join(labels[:10])}"
                 expected = {
-                    "single_label": f"0 to {len(labels) - 1}, one of {', '.join(labels[:10])}",
+                    "single_label": known,
                     "multi_label": f"a 0 or a 1 for each of {len(labels)} labels",
                     "regression": "a finite number",
+                    "token": f"for each of {len(texts)} words {known}",
+                    "span": "pairs of a character and the text that the context has there",
                 }[problem_type]
                 raise DataError(f"{what}: example {number} has the label {quoted(str(label))}, expected {expected}")
 
     def check_varied(self, what: str, labels: Sequence[str]) -> None:
-        """Refuse examples that all have one class: a head would learn to answer that, whatever the text.
+        """Refuse examples of which all, or all words, have one class: a head would learn to answer that, whatever the
+        text.
 
         Raises:
             DataError: there is one class only.
         """
-        found = {int(label) for label in self.labels}
+        found = {int(label) for label in np.concatenate([np.atleast_1d(each) for each in self.labels])}
         if len(found) == 1:
             raise DataError(
                 f"{what} has examples of the label {labels[found.pop()]} alone, expected at least two labels",
@@ -81,15 +89,34 @@ class LabelledTexts:
         return sha.hexdigest()
 
 
-def _fits(label: Any, problem_type: str, count: int) -> bool:
+def _wrong_texts(texts: tuple[str, ...], problem_type: str) -> str | None:
+    """What was expected, where the number of texts is not that of the problem type."""
+    if problem_type == "span":
+        return None if len(texts) == 2 else "a question and a context"
+    if problem_type == "token":
+        return None if texts else "words"
+    return None if len(texts) in (1, 2) else "one or two"
+
+
+def _fits(label: Any, texts: tuple[str, ...], problem_type: str, count: int) -> bool:
     try:
         if problem_type == "single_label":
-            return bool(int(label) == label and 0 <= label < count)
+            return _is_id(label, count)
         if problem_type == "multi_label":
             return len(label) == count and all(each in (0, 1) for each in label)
+        if problem_type == "token":
+            return len(label) == len(texts) and all(_is_id(each, count) for each in label)
+        if problem_type == "span":
+            return bool(label) and all(
+                text and start >= 0 and texts[1].startswith(text, start) for start, text in label
+            )
         return math.isfinite(label)
     except (TypeError, ValueError):
         return False
+
+
+def _is_id(label: Any, count: int) -> bool:
+    return bool(int(label) == label and 0 <= label < count)
 
 
 def batches_of(lengths: Sequence[int], batch_size: int, random: np.random.Generator) -> list[list[int]]:
@@ -105,18 +132,6 @@ def batches_of(lengths: Sequence[int], batch_size: int, random: np.random.Genera
         group = sorted(order[start : start + span].tolist(), key=lambda place: lengths[place])
         batches += [group[first : first + batch_size] for first in range(0, len(group), batch_size)]
     return [batches[index] for index in random.permutation(len(batches))]
-
-
-def targets_of(problem_type: str, labels: Sequence[Any], count: int) -> NDArray[np.float32]:
-    """Returns what `train_step` takes as `targets`, float32 [examples, count]."""
-    targets = np.zeros((len(labels), count), np.float32)
-    if problem_type == "single_label":
-        targets[np.arange(len(labels)), np.asarray(labels, np.int64)] = 1
-    elif problem_type == "multi_label":
-        targets[:] = np.asarray(labels, np.float32)
-    else:
-        targets[:, 0] = labels
-    return targets
 
 
 def class_weights(labels: Sequence[int], count: int) -> NDArray[np.float32]:

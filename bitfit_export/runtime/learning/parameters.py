@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfit_export.bundle import BiasRow, Layout
+from bitfit_export.bundle import BiasRow, HeadEntry, Layout
 from bitfit_export.bundle.interface import (
     BIAS_TABLE,
     HEAD_BIAS,
+    HEAD_CHOICE,
+    HEAD_POOLING,
     HEAD_WEIGHT,
     PACKED_BIAS,
     TASK_IDS,
@@ -19,9 +21,12 @@ from bitfit_export.bundle.interface import (
 )
 from bitfit_export.bundle.row_arrays import row_arrays
 
-__all__ = ["RowParameters", "with_new_head"]
+__all__ = ["BY_TOKEN", "RowParameters", "with_new_head"]
 
 Float32Array: TypeAlias = NDArray[np.float32]
+Head: TypeAlias = NDArray[np.floating[Any]]
+#: The problem types whose heads read each token.
+BY_TOKEN = ("token", "span")
 #: The standard deviation of a new head's weights, that of BERT and of most encoders after it.
 _HEAD_DEVIATION = 0.02
 
@@ -83,11 +88,13 @@ class RowParameters:
 def with_new_head(row: BiasRow, layout: Layout, problem_type: str, labels: int, seed: int) -> BiasRow:
     """Returns a row with the biases of another and a new head for so many labels.
 
-    What the head reads stays as it is. Weights are drawn from a normal distribution, biases are zero.
+    What the head reads stays as it is; that of a token or span task reads each token, without a dense layer. Weights
+    are drawn from a normal distribution, biases are zero.
     """
     random = np.random.default_rng(seed)
     head = []
-    for entry, tensor in zip(layout.head, row.head, strict=True):
+    of_row = map(_reading_tokens, layout.head, row.head) if problem_type in BY_TOKEN else row.head
+    for entry, tensor in zip(layout.head, of_row, strict=True):
         shape = (labels, *tensor.shape[1:]) if entry.name in (HEAD_WEIGHT, HEAD_BIAS) else tensor.shape
         if entry.name not in TRAINED_HEAD or not tensor.size:
             head.append(tensor.astype(np.float32))
@@ -97,3 +104,12 @@ def with_new_head(row: BiasRow, layout: Layout, problem_type: str, labels: int, 
             head.append(np.zeros(shape, np.float32))
     biases = row.biases.astype(np.float32)
     return BiasRow(row.task, problem_type, labels, 1, row.layout_digest, biases, tuple(head))
+
+
+def _reading_tokens(entry: HeadEntry, tensor: Head) -> Head:
+    """A head's tensor, as a head without pooling and dense layer has it."""
+    if entry.name == HEAD_POOLING:
+        return np.zeros_like(tensor)
+    if entry.name == HEAD_CHOICE:
+        return np.array([1, 0], tensor.dtype)
+    return tensor if entry.name in (HEAD_WEIGHT, HEAD_BIAS) else tensor[:0]

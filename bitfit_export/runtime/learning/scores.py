@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["score"]
+from bitfit_export.metrics.entities import count_entities, marks_entities
+from bitfit_export.metrics.squad import answer_f1, best_over, exact_match
+
+__all__ = ["score", "score_answers", "score_words"]
 
 
 def score(problem_type: str, logits: NDArray[np.float32], labels: Sequence[Any]) -> dict[str, float]:
@@ -27,6 +30,27 @@ def score(problem_type: str, logits: NDArray[np.float32], labels: Sequence[Any])
     predicted, expected = logits.argmax(-1), np.asarray(labels)
     scores = {"accuracy": float(np.mean(predicted == expected))}
     return scores | ({"f1": _f1(predicted == 1, expected == 1)} if logits.shape[1] == 2 else {})
+
+
+def score_words(
+    labels: Sequence[str], predictions: Sequence[Sequence[str | None]], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """Returns the scores of a token task: `entity_f1` where the labels mark entities, and the `accuracy` of its words.
+
+    Args:
+        predictions: label names; None for a word without one.
+    """
+    pairs = [pair for both in zip(predictions, references, strict=True) for pair in zip(*both, strict=True)]
+    scores = {"accuracy": sum(found == expected for found, expected in pairs) / len(pairs)}
+    if not marks_entities(labels):
+        return scores
+    right, predicted, there = count_entities(predictions, references)
+    return {"entity_f1": 2 * right / (predicted + there) if right else 0.0} | scores
+
+
+def score_answers(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Returns the scores of a span task, SQuAD's `f1` and `exact_match`, each from 0 to 1."""
+    return {"f1": best_over(answer_f1, answers, references), "exact_match": best_over(exact_match, answers, references)}
 
 
 def _f1(predicted: NDArray[np.bool_], expected: NDArray[np.bool_]) -> float:

@@ -36,6 +36,9 @@ _EXPORT_TRAINABLE = "export the bundle again with --trainable"
 class TrainStep:
     """Computes losses and gradients of one row.
 
+    Attributes:
+        reads_tokens: whether it computes token and span tasks.
+
     Args:
         folder: the bundle's, whose files are compared with the manifest again.
         engine, threads, options: as a session has them.
@@ -60,7 +63,7 @@ class TrainStep:
             self._program.inputs
         ):
             raise BundleError(f"the program {path} is not the one that the manifest describes", hint=_EXPORT_TRAINABLE)
-        self._reads_tokens = TOKEN_TARGETS in record.input_names
+        self.reads_tokens = TOKEN_TARGETS in record.input_names
 
     def run(
         self,
@@ -70,23 +73,24 @@ class TrainStep:
         weights: Float32Array,
         problem_type: str,
     ) -> tuple[float, Float32Array]:
-        """Returns the loss of a batch of one sentence task, and its gradient by the row's values.
+        """Returns the loss of a batch of one task, and its gradient by the row's values.
 
         Args:
             text: the text inputs, int64 [batch, sequence].
-            targets: float32 [batch, labels].
+            targets: float32 [batch, labels] of a sentence task, [batch, sequence, labels] of a token or span task.
             weights: the factor of each item's loss, float32 [batch].
         """
-        items, labels = targets.shape
+        items, labels = len(targets), targets.shape[-1]
+        by_token = targets.ndim == 3
         learning: dict[str, NDArray[np.generic]] = {
-            TARGETS: targets,
+            TARGETS: np.zeros((items, labels), np.float32) if by_token else targets,
             PROBLEM_TYPE_IDS: np.full(items, PROBLEM_CODES[problem_type], np.int64),
             LABEL_COUNTS: np.full(items, labels, np.int64),
             ITEM_WEIGHTS: weights,
         }
-        if self._reads_tokens:
+        if self.reads_tokens:
             length = next(iter(text.values())).shape[1]
-            learning[TOKEN_TARGETS] = np.zeros((items, length, labels), np.float32)
+            learning[TOKEN_TARGETS] = targets if by_token else np.zeros((items, length, labels), np.float32)
         wanted = [LOSS, *(GRADIENT_PREFIX + name for name in row.names)]
         loss, *gradients = self._program.run({**text, **row.feeds, **learning}, {}, wanted)
         return float(loss[0]), row.gradient(dict(zip(row.names, gradients, strict=True)))

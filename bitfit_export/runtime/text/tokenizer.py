@@ -24,7 +24,7 @@ IntArray: TypeAlias = NDArray[np.int64]
 
 # The library's PanicException is a BaseException, and has no name to catch it by.
 _NOT_OF_THE_LIBRARY = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
-#: How many tokens two windows of one context share, where there is room for as many new ones.
+#: The overlap of windows, by default.
 _OVERLAP = 128
 
 
@@ -107,8 +107,13 @@ class TextEncoder:
             for item, encoding, positions in zip(items, found, kept, strict=True)
         ]
 
-    def windows(self, pairs: Sequence[tuple[str, str]], *, max_length: int | None = None) -> list[list[AlignedTokens]]:
+    def windows(
+        self, pairs: Sequence[tuple[str, str]], *, max_length: int | None = None, overlap: int = _OVERLAP
+    ) -> list[list[AlignedTokens]]:
         """The tokens of each question and context; a context that is too long becomes several windows that overlap.
+
+        Args:
+            overlap: tokens that two windows of one context share, where there is room for as many new ones.
 
         Raises:
             InputError: a question that leaves a context no room, or a context without a word.
@@ -125,7 +130,7 @@ class TextEncoder:
                     hint="shorten the question",
                 )
         aligned = [align_tokens(encoding, pair) for pair, encoding in zip(pairs, found, strict=True)]
-        windows = [[each.take(kept) for kept in context_windows(each.sides, limit, _OVERLAP)] for each in aligned]
+        windows = [[each.take(kept) for kept in context_windows(each.sides, limit, overlap)] for each in aligned]
         for item, each in enumerate(windows):
             if not any(window.positions(1) for window in each):
                 raise InputError("has a context without a word, expected at least one", item=item)

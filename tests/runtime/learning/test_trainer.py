@@ -16,9 +16,10 @@ from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BitfitError, DataError, InputError, OutputError, UsageError
 from bitfit_export.reference.task_model import merged_model
 from bitfit_export.runtime import BiasSession
-from bitfit_export.runtime.learning import BiasTrainer, Epoch, LabelledTexts, LearningSettings
+from bitfit_export.runtime.learning import BiasTrainer, Epoch, LabelledTexts, LearningPlan, LearningSettings
 from bitfit_export.runtime.learning.adamw import AdamW, clipped
 from bitfit_export.runtime.learning.examples import batches_of
+from bitfit_export.runtime.learning.plan import peak_memory
 from tests.conftest import random_delta
 from tests.traces import compile_bundle
 
@@ -214,6 +215,46 @@ def test_other_problem_types_are_learnt(
     learnt = trainer.learn("other", data, data, labels=labels, problem_type=problem_type, settings=FAST)
     assert next(iter(learnt.scores.values())) > 0.9
     assert decode_row(encode_row(learnt.row)).labels == max(1, len(labels))
+
+
+def test_a_plan_is_said_before_the_first_step(trainer: BiasTrainer, examples: LabelledTexts) -> None:
+    said: list[LearningPlan | int] = []
+    trainer.learn(
+        "mood", examples, examples, labels=LABELS, settings=replace(FAST, epochs=1, part_size=3),
+        on_plan=said.append, on_step=lambda number, total, loss: said.append(number),
+    )  # fmt: skip
+    plan, *steps = said
+    assert steps == [1, 2, 3]
+    assert isinstance(plan, LearningPlan)
+    # "what a fine film" and two special tokens.
+    assert (plan.steps, plan.part_items, plan.part_tokens) == (3, 3, 6)
+    assert plan.values > 0
+    assert plan.peak_bytes > 10**7
+
+
+@pytest.mark.parametrize(("part_size", "hint"), [(3, "--part-size 1"), (1, "--max-length")])
+def test_more_memory_than_the_limit_is_refused_before_the_first_step(
+    session: BiasSession, trainer: BiasTrainer, examples: LabelledTexts, part_size: int, hint: str
+) -> None:
+    def no_step(number: int, total: int, loss: float) -> None:
+        raise AssertionError
+
+    settings = replace(FAST, part_size=part_size)
+    with pytest.raises(UsageError, match=r"for . texts of 6 tokens at once, expected at most 1 MB") as refused:
+        trainer.learn("mood", examples, examples, labels=LABELS, settings=settings, memory_limit=10**6, on_step=no_step)
+    assert hint in str(refused.value)
+    assert session.predict("a fine day", "two_way")
+
+
+def test_memory_is_the_peak_and_the_weights_that_are_not_read_yet(tmp_path: Path) -> None:
+    status, maps = tmp_path / "status", tmp_path / "smaps"
+    status.write_text("Name:\tpython\nVmHWM:\t  2000 kB\nVmRSS:\t  1500 kB\n")
+    maps.write_text(
+        "7f00-7f10 r--p 00000000 08:01 12    /a/model.onnx.data\nSize:    500 kB\nRss:     120 kB\n"
+        "7f10-7f20 r--p 00000000 08:01 13    /a/other\nSize:    900 kB\nRss:       0 kB\nVmFlags: rd mr\n"
+    )
+    assert peak_memory("model.onnx.data", status, maps) == 1024 * (2000 + 380)
+    assert peak_memory("model.onnx.data", tmp_path / "nothing", maps) == 0
 
 
 REFUSED = {

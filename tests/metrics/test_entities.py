@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bitfit_export.training.entities import count_entities, entities_of, marks_entities
+from bitfit_export.metrics.entities import count_entities, entities_of, marks_entities
 from bitfit_export.training.metrics import compute
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bitfit_export.metrics.squad import answer_f1, exact_match, normalise
 from bitfit_export.training.metrics import compute
-from bitfit_export.training.squad_metric import answer_f1, exact_match, normalise
 
 
 @pytest.mark.parametrize(
