@@ -197,7 +197,8 @@ bitfit::TaskToLearn task_of(const Options& options, const std::vector<LabelledLi
   } else if (type == "multi_label" || type == "regression") {
     task.problem_type = type == "regression" ? ProblemType::regression : ProblemType::multi_label;
   } else if (type != "single_label") {
-    refuse("--problem-type is " + bitfit::shown(type) + ", expected single_label, multi_label or regression");
+    refuse("--problem-type is " + bitfit::shown(type) + ", expected single_label, multi_label or regression",
+           learns_sentences);
   }
   if (!options.labels.empty()) {
     task.labels = words_of(options.labels);

@@ -43,7 +43,9 @@ LabelValue value_of(const json& label, const std::string& where) {
 
 LabelledLine line_of(const json& object, const std::string& where) {
   LabelledLine line{where, text_in(object, where), {}};
-  if (!line.text.words.empty()) refuse(where + " has a list of words, expected a text or a pair of texts");
+  if (!line.text.words.empty()) {
+    refuse(where + " has a list of words, expected a text or a pair of texts", learns_sentences);
+  }
   const auto found = object.contains("labels") ? object.find("labels") : object.find("label");
   if (found == object.end()) refuse(where + " has no label, expected the member label, or a list labels");
   line.is_list = found->is_array();

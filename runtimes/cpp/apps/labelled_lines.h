@@ -9,6 +9,9 @@
 #include <string>
 #include <vector>
 
+inline constexpr const char* learns_sentences =
+    "this program learns sentence tasks only; learn token and span tasks with the Python package";
+
 // A label of one line: a name, a whole number (a name as well), or a number with a fraction.
 struct LabelValue {
   std::string name;  // whole numbers as Python writes them: "1" for 01

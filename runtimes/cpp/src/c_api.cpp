@@ -4,17 +4,10 @@
 #include <bitfit/onnxruntime.h>
 #include <bitfit/session.h>
 
-#include "failure.h"
-
-#include <algorithm>
-#include <cstring>
+#include "c_support.h"
 
 struct bitfit_engine {
   std::shared_ptr<const bitfit::Engine> engine;
-};
-
-struct bitfit_session {
-  std::unique_ptr<bitfit::Session> session;
 };
 
 struct bitfit_workspace {
@@ -32,56 +25,13 @@ struct TaskList : bitfit_task_list {
   std::vector<bitfit_task> entries;
 };
 
+using bitfit::copy_text;
 using bitfit::guard;
+using bitfit::known;
+using bitfit::report;
+using bitfit::require;
 using bitfit::Status;
-
-// Cut where there is no room, but not within a character.
-void copy_text(const std::string& text, char* out, size_t size) {
-  if (out == nullptr || size == 0) return;
-  size_t length = std::min(text.size(), size - 1);
-  while (length < text.size() && length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
-  std::copy_n(text.data(), length, out);
-  out[length] = '\0';
-}
-
-bitfit_code report(const Status& status, bitfit_error* error) noexcept {
-  const auto code = static_cast<bitfit_code>(status.code);
-  if (error == nullptr) return code;
-  error->code = code;
-  error->message[0] = error->hint[0] = '\0';
-  const Status copied = guard([&] {
-    if (status.ok()) return;  // no allocation in a run that went well
-    copy_text(status.text(), error->message, sizeof error->message);
-    copy_text(status.hint, error->hint, sizeof error->hint);
-  });
-  return copied.ok() ? code : static_cast<bitfit_code>(copied.code);
-}
-
-void require(const void* argument, const char* name) {
-  if (argument == nullptr) {
-    bitfit::fail(bitfit::StatusCode::usage_error, bitfit::text_of(name, " is NULL, expected one"));
-  }
-}
-
-// Options as this release knows them: what an older caller's struct lacks is 0, and so must be what a newer one's has
-// beyond.
-template <class Options>
-Options known(const Options* options) {
-  require(options, "options");
-  if (options->size < sizeof options->size) {
-    bitfit::fail(bitfit::StatusCode::usage_error,
-                 bitfit::text_of("the size of options is ", options->size, ", expected sizeof of their struct"));
-  }
-  const char* const bytes = reinterpret_cast<const char*>(options);
-  Options copied = {};
-  std::memcpy(&copied, bytes, std::min(options->size, sizeof copied));
-  for (size_t at = sizeof copied; at < options->size; ++at) {
-    if (bytes[at] == 0) continue;
-    bitfit::fail(bitfit::StatusCode::usage_error, "options are set that this release of the library does not know",
-                 "use the library that the header came with");
-  }
-  return copied;
-}
+using bitfit::text_or_empty;
 
 bitfit::ExecutionProvider provider_of(const bitfit_provider& given) {
   require(given.name, "the name of a provider");
@@ -114,8 +64,6 @@ bitfit::Batch batch_of(const bitfit_batch* batch) {
 bitfit_logits logits_of(const bitfit::Logits& logits) {
   return {logits.values, logits.capacity, logits.items, logits.tokens, logits.labels};
 }
-
-std::string text_or_empty(const char* text) { return text == nullptr ? std::string() : std::string(text); }
 
 }  // namespace
 

@@ -50,8 +50,10 @@ void check_task(const TaskToLearn& task) {
   const bool is_regression = task.problem_type == ProblemType::regression;
   if (!is_regression && task.problem_type != ProblemType::single_label &&
       task.problem_type != ProblemType::multi_label) {
-    fail(StatusCode::usage_error, text_of("the problem type is ", problem_type_name(task.problem_type),
-                                          ", expected single_label, multi_label or regression"));
+    fail(StatusCode::usage_error,
+         text_of("the problem type is ", problem_type_name(task.problem_type),
+                 ", expected single_label, multi_label or regression"),
+         "this runtime learns sentence tasks only; learn token and span tasks with the Python package");
   }
   if (is_regression ? count != 0 : count < 2 || count > max_labels) {
     fail(StatusCode::usage_error, text_of("a ", problem_type_name(task.problem_type), " task has ", count,
