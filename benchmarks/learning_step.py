@@ -1,20 +1,24 @@
 """What a training step costs as the program `train_step` and in PyTorch: CPU time, and peak memory of the process.
 
-    python benchmarks/learning_step.py [--model minilm-l6] [--threads 1] [--sequence 32] [--rounds 5]
+    python benchmarks/learning_step.py [--models minilm-l6,bert-base] [--threads 1,2] [--sequence 32] [--rounds 5]
 
 PyTorch's step is bitfit-train's: forward, backward, clipped gradients, AdamW over bias terms and head; here without
-dropout. The other is `BiasTrainer`'s: the program in ONNX Runtime, clipped gradients and AdamW in NumPy. Both run in
-processes of their own, in turn. Writes results/benchmarks/learning_step.json.
+dropout. "program" is `BiasTrainer`'s: the program in ONNX Runtime, clipped gradients and AdamW in NumPy. "C++" is
+`bitfit_learn`'s, from two runs of which one has more steps; its memory is what it states before the first step, the
+program `infer` included. All run in processes of their own, in turn. Writes results/benchmarks/learning_step.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import re
+import resource
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import memory
@@ -23,54 +27,65 @@ from processes import run_json
 
 _STEP_SETTINGS = ("threads", "batch", "sequence", "steps")
 _WARM_UP = 2
+_CPP = Path(__file__).resolve().parents[1] / "build" / "cpp" / "default" / "bitfit_learn"
+_STATED = re.compile(r"in at most (\d+) MB of memory")
 
 
 def main(words: Sequence[str] | None = None) -> None:
     # Here and not above: a measured process must not import PyTorch for nothing.
-    from common import Results, say
-    from training_step import make_step_parser
+    from common import Results, make_parser, say
 
-    parser = make_step_parser(__doc__)
-    parser.set_defaults(model="minilm-l6", sequence=32, steps=6)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = make_parser(__doc__)
+    parser.add_argument("--models", default="minilm-l6", help="(%(default)s)")
+    parser.add_argument("--threads", default="1,2", help="(%(default)s)")
+    for name, value in (("batch", 16), ("sequence", 32), ("steps", 6), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=value, help="(%(default)s)")
     arguments = parser.parse_args(words)
-    settings = {name: getattr(arguments, name) for name in (*_STEP_SETTINGS, "rounds")}
+    settings = {name: getattr(arguments, name) for name in ("batch", "sequence", "steps", "rounds")}
     results = Results(arguments.results, "learning_step", settings)
-    if arguments.model not in results.measured:
-        results.measured[arguments.model] = measure(arguments)
-        say(f"{arguments.model}: {results.measured[arguments.model]}")
+    for model in arguments.models.split(","):
+        for threads in map(int, arguments.threads.split(",")):
+            name = f"{model}, {threads} threads"
+            if name not in results.measured:
+                results.measured[name] = measure(model, arguments.scratch, settings | {"threads": threads})
+                say(f"{name}: {json.dumps(results.measured[name], indent=2)}")
+                results.save()
     print(results.save())
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Both methods in turn, each in fresh processes: medians, and the median of the ratios."""
+def measure(model: str, scratch: Path, settings: Mapping[str, int]) -> dict[str, float]:
+    """All methods in turn, each in fresh processes: medians, and the medians of the ratios to PyTorch."""
     from models import prepare
 
-    bundle = prepare(arguments.model, arguments.scratch).bundle(layout="packed", trainable=True)
-    sizes = [str(getattr(arguments, name)) for name in _STEP_SETTINGS]
-    places = {"program": str(bundle), "torch": arguments.model}
+    bundle = prepare(model, scratch).bundle(layout="packed", trainable=True)
+    sizes = [str(settings[name]) for name in _STEP_SETTINGS]
+    places = {"program": str(bundle), "C++": str(bundle), "torch": model}
     found: dict[str, list[dict[str, float]]] = {method: [] for method in places}
-    for _ in range(arguments.rounds):
+    for _ in range(settings["rounds"]):
         for method, place in places.items():
-            found[method].append(run_json("learning_step.py", method, place, str(arguments.scratch), *sizes))
+            found[method].append(run_json("learning_step.py", method, place, str(scratch), *sizes))
     described = {
         f"{method}: {key}": statistics.median(each[key] for each in found[method])
         for method in places
         for key in found[method][0]
     }
-    pairs = list(zip(found["program"], found["torch"], strict=True))
-    ratios = {
-        f"{key}, program / torch": statistics.median(one[key] / two[key] for one, two in pairs) for key in pairs[0][0]
-    }
-    return described | ratios
+    for method in ("program", "C++"):
+        pairs = list(zip(found[method], found["torch"], strict=True))
+        described |= {
+            f"{key}, {method} / torch": statistics.median(one[key] / two[key] for one, two in pairs)
+            for key in pairs[0][0]
+        }
+    return described
 
 
-def measure_steps(method: str, place: str, scratch: Path, sizes: dict[str, int]) -> dict[str, float]:
+def measure_steps(method: str, place: str, scratch: Path, sizes: Mapping[str, int]) -> dict[str, float]:
     """The median step of one method, and the most memory that its process had.
 
     Args:
-        place: a bundle's folder (`program`), or a model's name (`torch`).
+        place: a bundle's folder (`program`, `C++`), or a model's name (`torch`).
     """
+    if method == "C++":
+        return _cpp_steps(Path(place), sizes)
     step = _program_step(Path(place), sizes) if method == "program" else _torch_step(place, scratch, sizes)
     processor, wall = [], []
     for _ in range(_WARM_UP + sizes["steps"]):
@@ -85,7 +100,7 @@ def measure_steps(method: str, place: str, scratch: Path, sizes: dict[str, int])
     }
 
 
-def _program_step(folder: Path, sizes: dict[str, int]) -> Callable[[], None]:
+def _program_step(folder: Path, sizes: Mapping[str, int]) -> Callable[[], None]:
     from bitfit_export.bundle import read_manifest, read_row
     from bitfit_export.bundle.interface import BASE_ROW_FILE
     from bitfit_export.runtime.engines import choose_engine
@@ -113,7 +128,34 @@ def _program_step(folder: Path, sizes: dict[str, int]) -> Callable[[], None]:
     return step
 
 
-def _torch_step(model_name: str, scratch: Path, sizes: dict[str, int]) -> Callable[[], None]:
+def _cpp_steps(bundle: Path, sizes: Mapping[str, int]) -> dict[str, float]:
+    """What the steps beyond the first ones take, of a run of one epoch."""
+    few, many = (_learn_in_cpp(bundle, sizes, steps) for steps in (_WARM_UP, _WARM_UP + sizes["steps"]))
+    step = {key: (many[key] - few[key]) / sizes["steps"] for key in ("CPU seconds", "seconds")}
+    return step | {"peak (MB)": many["peak (MB)"]}
+
+
+def _learn_in_cpp(bundle: Path, sizes: Mapping[str, int], steps: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # One token per word, and two special ones.
+        text = " ".join(["good"] * (sizes["sequence"] - 2))
+        for file, examples in (("train", sizes["batch"] * steps), ("dev", 2)):
+            lines = (json.dumps({"text": text, "label": "ab"[place % 2]}) + "\n" for place in range(examples))
+            (folder / f"{file}.jsonl").write_text("".join(lines))
+        command = [str(_CPP), str(bundle), "--task", "mood", "--data", name, "--output", str(folder / "mood.bias")]
+        command += ["--epochs", "1", "--batch-size", str(sizes["batch"]), "--threads", str(sizes["threads"])]
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        after, ended = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    stated = _STATED.search(done.stderr)
+    if done.returncode or stated is None:
+        sys.exit(done.stderr)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"CPU seconds": processor, "seconds": ended - began, "peak (MB)": float(stated[1])}
+
+
+def _torch_step(model_name: str, scratch: Path, sizes: Mapping[str, int]) -> Callable[[], None]:
     import torch
     from models import prepare
 
@@ -143,7 +185,7 @@ def _torch_step(model_name: str, scratch: Path, sizes: dict[str, int]) -> Callab
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["program"], ["torch"]):
+    if sys.argv[1:2] in (["program"], ["C++"], ["torch"]):
         chosen, where, scratch, *numbers = sys.argv[1:]
         counts = dict(zip(_STEP_SETTINGS, map(int, numbers), strict=True))
         print(json.dumps(measure_steps(chosen, where, Path(scratch), counts)))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bitfit_export.bundle import read_row
+from bitfit_export.errors import OutputError
 from tests.cli.conftest import Bitfit
 
 TRAIN = [
@@ -133,6 +134,24 @@ def test_a_row_that_is_there_is_kept(bitfit: Bitfit, trainable_bundle: Path, dat
     assert done.status == 2
     assert "exists already" in done.err
     assert (data / "mood.bias").read_bytes() == b"mine"
+
+
+def test_a_row_that_finds_no_room_is_not_learnt_twice(
+    bitfit: Bitfit, trainable_bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OutputError(f"{path} cannot be written: No space left on device")
+
+    words = ("--task", "mood", "--data", data, "--output", data / "mood.bias", "--epochs", "1", "--threads", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr("bitfit_export.runtime.learning.trainer.write_bytes", full)
+        refused = bitfit("learn", trainable_bundle, *words)
+    assert refused.status == 2
+    assert "No space left on device" in refused.err
+    done = bitfit("learn", trainable_bundle, *words)
+    assert "resuming from" in done.err
+    assert "epoch 1:" not in done.err
+    assert read_row(data / "mood.bias").task == "mood"
 
 
 @pytest.mark.slow

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +149,16 @@ class _KilledError(Exception):
     """Ends a run between two steps, as a kill does: nothing is written after it."""
 
 
+def killed_after(step: int) -> Callable[[int, int, float], None]:
+    """Returns an `on_step` that ends the run after a step."""
+
+    def kill(number: int, total: int, loss: float) -> None:
+        if number == step:
+            raise _KilledError
+
+    return kill
+
+
 @pytest.mark.parametrize("killed_at", [1, 4, 6, 8])
 def test_a_killed_run_resumes_to_the_bit(
     trainer: BiasTrainer, examples: LabelledTexts, tmp_path: Path, killed_at: int
@@ -152,13 +166,12 @@ def test_a_killed_run_resumes_to_the_bit(
     settings = replace(FAST, epochs=3, checkpoint_steps=2)
     whole = trainer.learn("mood", examples, examples, labels=LABELS, settings=settings)
 
-    def kill(number: int, total: int, loss: float) -> None:
-        if number == killed_at:
-            raise _KilledError
-
     file = tmp_path / "mood.learning"
     with pytest.raises(_KilledError):
-        trainer.learn("mood", examples, examples, labels=LABELS, settings=settings, checkpoint=file, on_step=kill)
+        trainer.learn(
+            "mood", examples, examples, labels=LABELS, settings=settings, checkpoint=file,
+            on_step=killed_after(killed_at),
+        )  # fmt: skip
     steps: list[int] = []
     resumed = trainer.learn(
         "mood", examples, examples, labels=LABELS, settings=settings, checkpoint=file,
@@ -281,15 +294,32 @@ def test_a_loss_that_is_not_a_number_ends_learning_and_not_the_session(
     assert session.predict("a fine day", "two_way")
 
 
-def test_no_room_for_the_checkpoint_is_said(
-    trainer: BiasTrainer, examples: LabelledTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise OutputError(f"{path} cannot be written: No space left on device")
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """A file of this process has no room for more bytes than that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
-    monkeypatch.setattr("bitfit_export.runtime.learning.checkpoint.write_bytes", full)
-    with pytest.raises(OutputError, match="No space left"):
-        trainer.learn("mood", examples, examples, labels=LABELS, settings=FAST, checkpoint=tmp_path / "c")
+
+def test_no_room_for_a_checkpoint_is_said_and_the_old_one_stays(
+    session: BiasSession, trainer: BiasTrainer, examples: LabelledTexts, tmp_path: Path
+) -> None:
+    file, settings = tmp_path / "mood.learning", replace(FAST, epochs=2, checkpoint_steps=2)
+    with pytest.raises(_KilledError):
+        trainer.learn(
+            "mood", examples, examples, labels=LABELS, settings=settings, checkpoint=file, on_step=killed_after(3)
+        )
+    before = file.read_bytes()
+    with room_for(1000), pytest.raises(OutputError, match="cannot be written: File too large"):
+        trainer.learn("mood", examples, examples, labels=LABELS, settings=settings, checkpoint=file)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [before]
+    assert session.predict("a fine day", "two_way")
 
 
 def test_a_bundle_without_the_program_cannot_learn(tiny_bundle: Path) -> None:
