@@ -45,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> None:
     results = Results(arguments.results, "learning_step", settings)
     for model in arguments.models.split(","):
         for threads in map(int, arguments.threads.split(",")):
-            name = f"{model}, {threads} threads"
+            name = f"{model}, {threads} thread{'s' if threads > 1 else ''}"
             if name not in results.measured:
                 results.measured[name] = measure(model, arguments.scratch, settings | {"threads": threads})
                 say(f"{name}: {json.dumps(results.measured[name], indent=2)}")
