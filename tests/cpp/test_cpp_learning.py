@@ -288,7 +288,7 @@ def test_c_learns_the_same_row_and_resumes(
     assert resumed == f"resumed at 4, best {expected.best_epoch}"
     session = BiasSession(trainable_bundle, engine="onnxruntime", threads=1)
     session.load_task(row)
-    assert answer == session.predict("a lovely day", "mood")["label"]
+    assert answer == session.predict("a lovely day", "mood")[0]["label"]
     for line, number in zip(epochs, (2, 3), strict=True):
         word, epoch, metric, *values = line.split()
         scores = expected.history[number - 1]

@@ -316,7 +316,7 @@ def test_no_room_for_a_checkpoint_is_said_and_the_old_one_stays(
             "mood", examples, examples, labels=LABELS, settings=settings, checkpoint=file, on_step=killed_after(3)
         )
     before = file.read_bytes()
-    with room_for(1000), pytest.raises(OutputError, match="cannot be written: File too large"):
+    with room_for(1000), pytest.raises(OutputError, match="could not be written: File too large"):
         trainer.learn("mood", examples, examples, labels=LABELS, settings=settings, checkpoint=file)
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [before]
     assert session.predict("a fine day", "two_way")
