@@ -64,6 +64,7 @@ def losses_of(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias_terms", [(), ("b_q", "intermediate")])
 def test_steps_without_dropout_are_pytorchs(
     calm_base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bias_terms: tuple[str, ...]
@@ -110,20 +111,19 @@ def test_each_head_has_pytorchs_loss_and_gradients(calm_base: BaseModel, problem
         torch.testing.assert_close(gradients[1][name], expected, rtol=0, atol=TOLERANCE * largest, msg=name)
 
 
-@pytest.mark.parametrize("step", [8])
-def test_a_killed_training_with_dropout_goes_on_to_the_same_delta(
-    tiny_base: BaseModel, tmp_path: Path, step: int
-) -> None:
+@pytest.mark.slow
+def test_a_killed_training_with_dropout_goes_on_to_the_same_delta(tiny_base: BaseModel, tmp_path: Path) -> None:
     data, settings = make_data(), dataclasses.replace(STEPS, epochs=2, engine="onnxruntime")
     whole = delta_of(tiny_base, data, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train_task(tiny_base, data, settings, tmp_path / "killed", callbacks=[StopAfter(step)])
+        train_task(tiny_base, data, settings, tmp_path / "killed", callbacks=[StopAfter(8)])
     assert same(whole, delta_of(tiny_base, data, settings, tmp_path / "killed"))
     assert not same(whole, delta_of(tiny_base, data, dataclasses.replace(settings, seed=1), tmp_path / "other"))
     assert set(whole.biases) == set(tiny_base.biases) - {"pooler.dense.bias"}
     assert all(np.abs(value).max() > 0 for value in whole.biases.values())
 
 
+@pytest.mark.slow
 def test_a_head_on_a_frozen_body_learns_what_it_learns_in_pytorch(tiny_base: BaseModel, tmp_path: Path) -> None:
     data, settings = make_data(), dataclasses.replace(STEPS, epochs=1, method="frozen")
     expected = delta_of(tiny_base, data, settings, tmp_path / "torch")
