@@ -29,13 +29,13 @@ class Replayed(TorchFunctionMode):
     """PyTorch with masks from elsewhere, in the order in which it asks for them."""
 
     def __init__(self, factors: list[np.ndarray]) -> None:
-        self.factors = iter(factors)
+        self.factors = list(factors)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.dropout:
-            factor = next(self.factors)
-            # What the graph's head reads is a column.
-            assert tuple(args[0].shape) == factor.shape[: args[0].ndim]
+            # What the graph's head reads is a column, and what depends on biases alone has a dimension for the batch.
+            factor = self.factors.pop(0)
+            assert factor.squeeze().shape == tuple(args[0].squeeze().shape)
             return args[0] * torch.from_numpy(factor).view_as(args[0])
         return func(*args, **(kwargs or {}))
 
@@ -48,9 +48,9 @@ def test_gradients_are_pytorchs_for_the_masks_that_the_graph_draws(family: str) 
     model = merged_model(base, delta)
     model.base.set_attn_implementation("eager")  # as it is traced: the fused one draws by itself
     names = [f"head.{name}" for name in delta.head] + [name for name in base.biases if not name.startswith("pooler.")]
-    program = compile_for_training(base, delta, names, HeadDropout(RATE, RATE), traced(base, dropout=True)).model
-    drawn = [node.output[0] for node in program.graph.node if node.output[0].endswith("/factor")]
-    drawn.sort(key=lambda name: int(name.split("/")[1]))
+    graph = traced(base, dropout=True)
+    program = compile_for_training(base, delta, names, HeadDropout(RATE, RATE), graph).model
+    drawn = in_order_of_calls(graph, program)
     program.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in drawn)
     mask = np.array([[1] * 6, [1] * 4 + [0] * 2])
     text = {"input_ids": np.arange(1000, 1012).reshape(2, 6) * mask, "attention_mask": mask}
@@ -77,8 +77,9 @@ def test_gradients_are_pytorchs_for_the_masks_that_the_graph_draws(family: str) 
 
     for name in names:
         parameters[name].requires_grad_(True)
-    with Replayed(factors):
+    with Replayed(factors) as replayed:
         logits = model.train()(**{name: torch.from_numpy(value) for name, value in text.items()})["logits"]
+    assert replayed.factors == []
     loss = functional.cross_entropy(logits, torch.tensor([0, 1]))
     loss.backward()
     assert outputs[0].item() == pytest.approx(loss.item(), rel=TOLERANCE)
@@ -90,3 +91,13 @@ def test_gradients_are_pytorchs_for_the_masks_that_the_graph_draws(family: str) 
 def program_poolings(program: onnx.ModelProto) -> int:
     (shape,) = (each.type.tensor_type.shape for each in program.graph.input if each.name == "head.pooling")
     return int(shape.dim[0].dim_value)
+
+
+def in_order_of_calls(graph: onnx.ModelProto, program: onnx.ModelProto) -> list[str]:
+    """The masks of a program; the traced graph has its nodes in the order of PyTorch's calls, and the head's follow."""
+    places = {node.output[0]: place for place, node in enumerate(graph.graph.node) if node.op_type == "Dropout"}
+    results = [
+        node for node in program.graph.node if node.name.startswith("dropout/") and node.name.endswith("/result")
+    ]
+    results.sort(key=lambda node: places.get(node.output[0], len(graph.graph.node)))
+    return [node.input[1] for node in results]
