@@ -21,8 +21,8 @@ ROOMS: dict[str, set[str]] = {
     "base_model": {"bundle", "errors"},
     "delta": {"base_model", "bundle", "errors", "files"},
     "reference": {"base_model", "delta", "errors"},
-    "training": {"base_model", "bundle", "delta", "errors", "files", "metrics", "reference"},
     "compiler": {"accelerators", "base_model", "bundle", "delta", "errors", "files"},
+    "training": {"base_model", "bundle", "compiler", "delta", "errors", "files", "metrics", "reference"},
     "runtime": {"accelerators", "bundle", "errors", "files", "metrics"},
     "verification": {"base_model", "bundle", "delta", "errors", "reference", "runtime"},
     "interop": {"base_model", "bundle", "delta", "errors", "files", "reference", "verification"},
@@ -77,6 +77,15 @@ def test_a_room_imports_from_the_rooms_before_it_alone(room: str) -> None:
         if room_of(module) == room:
             found = {room_of(name) for name in own_imports(path)} - {room}
             assert found <= ROOMS[room], module
+
+
+def test_training_reads_the_compiler_in_the_engine_that_runs_its_programs_alone() -> None:
+    readers = {
+        module
+        for module, path in modules().items()
+        if room_of(module) == "training" and any(room_of(name) == "compiler" for name in own_imports(path))
+    }
+    assert readers == {"training.engines"}
 
 
 def test_every_room_has_its_place_after_the_rooms_that_it_reads() -> None:

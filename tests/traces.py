@@ -52,15 +52,15 @@ def keep_traces_in(factory: pytest.TempPathFactory) -> None:
     _folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
-def traced(base: BaseModel) -> onnx.ModelProto:
+def traced(base: BaseModel, *, dropout: bool = False) -> onnx.ModelProto:
     """What `trace_base_model` returns for this base, traced in this run of the tests or with its weights put in."""
     import onnx
 
     from bitfit_export.compiler.frontend.trace import trace_base_model
 
     folder = made_once(
-        f"traced-{_architecture(base)}",
-        lambda folder: (folder / "model.onnx").write_bytes(trace_base_model(base).SerializeToString()),
+        f"traced-{_architecture(base)}{'-dropout' if dropout else ''}",
+        lambda folder: (folder / "model.onnx").write_bytes(trace_base_model(base, dropout=dropout).SerializeToString()),
     )
     return reweighted(onnx.load(folder / "model.onnx"), base)
 

@@ -34,6 +34,8 @@ __all__ = [
 ENGINES = ("local", "ray")
 #: What a sweep or an experiment varies itself, or derives from its `--methods`.
 _SWEPT = ("method", "bias_terms", "learning_rate", "seed")
+#: Here the option says where trials run, and not what computes their steps.
+_ENGINE = "engine"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +82,7 @@ def add_settings_arguments(
     """
     group = parser.add_argument_group(title)
     for field in fields(TrainingSettings):
-        if field.name in _SWEPT:
+        if field.name in (*_SWEPT, _ENGINE):
             continue
         option, default = f"--{field.name.replace('_', '-')}", field.default
         if isinstance(default, bool):
@@ -93,7 +95,7 @@ def add_settings_arguments(
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given, by their field's name."""
     values = {field.name: getattr(options, field.name, None) for field in fields(TrainingSettings)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None and name != _ENGINE}
 
 
 def trial_runner_options(options: argparse.Namespace, output: Path) -> TrialRunnerOptions:

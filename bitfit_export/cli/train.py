@@ -24,6 +24,7 @@ from bitfit_export.interop.hub import check_push, push_delta
 from bitfit_export.runtime.threads import check_threads
 from bitfit_export.training import (
     DELTA_METHODS,
+    ENGINES,
     HEAD_ACTIVATIONS,
     HEAD_POOLINGS,
     METHODS,
@@ -136,6 +137,12 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument(
         "--l0-penalty", type=float, default=_DEFAULTS.l0_penalty, help="penalty on diff pruning's gates (%(default)s)"
+    )
+    training.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=_DEFAULTS.engine,
+        help="what computes the steps; onnxruntime trains biases and heads alone (%(default)s)",
     )
     training.add_argument("--threads", type=int, help="CPU threads")
 

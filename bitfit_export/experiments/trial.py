@@ -92,7 +92,11 @@ class Trial:
         return to_stored(settings | {name: value for name, value in counts.items() if value})
 
     def as_json(self) -> dict[str, Any]:
-        return to_stored(asdict(self))
+        value = asdict(self)
+        if self.settings.engine == ORIGINAL.engine:
+            # So that results of releases without the setting are written as they were.
+            del value["settings"]["engine"]
+        return to_stored(value)
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Trial:

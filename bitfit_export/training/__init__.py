@@ -16,6 +16,7 @@ from bitfit_export.training.data import TaskData, load_task_data
 from bitfit_export.training.learning_rates import with_learning_rate
 from bitfit_export.training.settings import (
     DELTA_METHODS,
+    ENGINES,
     HEAD_ACTIVATIONS,
     HEAD_POOLINGS,
     METHODS,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DELTA_METHODS",
+    "ENGINES",
     "HEAD_ACTIVATIONS",
     "HEAD_POOLINGS",
     "METHODS",

@@ -11,6 +11,7 @@ from bitfit_export.errors import UsageError
 __all__ = [
     "AUTO",
     "DELTA_METHODS",
+    "ENGINES",
     "FULL_LEARNING_RATES",
     "HEAD_ACTIVATIONS",
     "HEAD_POOLINGS",
@@ -18,8 +19,10 @@ __all__ = [
     "LINEAR",
     "MAX_EPOCHS",
     "METHODS",
+    "ONNXRUNTIME",
     "ORIGINAL",
     "SCHEDULES",
+    "TORCH",
     "TrainingSettings",
 ]
 
@@ -33,6 +36,9 @@ METHODS = ("bitfit", "frozen", "full", "rand-uniform", "rand-row-col", "adapters
 #: Those that change nothing but bias terms and head, so that a task delta holds all of it.
 DELTA_METHODS = ("bitfit", "frozen")
 SCHEDULES = ("constant", "linear")
+#: What computes the training steps.
+TORCH, ONNXRUNTIME = "torch", "onnxruntime"
+ENGINES = (TORCH, ONNXRUNTIME)
 #: The model's own pooling, and else the head that transformers gives its family for the kind of task.
 AUTO = "auto"
 #: The activation of a head that is one linear layer.
@@ -61,6 +67,7 @@ class TrainingSettings:
         adapter_size: the width of an adapter's bottleneck.
         sparsity: the share of the base's parameters that diff pruning changes.
         l0_penalty: the weight that diff pruning's loss gives to each gate that is expected to be open.
+        engine: what computes the steps, one of `ENGINES`; see `training.engines`.
     """
 
     method: str = "bitfit"
@@ -80,12 +87,16 @@ class TrainingSettings:
     adapter_size: int = 64
     sparsity: float = 0.005
     l0_penalty: float = 1.25e-7
+    engine: str = TORCH
 
     def __post_init__(self) -> None:
         _check_choice("--method", self.method, METHODS)
         _check_choice("--pooling", self.pooling, HEAD_POOLINGS)
         _check_choice("--activation", self.activation, HEAD_ACTIVATIONS)
         _check_choice("--schedule", self.schedule, SCHEDULES)
+        _check_choice("--engine", self.engine, ENGINES)
+        if self.engine == ONNXRUNTIME:
+            self._check_onnxruntime()
         if self.bias_terms and self.method != "bitfit":
             raise UsageError(
                 f"--bias-terms goes with --method bitfit, not with {self.method}", hint="leave one of them out"
@@ -114,6 +125,19 @@ class TrainingSettings:
             raise UsageError(f"--l0-penalty is {self.l0_penalty}, expected a number from 0 to below 1")
         if self.max_length < 3:
             raise UsageError(f"--max-length is {self.max_length}, expected at least 3 tokens")
+
+    def _check_onnxruntime(self) -> None:
+        if self.method not in DELTA_METHODS:
+            raise UsageError(
+                f"--engine {ONNXRUNTIME} computes no gradient of a weight, which --method {self.method} trains, "
+                f"expected --method {' or '.join(DELTA_METHODS)}",
+                hint=f"add --engine {TORCH}",
+            )
+        if self.bf16:
+            raise UsageError(
+                f"--bf16 goes with --engine {TORCH}, not with {ONNXRUNTIME}, which computes in float32",
+                hint="leave one of them out",
+            )
 
     def unusual(self) -> dict[str, Any]:
         """The settings that are not those of `ORIGINAL`, by field.
@@ -150,4 +174,5 @@ ORIGINAL = TrainingSettings(
     adapter_size=64,
     sparsity=0.005,
     l0_penalty=1.25e-7,
+    engine=TORCH,
 )

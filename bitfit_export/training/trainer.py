@@ -21,7 +21,7 @@ from transformers.trainer_utils import EvalPrediction
 
 from bitfit_export.base_model.bias_terms import is_bias_term
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.errors import BitfitError, OutputError, UsageError, first_line
+from bitfit_export.errors import BitfitError, MissingExtraError, OutputError, UsageError, first_line
 from bitfit_export.reference.task_model import TaskModel
 from bitfit_export.training.data import Examples, TaskData
 from bitfit_export.training.features import EncodedExamples, collate, encode_examples
@@ -29,7 +29,7 @@ from bitfit_export.training.frozen_body import can_read_once, read_once
 from bitfit_export.training.heads import choose_head
 from bitfit_export.training.methods import Method, create_method
 from bitfit_export.training.processes import is_first_process, items_per_process, together_on_cpu, wait_for_all
-from bitfit_export.training.settings import TrainingSettings
+from bitfit_export.training.settings import ONNXRUNTIME, TrainingSettings
 from bitfit_export.training.trainable import TrainableModel
 from bitfit_export.training.work_folder import (
     checkpoint_folder,
@@ -97,6 +97,8 @@ def train_model(
     )
     method = create_method(settings)
     method.prepare(model)
+    if settings.engine == ONNXRUNTIME:
+        _use_onnxruntime(model, base)
     frozen = _frozen_digest(model)
     trainer = _make_trainer(base, data, settings, model, method, work_folder, callbacks)
     last = last_checkpoint(work_folder)
@@ -119,6 +121,14 @@ def train_model(
         _best_epoch(history, spec.metrics[0], method.first_choice),
         history,
     )
+
+
+def _use_onnxruntime(model: TrainableModel, base: BaseModel) -> None:
+    try:
+        from bitfit_export.training.engines import use_onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnx", "export") from error
+    use_onnxruntime(model, base)
 
 
 def _make_trainer(
@@ -166,7 +176,7 @@ def _arguments(
     steps = -(-examples // settings.batch_size) * settings.epochs
     arguments = TrainingArguments(
         output_dir=str(work_folder),
-        use_cpu=together_on_cpu(),
+        use_cpu=together_on_cpu() or settings.engine == ONNXRUNTIME,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=items_per_process(settings.batch_size),
         per_device_eval_batch_size=64,

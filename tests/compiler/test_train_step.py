@@ -28,7 +28,7 @@ from tests.families import TEXT_FAMILIES, tiny_base
 from tests.traces import compile_model
 
 #: Of the largest gradient of a tensor: float32 along another path.
-TOLERANCE = 2e-5
+TOLERANCE = 1e-5
 QUICK = ("bert",)
 #: Items of each task, and tokens of each item; the rest of the longest is padding.
 ITEMS = 3

@@ -20,6 +20,7 @@ import torch
 
 from bitfit_export.base_model.loading import BaseModel
 from bitfit_export.base_model.quiet import quiet_exporters
+from bitfit_export.compiler.frontend.dropouts import ENGINE_HINT, check_dropouts, in_training
 from bitfit_export.compiler.frontend.lengths import check_lengths, text_inputs
 from bitfit_export.compiler.graph.dimensions import BATCH, SAMPLES, SEQUENCE
 from bitfit_export.errors import CompileError
@@ -37,18 +38,24 @@ _EXAMPLE_SAMPLES = 4000
 _LENGTHS = {"text": SEQUENCE, "audio": SAMPLES}
 
 
-def trace_base_model(base: BaseModel) -> onnx.ModelProto:
+def trace_base_model(base: BaseModel, *, dropout: bool = False) -> onnx.ModelProto:
     """The base model's graph: what it reads in, `last_hidden_state` and any `pooler_output` out.
 
     Inputs: `input_ids`, `attention_mask`, `token_type_ids` int64 [batch, sequence], those that the model has; or
     `pixel_values` float32 [batch, channels, height, width]; or `input_values` float32 [batch, samples].
 
+    Args:
+        dropout: trace the model as it is in training: with a node Dropout wherever it drops something.
+
     Raises:
-        CompileError: the exporter can't trace the model, or a bias of its state dict is not in the graph.
+        CompileError: the exporter can't trace the model, a bias of its state dict is not in the graph, or not every
+            dropout is.
     """
     try:
-        with quiet_exporters(), _plain_attention(base.module):
+        with quiet_exporters(), _plain_attention(base.module), in_training(base.module, dropout):
             model = _export(base)
+            if dropout:
+                check_dropouts(base, model.graph)
     except CompileError:
         raise
     except Exception as error:
@@ -95,6 +102,11 @@ def _export(base: BaseModel) -> ir.Model:
         model = _export_sizes(base, {0: auto, 1: auto})
         if not _is_dynamic(model):
             raise
+    if base.module.training:
+        # What dropout makes of a text is another thing each time, so nothing can be compared.
+        raise CompileError(
+            f"{base.source.name} cannot be traced in training for texts of every length", hint=ENGINE_HINT
+        )
     check_lengths(base, ir.to_proto(model))
     return model
 

@@ -7,6 +7,7 @@ Of an item with logits z and targets t, over the labels k of its task:
     regression     (z_0 - t_0)^2
     token          - sum_s sum_k t_sk log softmax(z_s)_k
     span           - 1/2 sum_c sum_s t_sc log softmax(z_c)_s, over the tokens s that the mask keeps; c is start or end
+                   (or over all tokens of the batch, padding included, as PyTorch's training has it)
 
 Targets are numbers for each label, so a class weight is a factor of the target, and a token whose targets are zero is
 ignored. The loss of a batch is the sum of its items' losses, each times its weight.
@@ -34,8 +35,9 @@ from bitfit_export.bundle.interface import (
     TOKEN_TARGETS,
 )
 from bitfit_export.bundle.row_format import PROBLEM_CODES
-from bitfit_export.compiler.graph.dimensions import BATCH, Size
-from bitfit_export.compiler.graph.edit import Operand, emit
+from bitfit_export.compiler.gradients.adder import Adder
+from bitfit_export.compiler.graph.dimensions import BATCH
+from bitfit_export.compiler.graph.edit import emit
 
 __all__ = ["add_losses"]
 
@@ -44,16 +46,17 @@ __all__ = ["add_losses"]
 _NEVER = -1e9
 
 
-def add_losses(graph: gs.Graph, inputs: Mapping[str, gs.Variable]) -> gs.Variable:
+def add_losses(graph: gs.Graph, inputs: Mapping[str, gs.Variable], *, spans_in_padding: bool = False) -> gs.Variable:
     """Adds the losses of all problem types to a graph with logits, and makes `loss` and `item_losses` its outputs.
 
     Args:
         inputs: those of `training_inputs_of`, by name.
+        spans_in_padding: the softmax of a span task is over all tokens of the batch, as PyTorch's training has it.
 
     Returns:
         The loss, float32 [1].
     """
-    add = _Adder(graph, "loss/")
+    add = _Adder(graph, "loss")
     outputs = {output.name: output for output in graph.outputs}
     is_of = {name: add.is_problem(inputs[PROBLEM_TYPE_IDS], code) for name, code in PROBLEM_CODES.items()}
     logits, targets = outputs[LOGITS], inputs[TARGETS]
@@ -65,7 +68,8 @@ def add_losses(graph: gs.Graph, inputs: Mapping[str, gs.Variable]) -> gs.Variabl
     }
     if TOKEN_LOGITS in outputs:
         mask = next(tensor for tensor in graph.inputs if tensor.name == ATTENTION_MASK)
-        losses |= _over_tokens(add, outputs[TOKEN_LOGITS], inputs[TOKEN_TARGETS], has_label, mask)
+        kept = None if spans_in_padding else _kept(add, mask)
+        losses |= _over_tokens(add, outputs[TOKEN_LOGITS], inputs[TOKEN_TARGETS], has_label, kept)
     # Where, not a product: the loss of another problem type may be infinite.
     total = add.number(0)
     for name, values in losses.items():
@@ -92,11 +96,15 @@ def _first(add: _Adder) -> gs.Constant:
     return gs.Constant(add.name("first"), np.array(0, np.int64))
 
 
+def _kept(add: _Adder, mask: gs.Tensor) -> gs.Tensor:
+    """Whether the mask keeps a token, bool [batch, sequence, 1]."""
+    return add("Unsqueeze", add("Greater", mask, 0, dtype=np.bool_), [2], dtype=np.bool_)
+
+
 def _over_tokens(
-    add: _Adder, logits: gs.Tensor, targets: gs.Tensor, has_label: gs.Tensor, mask: gs.Tensor
+    add: _Adder, logits: gs.Tensor, targets: gs.Tensor, has_label: gs.Tensor, kept: gs.Tensor | None
 ) -> dict[str, gs.Tensor]:
     labels = add("Unsqueeze", has_label, [1], dtype=np.bool_)
-    kept = add("Unsqueeze", add("Greater", mask, 0, dtype=np.bool_), [2], dtype=np.bool_)
     found = {}
     for name, allowed, axis, factor in (("token", labels, 2, -1.0), ("span", kept, 1, -0.5)):
         product = add("Mul", targets, add.log_softmax(logits, allowed, axis=axis))
@@ -104,28 +112,8 @@ def _over_tokens(
     return found
 
 
-class _Adder:
-    """Adds nodes whose names have a prefix."""
-
-    def __init__(self, graph: gs.Graph, prefix: str) -> None:
-        self._graph, self._prefix, self._count = graph, prefix, 0
-
-    def __call__(
-        self,
-        op: str,
-        *inputs: Operand,
-        dtype: np.dtype | type[np.generic] = np.float32,
-        shape: Sequence[Size] | None = None,
-        **attrs: object,
-    ) -> gs.Variable:
-        return emit(self._graph, op, self.name(op), inputs, dtype, shape=shape, **attrs)
-
-    def name(self, what: str) -> str:
-        self._count += 1
-        return f"{self._prefix}{self._count}/{what}"
-
-    def number(self, value: float) -> gs.Constant:
-        return gs.Constant(self.name("number"), np.array(value, np.float32))
+class _Adder(Adder):
+    """Adds the nodes of losses."""
 
     def rows_sum(self, values: gs.Tensor, axes: Sequence[int]) -> gs.Variable:
         """The sum for each item, [batch]."""
@@ -143,7 +131,7 @@ class _Adder:
     def _one(self) -> gs.Constant:
         return gs.Constant(self.name("one"), np.array(1, np.int64))
 
-    def log_softmax(self, logits: gs.Tensor, allowed: gs.Tensor, *, axis: int) -> gs.Variable:
-        """The logarithm of a softmax among what is allowed."""
-        among = self("Where", allowed, logits, self.number(_NEVER))
+    def log_softmax(self, logits: gs.Tensor, allowed: gs.Tensor | None, *, axis: int) -> gs.Variable:
+        """The logarithm of a softmax among what is allowed; None allows all."""
+        among = logits if allowed is None else self("Where", allowed, logits, self.number(_NEVER))
         return self("LogSoftmax", among, axis=axis)

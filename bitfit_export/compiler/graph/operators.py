@@ -11,7 +11,7 @@ __all__ = ["ELEMENTWISE", "SEQUENCE_AXIS", "gathers_first_token"]
 #: Operators that compute each value of their result from the values at the same place of their inputs.
 ELEMENTWISE = frozenset(
     {"Add", "Cast", "Div", "Erf", "Gelu", "Identity", "Mul", "Neg", "Pow", "Relu", "Sigmoid", "Sqrt", "Sub", "Tanh"}
-    | {"Where"}
+    | {"Dropout", "Where"}
 )
 #: The axis of the sequence in a hidden state [batch, sequence, hidden].
 SEQUENCE_AXIS = 1

@@ -11,6 +11,7 @@ same for tasks with and without a dense layer.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -33,24 +34,44 @@ from bitfit_export.compiler.graph.dimensions import BATCH, SEQUENCE
 from bitfit_export.compiler.graph.edit import emit
 from bitfit_export.compiler.passes.plan_layout import HeadPlan
 
-__all__ = ["AttachHeads", "attach_heads"]
+__all__ = ["AttachHeads", "HeadDropout", "attach_heads"]
 
 _ACTIVATION_OPS = {"tanh": "Tanh", "relu": "Relu", "gelu": "Gelu"}
 
 
+@dataclass(frozen=True)
+class HeadDropout:
+    """The rates with which a head in training drops what its dense layer and its classifier read."""
+
+    dense: float = 0.0
+    classifier: float = 0.0
+
+
+NO_DROPOUT = HeadDropout()
+
+
 class AttachHeads(Pass):
-    """Give the graph the tasks' outputs instead of its hidden states."""
+    """Give the graph the tasks' outputs instead of its hidden states.
+
+    Args:
+        dropout: of a graph to train with.
+    """
 
     name = "attach_heads"
     requires = frozenset({Fact.TRACED, Fact.LAYOUT})
     ensures = frozenset({Fact.HEADS})
     ends = frozenset({Fact.TRACED})
 
+    def __init__(self, dropout: HeadDropout = NO_DROPOUT) -> None:
+        self._dropout = dropout
+
     def run(self, compilation: Compilation) -> bool | Refusal:
-        return attach_heads(compilation.graph, compilation.heads, compilation.row_inputs)
+        return attach_heads(compilation.graph, compilation.heads, compilation.row_inputs, self._dropout)
 
 
-def attach_heads(graph: gs.Graph, plan: HeadPlan, row_inputs: Mapping[str, gs.Variable]) -> bool | Refusal:
+def attach_heads(
+    graph: gs.Graph, plan: HeadPlan, row_inputs: Mapping[str, gs.Variable], dropout: HeadDropout = NO_DROPOUT
+) -> bool | Refusal:
     """Replace the traced outputs by `logits` and, where a task reads tokens, `token_logits`.
 
     Returns:
@@ -70,15 +91,27 @@ def attach_heads(graph: gs.Graph, plan: HeadPlan, row_inputs: Mapping[str, gs.Va
     vectors = [_pool(graph, name, outputs, mask) for name in plan.poolings]
     pooled = _choose(graph, "head/pooled", vectors, values[HEAD_POOLING])  # [batch, hidden, 1]
     if plan.activation is not None:
-        pooled = _apply_dense(graph, plan, pooled, values)
+        pooled = _apply_dense(graph, plan, _dropped(graph, pooled, dropout.dense), values)
+    pooled = _dropped(graph, pooled, dropout.classifier)
     scores = emit(graph, "MatMul", "head/scores_3d", [values[HEAD_WEIGHT], pooled])  # [batch, labels, 1]
     scores = emit(graph, "Squeeze", "head/scores", [scores, [2]])
     logits = emit(graph, "Add", LOGITS, [scores, values[HEAD_BIAS]], shape=[BATCH, LABELS])
     graph.outputs = [logits]
     if plan.tokens:
-        graph.outputs.append(_score_tokens(graph, outputs["last_hidden_state"], values))
+        hidden = _dropped(graph, outputs["last_hidden_state"], dropout.classifier)
+        graph.outputs.append(_score_tokens(graph, hidden, values))
     graph.cleanup().toposort()
     return True
+
+
+def _dropped(graph: gs.Graph, tensor: gs.Variable, rate: float) -> gs.Variable:
+    if rate == 0:
+        return tensor
+    ratio, training = np.array(rate, np.float32), np.array(True)
+    settings = [
+        gs.Constant(f"{tensor.name}/{name}", value) for name, value in (("rate", ratio), ("training", training))
+    ]
+    return emit(graph, "Dropout", f"{tensor.name}/dropped", [tensor, *settings], shape=tensor.shape)
 
 
 def _by_item(graph: gs.Graph, tensor: gs.Variable, task_ids: gs.Variable | None) -> gs.Variable:

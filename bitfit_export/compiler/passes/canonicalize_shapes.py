@@ -136,7 +136,8 @@ def _merge_equal_nodes(graph: gs.Graph) -> None:
     """Keep one of several nodes that compute the same from the same."""
     first: dict[tuple[object, ...], gs.Node] = {}
     for node in list(graph.nodes):
-        if len(node.outputs) != 1 or is_output(graph, node.outputs[0]):
+        # Two dropouts of one tensor drop other entries of it.
+        if len(node.outputs) != 1 or node.op == "Dropout" or is_output(graph, node.outputs[0]):
             continue
         read = [_identity(tensor) for tensor in node.inputs]
         if None in read:

@@ -9,7 +9,7 @@ Does not: change the graph of `infer`; build the gradient of a weight.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
@@ -23,6 +23,7 @@ from bitfit_export.bundle.interface import (
     training_outputs_of,
 )
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass, Refusal
+from bitfit_export.compiler.gradients.dropout import draw_dropout
 from bitfit_export.compiler.gradients.losses import add_losses
 from bitfit_export.compiler.gradients.reverse import differentiate
 from bitfit_export.compiler.gradients.sequences import split_sequences
@@ -39,18 +40,23 @@ class DeriveTrainStep(Pass):
 
     Args:
         fuse: passes that make of the differentiated graph what the target runs.
+        trained: the inputs that get a gradient; by default the row's biases and the layers of the head.
+        as_in_training: compute what PyTorch computes while it trains: with dropout where the graph has such, and the
+            softmax of a span task over padding, too.
     """
 
     name = "derive_train_step"
     requires = frozenset({Fact.LIFTED, Fact.HEADS})
 
-    def __init__(self, fuse: Sequence[Pass] = ()) -> None:
-        self._fuse = fuse
+    def __init__(
+        self, fuse: Sequence[Pass] = (), *, trained: Collection[str] | None = None, as_in_training: bool = False
+    ) -> None:
+        self._fuse, self._trained, self._as_in_training = fuse, trained, as_in_training
 
     def run(self, compilation: Compilation) -> bool | Refusal:
         program = copy.copy(compilation)
         program.graph = compilation.graph.copy()
-        refusal = derive_train_step(program)
+        refusal = derive_train_step(program, self._trained, as_in_training=self._as_in_training)
         if refusal is not None:
             return refusal
         for each in self._fuse:
@@ -61,8 +67,13 @@ class DeriveTrainStep(Pass):
         return False
 
 
-def derive_train_step(compilation: Compilation) -> Refusal | None:
+def derive_train_step(
+    compilation: Compilation, trained: Collection[str] | None = None, *, as_in_training: bool = False
+) -> Refusal | None:
     """Add losses and gradients to the compilation's graph, in place.
+
+    Args:
+        trained, as_in_training: see `DeriveTrainStep`.
 
     Returns:
         A refusal that names an operator without a derivative; else None.
@@ -75,17 +86,24 @@ def derive_train_step(compilation: Compilation) -> Refusal | None:
     graph.inputs += inputs.values()
     has_slots = _choose_by_item(graph)
     split_sequences(graph)
-    loss = add_losses(graph, inputs)
+    loss = add_losses(graph, inputs, spans_in_padding=as_in_training)
     graph.cleanup().toposort()
     rows = BATCH if has_slots else None
     infer_shapes(graph, {TASK_BATCH: rows, ROWS: rows})
+    if as_in_training:
+        draw_dropout(graph)
     by_name = {each.name: each for each in graph.inputs}
-    learnt = [port for port in training_outputs_of(layout, kind) if port.role.endswith("_gradients")]
-    wanted = [by_name[port.name.removeprefix(GRADIENT_PREFIX)] for port in learnt]
+    ports = {port.name.removeprefix(GRADIENT_PREFIX): port for port in training_outputs_of(layout, kind)}
+    learnt = {
+        name: port
+        for name, port in ports.items()
+        if port.role.endswith("_gradients") and (trained is None or name in trained)
+    }
+    wanted = [by_name[name] for name in learnt]
     gradients = differentiate(graph, loss, wanted)
     if isinstance(gradients, Refusal):
         return gradients
-    for port, gradient in zip(learnt, gradients, strict=True):
+    for port, gradient in zip(learnt.values(), gradients, strict=True):
         graph.outputs.append(emit(graph, "Identity", port.name, [gradient], shape=port.shape))
     graph.cleanup().toposort()
     return None
