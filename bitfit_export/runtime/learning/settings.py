@@ -39,8 +39,8 @@ class LearningSettings:
     epochs: int = 8
     batch_size: int = 16
     part_size: int | None = None
-    schedule: str = "constant"
-    warmup: float = 0.0
+    schedule: str = "linear"
+    warmup: float = 0.1
     weight_decay: float = 0.0
     epsilon: float = 1e-6
     clip: float | None = 1.0

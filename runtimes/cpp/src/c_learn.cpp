@@ -63,8 +63,9 @@ bitfit::LearningSettings settings_of(const bitfit_learning& given) {
   set(given.checkpoint_steps, &settings.checkpoint_steps);
   if (given.clip < 0) settings.clip = 0;
   settings.part_size = given.part_size;
-  settings.schedule = given.linear != 0 ? bitfit::Schedule::linear : bitfit::Schedule::constant;
-  settings.warmup = given.warmup;
+  if (given.constant != 0) settings.schedule = bitfit::Schedule::constant;
+  set(given.warmup, &settings.warmup);
+  if (given.warmup < 0) settings.warmup = 0;
   settings.weight_decay = given.weight_decay;
   settings.seed = given.seed;
   settings.patience = given.patience;

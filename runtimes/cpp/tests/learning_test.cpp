@@ -29,7 +29,7 @@ bitfit::LearningSettings settings_of(const json& given) {
   settings.batch_size = given.value("batch_size", settings.batch_size);
   settings.part_size = given.value("part_size", settings.part_size);
   settings.schedule =
-      given.value("schedule", "constant") == "linear" ? bitfit::Schedule::linear : bitfit::Schedule::constant;
+      given.value("schedule", "linear") == "linear" ? bitfit::Schedule::linear : bitfit::Schedule::constant;
   settings.warmup = given.value("warmup", settings.warmup);
   settings.weight_decay = given.value("weight_decay", settings.weight_decay);
   settings.epsilon = given.value("epsilon", settings.epsilon);

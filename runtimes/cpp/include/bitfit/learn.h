@@ -64,8 +64,8 @@ typedef struct bitfit_learning {
   size_t epochs;           /* [8] */
   size_t batch_size;       /* examples per step [16] */
   size_t part_size;        /* examples that are computed at once, which bounds the memory [a whole batch] */
-  int linear;              /* not 0: the learning rate falls to 0 after the warm-up; else it stays */
-  double warmup;           /* the share of all steps in which the learning rate rises from 0 */
+  int constant;            /* not 0: the learning rate stays after the warm-up; else it falls to 0 */
+  double warmup;           /* the share of all steps in which the learning rate rises from 0 [0.1]; negative for none */
   double weight_decay;     /* of AdamW */
   double epsilon;          /* of AdamW [1e-6] */
   double clip;             /* the largest norm of a gradient [1]; negative for any */

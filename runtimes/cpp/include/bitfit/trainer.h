@@ -39,8 +39,8 @@ struct LearningSettings {
   std::size_t epochs = 8;
   std::size_t batch_size = 16;  // examples per step
   std::size_t part_size = 0;    // examples that are computed at once; gradients are added up; 0: the whole batch
-  Schedule schedule = Schedule::constant;
-  double warmup = 0;                  // the share of all steps in which the learning rate rises from 0, below 1
+  Schedule schedule = Schedule::linear;
+  double warmup = 0.1;                // the share of all steps in which the learning rate rises from 0, below 1
   double weight_decay = 0;            // of AdamW
   double epsilon = 1e-6;              // of AdamW
   double clip = 1;                    // the largest norm of a gradient; a larger one is scaled down to it; 0: any
