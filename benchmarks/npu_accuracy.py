@@ -39,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", help="by default all of the bundle's")
     parser.add_argument("--on-engine", type=int, default=2, help="texts of each task to run on the engine too")
     options = parser.parse_args(words)
-    results = Results(options.results, "npu_accuracy", {"on engine": options.on_engine})
+    results = Results(options.results, "npu_accuracy", {})
     for bundle in options.bundles:
         session = BiasSession(bundle)
         record, precision = session.manifest.accelerator, session.manifest.precision
