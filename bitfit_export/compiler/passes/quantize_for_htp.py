@@ -24,7 +24,6 @@ Does not: touch products of two activations, norms, softmax and heads, which the
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -138,9 +137,9 @@ class _Quantizer:
     def quantize(self, weight: np.ndarray, nodes: Sequence[gs.Node]) -> None:
         """Quantise a weight [k, n] and the products that read it, which may be those of several layers."""
         gram = together([self._statistics[node.name] for node in nodes]).gram
-        rounded = functools.cache(lambda dtype: _round_weight(weight, dtype, gram))
+        rounded = {dtype: _round_weight(weight, dtype, gram) for dtype in {form.weights for form in self._forms}}
         for node in nodes:
-            plans = (self._plan(node, weight, form, *rounded(form.weights)) for form in self._forms)
+            plans = (self._plan(node, weight, form, *rounded[form.weights]) for form in self._forms)
             self._multiply(node, next(plan for plan in plans if self._is_exact_enough(node, weight, plan)))
 
     def _plan(self, node: gs.Node, weight: np.ndarray, form: Form, integers: np.ndarray, scale: np.ndarray) -> _Plan:
