@@ -71,6 +71,8 @@ def detail_tables(results: Measured) -> Iterator[Table]:
             yield _step_profile(f"{model}: {unit} of a training step", methods)
     if "accuracy" in results:
         yield _accuracy(results["accuracy"])
+    if "npu_accuracy" in results:
+        yield _npu_accuracy(results["npu_accuracy"])
     for rows, measured in results.get("peak", {}).items():
         yield _peak(rows, measured)
 
@@ -188,6 +190,17 @@ def _accuracy(measured: Measured) -> Table:
     ]
     header = ("task", "metric (x 100)", "precision", "value", "lost", "agreement with fp32 (%)")
     return Table("Accuracy of the shipped tasks", header, sorted(rows))
+
+
+def _npu_accuracy(measured: Measured) -> Table:
+    difference = "largest difference of a logit to the engine"
+    rows = [
+        [task, each["metric"], precision, f"{each['value']:.2f}", f"{each['lost']:.2f}", _number(each[difference])]
+        for precision, tasks in measured.items()
+        for task, each in tasks.items()
+    ]
+    header = ("task", "metric (x 100)", "precision", "value", "lost", difference)
+    return Table("Accuracy of the shipped tasks, target qnn", header, sorted(rows))
 
 
 def _peak(rows: str, measured: Measured) -> Table:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs bitfit-export[export]")
@@ -305,3 +306,37 @@ def test_step_profile_says_what_a_step_does_and_keeps_for_frozen_weights(
     assert kept["full"]["Gelu"] == kept["bitfit"]["Gelu"] == pytest.approx(2 * 16 * 64 * 4 / 1e6)
     script("report").main(["--results", str(tmp_path), "--markdown"])
     assert "### tiny: kept (MB) of a training step" in capsys.readouterr().out
+
+
+def test_graphs_for_an_npu_take_any_length_and_round_to_half(script: Callable[[str], ModuleType]) -> None:
+    """A graph of 4 tokens: x + the positions as floats, then a third, [1, 4] -> [4, 1]."""
+    import onnx
+    import onnxruntime as ort
+    from onnx import TensorProto, helper, numpy_helper
+
+    npu = script("npu_accuracy")
+    nodes = [
+        helper.make_node("Cast", ["positions_of_4"], ["places"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "places"], ["sum"]),
+        helper.make_node("Mul", ["sum", "third"], ["product"]),
+        helper.make_node("Reshape", ["product", "shape"], ["y"]),
+    ]
+    constants = {"positions_of_4": np.arange(4)[None], "third": np.float32(1 / 3), "shape": np.array([4, 1])}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    npu.free_length(model.graph, 4)
+    npu.round_to_half(model)
+    onnx.checker.check_model(model)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": np.float32([[0.1, 0.2]]), "positions": np.array([[0, 1]])})
+    sums = (np.float16([0.1, 0.2]).astype(np.float32) + np.float32([0, 1])).astype(np.float16)
+    expected = (sums.astype(np.float32) * np.float32(np.float16(1 / 3))).astype(np.float16)
+    np.testing.assert_array_equal(found[:, 0], expected.astype(np.float32))

@@ -13,6 +13,8 @@ import pytest
 
 from bitfit_export.bundle import read_manifest, write_row
 from bitfit_export.compiler import CompileOptions
+from bitfit_export.compiler.passes.quantize_for_htp import Form
+from bitfit_export.compiler.targets import qnn
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import UsageError
 from bitfit_export.runtime import BiasSession
@@ -30,6 +32,8 @@ pytest.importorskip("onnxruntime_qnn", reason="needs bitfit-export[qnn]: Linux x
 LENGTH = 8
 #: The largest difference of a logit to PyTorch's, where weights are rounded to 8 bits.
 ROUNDING = 0.1
+#: The same where activations are rounded to 8 bits too.
+ROUNDING_OF_BOTH = 0.4
 #: The largest difference between the emulator and ONNX Runtime's CPU kernels: float16 between the products.
 HALF = 0.02
 BATCH = {
@@ -129,3 +133,29 @@ def test_a_row_is_converted_when_it_is_loaded_and_says_what_saturates(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         session.load_task(bundle / "tasks" / "mean.bias")
+
+
+@pytest.mark.parametrize(
+    ("precision", "form", "layout", "tolerance"),
+    [
+        ("w8a16", Form(np.int16, np.uint16), "named", HALF),
+        ("w8a16", Form(np.int16, np.uint16), "packed", HALF),
+        ("int8-static", Form(np.int8, np.uint8), "named", ROUNDING_OF_BOTH),
+    ],
+)
+def test_other_integers_of_products_answer_as_pytorch_too(
+    precision: str,
+    form: Form,
+    layout: str,
+    tolerance: float,
+    tiny_base: BaseModel,
+    deltas: dict[str, TaskDelta],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(qnn._FORMS, precision, (form,))
+    options = CompileOptions(target="qnn", precision=precision, layout=layout, static_shape=(1, LENGTH))
+    compile_bundle(tiny_base, deltas, tmp_path, options)
+    session, reference = BiasSession(tmp_path), Reference(tiny_base, deltas)
+    assert (len(session.manifest.quantization.bias_scales) == 8) == (layout == "named")
+    np.testing.assert_allclose(session.run("mean", **BATCH), reference("mean", BATCH), atol=tolerance, rtol=0)

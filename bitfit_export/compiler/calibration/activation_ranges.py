@@ -1,4 +1,4 @@
-"""Ranges of activations in 256 steps."""
+"""Ranges of activations in 256 steps, or in 65,536 where an accelerator has them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ _BEYOND_SAMPLES = 1.2
 
 @dataclass(frozen=True)
 class ActivationRange:
-    """How activations become uint8: round(x / scale) + zero_point, saturating.
+    """How activations become unsigned integers: round(x / scale) + zero_point, saturating.
 
     Attributes:
         used: the largest activation that was seen by the largest that can be represented; more than 1 where it
             saturates.
+        last_step: the largest integer, 255 for uint8.
     """
 
     scale: float
     zero_point: int
     used: float = 1.0
+    last_step: int = _LAST_STEP
 
     def round(self, x: np.ndarray) -> np.ndarray:
         """What the rounded activations stand for."""
-        integers = (np.rint(x / np.float32(self.scale)) + self.zero_point).clip(0, _LAST_STEP)
+        integers = (np.rint(x / np.float32(self.scale)) + self.zero_point).clip(0, self.last_step)
         rounded: np.ndarray = ((integers - self.zero_point) * self.scale).astype(np.float32)
         return rounded
 
