@@ -42,20 +42,8 @@ def write(folder: Path, train: Sequence[Mapping[str, object]]) -> None:
 
 def test_a_learnt_row_is_run_beside_the_bundles_own(bitfit: Bitfit, trainable_bundle: Path, data: Path) -> None:
     row = data / "mood.bias"
-    words = (
-        "--task",
-        "mood",
-        "--data",
-        data,
-        "--output",
-        row,
-        "--learning-rate",
-        "2e-2",
-        "--epochs",
-        "15",
-        "--threads",
-        "1",
-    )
+    words = ["--task", "mood", "--data", data, "--output", row, "--threads", 1]
+    words += ["--learning-rate", "2e-2", "--schedule", "constant", "--epochs", 15]
     done = bitfit("learn", trainable_bundle, *words)
     assert done.status == 0, done.err
     assert done.out.strip() == str(row)

@@ -31,7 +31,7 @@ BAD = ("bad awful", "an awful day", "bad and poor", "poor food", "what a bad fil
 TEXTS = [(text,) for text in (*GOOD, *BAD)]
 LABELS = ("bad", "good")
 MOODS = LabelledTexts(TEXTS, [1] * len(GOOD) + [0] * len(BAD))
-FAST = LearningSettings(learning_rate=5e-3, epochs=6, batch_size=4)
+FAST = LearningSettings(learning_rate=5e-3, epochs=6, batch_size=4, schedule="constant", warmup=0)
 #: Of a value: float32 in another order, over some twenty steps of AdamW, of which each may be a learning rate's size.
 TOLERANCE = 2e-4
 

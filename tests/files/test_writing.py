@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -355,21 +356,23 @@ def test_an_output_has_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "row").stat().st_mode & 0o777 == 0o666 & ~expected
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """A limit of 1,000 bytes on the size of files."""
+    """A limit of 1,000 bytes on the size of files; also on that of a file to which pytest writes, so not for long."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_write_that_the_system_stops_leaves_what_was_there(thing: Path) -> None:
-    with pytest.raises(OutputError, match="File too large"), new_folder(thing, replaces=KIND) as folder:
-        write(folder, "x" * 2000)
-    with pytest.raises(OutputError, match="File too large"):
-        write_bytes(thing.parent / "row", b"x" * 2000)
+    with small_files():
+        with pytest.raises(OutputError, match="File too large"), new_folder(thing, replaces=KIND) as folder:
+            write(folder, "x" * 2000)
+        with pytest.raises(OutputError, match="File too large"):
+            write_bytes(thing.parent / "row", b"x" * 2000)
     assert content(thing) == "old"
     assert os.listdir(thing.parent) == ["thing"]
 

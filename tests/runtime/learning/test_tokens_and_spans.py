@@ -60,7 +60,7 @@ TASKS: dict[str, tuple[LabelledTexts, TaskSpec]] = {
         TaskSpec("answer", "span", ("question", "context"), "answers", ("start", "end"), ("f1", "exact_match")),
     ),
 }
-SETTINGS = LearningSettings(learning_rate=3e-3, epochs=3, batch_size=2, part_size=1)
+SETTINGS = LearningSettings(learning_rate=3e-3, epochs=3, batch_size=2, part_size=1, schedule="constant", warmup=0)
 #: So short that a sentence is cut, and that a context is read in windows.
 MAX_LENGTHS = {"words": 11, "answer": 24}
 

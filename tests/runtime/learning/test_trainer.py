@@ -27,7 +27,7 @@ from bitfit_export.runtime.learning.plan import peak_memory
 from tests.conftest import random_delta
 from tests.traces import compile_bundle
 
-FAST = LearningSettings(learning_rate=2e-2, epochs=15, batch_size=4)
+FAST = LearningSettings(learning_rate=2e-2, epochs=15, batch_size=4, schedule="constant", warmup=0)
 LABELS = ("bad", "good")
 
 
