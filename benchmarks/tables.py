@@ -66,6 +66,8 @@ def detail_tables(results: Measured) -> Iterator[Table]:
         yield _figures("Compiling", results["compile_models"])
     if "training_step" in results:
         yield _figures("A training step", results["training_step"])
+    if "learning_step" in results:
+        yield _figures("A step of learning on a device, beside PyTorch's BitFit step", results["learning_step"])
     for model, measured in results.get("step_profile", {}).items():
         for unit, methods in measured.items():
             yield _step_profile(f"{model}: {unit} of a training step", methods)

@@ -171,10 +171,22 @@ def _mixed_targets() -> list[Target]:
     return found
 
 
+def _learning_targets() -> list[Target]:
+    """Of a step of `BiasTrainer` on MiniLM."""
+    found = []
+    for threads in ("1 thread", "2 threads"):
+        step = ("learning_step", f"minilm-l6, {threads}")
+        time, memory = (*step, "seconds, program / torch"), (*step, "peak (MB), program / torch")
+        found.append(Target(f"learning step, MiniLM, {threads}: time / PyTorch's", 0.70, time))
+        found.append(Target(f"learning step, MiniLM, {threads}: peak memory / PyTorch's", 0.6, memory))
+    return found
+
+
 TARGETS = (
     *_speed_targets(),
     *_mixed_targets(),
     *_session_targets(),
+    *_learning_targets(),
     Target("switch of task, 5 tasks", 10, ("switch_tasks", "5", "choosing a row (us)"), "us"),
     Target("switch of task, 1,000 tasks", 10, ("switch_tasks", "1000", "choosing a row (us)"), "us"),
     Target("row with fp16 values, 2 labels", 135, ("compile_models", "bert-base", "fp16 row (bytes)"), "KB", 1000),
