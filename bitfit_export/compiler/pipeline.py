@@ -32,7 +32,16 @@ from bitfit_export.compiler.targets import load_target
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import CompileError
 
-__all__ = ["CompiledModel", "Observer", "check_order", "describe_passes", "lower", "plan_passes", "run_passes"]
+__all__ = [
+    "CompiledModel",
+    "Observer",
+    "canonicalizing_passes",
+    "check_order",
+    "describe_passes",
+    "lower",
+    "plan_passes",
+    "run_passes",
+]
 
 #: Called after each pass with its number from 1, the pass and whether it changed the graph.
 Observer = Callable[[int, Pass, bool, Compilation], None]
@@ -118,6 +127,18 @@ def lower(
     )
 
 
+def canonicalizing_passes() -> tuple[Pass, ...]:
+    """What every program begins with, whatever runs it: biases found and folded, mask and shapes in one form."""
+    return (
+        CanonicalizeBiasUses(),
+        PropagateBatchAxis(),
+        FindBiasSites(),
+        FoldBiases(),
+        CanonicalizeMask(),
+        CanonicalizeShapes(),
+    )
+
+
 def plan_passes(options: CompileOptions) -> tuple[Pass, ...]:
     """The passes of a compilation with these options, in order.
 
@@ -127,12 +148,7 @@ def plan_passes(options: CompileOptions) -> tuple[Pass, ...]:
     target = load_target(options.target)
     target.check(options)
     return (
-        CanonicalizeBiasUses(),
-        PropagateBatchAxis(),
-        FindBiasSites(),
-        FoldBiases(),
-        CanonicalizeMask(),
-        CanonicalizeShapes(),
+        *canonicalizing_passes(),
         *target.calibrate(options),
         PlanLayout(),
         AttachHeads(),

@@ -17,19 +17,13 @@ from bitfit_export.base_model import BaseModel
 from bitfit_export.compiler.compilation import Compilation, Pass
 from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.compiler.passes.attach_heads import AttachHeads, HeadDropout
-from bitfit_export.compiler.passes.canonicalize_bias_uses import CanonicalizeBiasUses
-from bitfit_export.compiler.passes.canonicalize_mask import CanonicalizeMask
-from bitfit_export.compiler.passes.canonicalize_shapes import CanonicalizeShapes
 from bitfit_export.compiler.passes.derive_train_step import DeriveTrainStep
-from bitfit_export.compiler.passes.find_bias_sites import FindBiasSites
-from bitfit_export.compiler.passes.fold_biases import FoldBiases
 from bitfit_export.compiler.passes.fuse_for_ort import FuseForOrt
 from bitfit_export.compiler.passes.lift_biases import LiftBiases
 from bitfit_export.compiler.passes.merge_projections import MergeProjections
 from bitfit_export.compiler.passes.plan_layout import PlanLayout
-from bitfit_export.compiler.passes.propagate_batch_axis import PropagateBatchAxis
 from bitfit_export.compiler.passes.slice_first_token import SliceFirstToken
-from bitfit_export.compiler.pipeline import run_passes
+from bitfit_export.compiler.pipeline import canonicalizing_passes, run_passes
 from bitfit_export.delta import TaskDelta
 
 __all__ = ["HeadDropout", "TrainingProgram", "compile_for_training"]
@@ -73,12 +67,7 @@ def compile_for_training(
 
 def _passes(trained: Collection[str], dropout: HeadDropout) -> list[Pass]:
     return [
-        CanonicalizeBiasUses(),
-        PropagateBatchAxis(),
-        FindBiasSites(),
-        FoldBiases(),
-        CanonicalizeMask(),
-        CanonicalizeShapes(),
+        *canonicalizing_passes(),
         PlanLayout(),
         AttachHeads(dropout),
         SliceFirstToken(),

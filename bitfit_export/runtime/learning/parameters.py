@@ -86,7 +86,7 @@ class RowParameters:
 
 
 def with_new_head(row: BiasRow, layout: Layout, problem_type: str, labels: int, seed: int) -> BiasRow:
-    """Returns a row with the biases of another and a new head for so many labels.
+    """Returns a row that has the biases of `row`, and a new head with `labels` outputs.
 
     What the head reads stays as it is; that of a token or span task reads each token, without a dense layer. Weights
     are drawn from a normal distribution, biases are zero.

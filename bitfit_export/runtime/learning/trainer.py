@@ -15,7 +15,7 @@ from bitfit_export.bundle.interface import BASE_ROW_FILE, TOKEN_LOGITS
 from bitfit_export.errors import InputError, UsageError, quoted
 from bitfit_export.files import write_bytes
 from bitfit_export.runtime.learning.examples import LEARNABLE, LabelledTexts
-from bitfit_export.runtime.learning.items import items_of
+from bitfit_export.runtime.learning.items import LearningItems, items_of
 from bitfit_export.runtime.learning.parameters import BY_TOKEN, RowParameters, with_new_head
 from bitfit_export.runtime.learning.plan import Epoch, LearningPlan, check_memory
 from bitfit_export.runtime.learning.run import LearningRun
@@ -116,17 +116,7 @@ class BiasTrainer:
         settings = settings or LearningSettings()
         names = tuple(labels)
         self._check_task(problem_type, names)
-        for what, examples in ((_TRAIN, train), (_VALIDATION, validation)):
-            examples.check(what, problem_type, names)
-        if problem_type in ("single_label", "token"):
-            train.check_varied(_TRAIN, names)
-        limit = min(settings.max_length, self._manifest.longest_sequence)
-        items, held_out = (
-            items_of(
-                examples, what, problem_type, names, self._parts.encoder, max_length=limit, balance=settings.balance
-            )
-            for what, examples in ((_TRAIN, train), (_VALIDATION, validation))
-        )
+        items, held_out = self._read_examples(train, validation, problem_type, names, settings)
         first = self._start_row(start, problem_type, max(1, len(names)), settings.seed)
         parameters = RowParameters(first, self._manifest.layout, self._manifest.layout_kind)
         name = _digest(first, problem_type, settings, train, validation)
@@ -142,6 +132,27 @@ class BiasTrainer:
         row = run.parameters.row(task, _ROW_DTYPES[self._manifest.row_dtype])
         encode_row(row)  # a name or a value that no row can have is said here
         return LearnedRow(row, names, run.best_epoch, run.state.history)
+
+    def _read_examples(
+        self,
+        train: LabelledTexts,
+        validation: LabelledTexts,
+        problem_type: str,
+        labels: tuple[str, ...],
+        settings: LearningSettings,
+    ) -> tuple[LearningItems, LearningItems]:
+        """Both sets, checked and encoded."""
+        both = ((_TRAIN, train), (_VALIDATION, validation))
+        for what, examples in both:
+            examples.check(what, problem_type, labels)
+        if problem_type in ("single_label", "token"):
+            train.check_varied(_TRAIN, labels)
+        limit, encoder = min(settings.max_length, self._manifest.longest_sequence), self._parts.encoder
+        items, held_out = (
+            items_of(examples, what, problem_type, labels, encoder, max_length=limit, balance=settings.balance)
+            for what, examples in both
+        )
+        return items, held_out
 
     def _start_row(self, start: BiasRow | None, problem_type: str, labels: int, seed: int) -> BiasRow:
         layout = self._manifest.layout

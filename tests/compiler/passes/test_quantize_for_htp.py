@@ -53,7 +53,7 @@ def quantized(weight: np.ndarray, forms: tuple[Form, ...] = FORMS) -> Any:
 
 
 def dtypes(compilation: Any) -> tuple[str, str]:
-    """Those of the weight and of the activations."""
+    """The dtypes of the weight and of the activations."""
     (gemm,) = [node for node in compilation.graph.nodes if node.op == "Gemm"]
     x, weight = gemm.inputs[0].inputs[0], gemm.inputs[1].inputs[0]
     return weight.inputs[0].dtype.name, x.inputs[2].dtype.name
