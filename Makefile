@@ -53,7 +53,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
-	$(INSTALL) --editable '.[export,train,plot,demo,dev,docs]'
+	$(INSTALL) --editable '.[export,train,serve,plot,demo,dev,docs]'
 	rm -f $(VENV)/.installed-*
 	touch $@
 

@@ -24,6 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "compiler": {"accelerators", "base_model", "bundle", "delta", "errors", "files"},
     "training": {"base_model", "bundle", "compiler", "delta", "errors", "files", "metrics", "reference"},
     "runtime": {"accelerators", "bundle", "errors", "files", "metrics"},
+    "serving": {"bundle", "errors", "runtime"},
     "verification": {"base_model", "bundle", "delta", "errors", "reference", "runtime"},
     "interop": {"base_model", "bundle", "delta", "errors", "files", "reference", "verification"},
     "baselines": {"base_model", "bundle", "delta", "errors", "files", "reference", "runtime"},

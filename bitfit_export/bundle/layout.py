@@ -112,6 +112,10 @@ class Layout:
         """The head tensors' shapes for a task with `labels` outputs, in order."""
         return tuple(entry.resolve(labels) for entry in self.head)
 
+    def value_count(self, labels: int) -> int:
+        """How many values a row of `labels` outputs has, biases and head."""
+        return self.bias_count + sum(map(math.prod, self.head_shapes(labels)))
+
     @lazy_property
     def digest(self) -> str:
         """SHA-256 over the base digest and every entry, 64 lower-case hexadecimal digits."""

@@ -33,6 +33,7 @@ COMMANDS = {
     "sweep": "train tasks x methods x learning rates x seeds",
     "reproduce": "run the papers' experiments on a model: tables and figures",
     "export": "compile a base model and its tasks into one bundle",
+    "serve": "answer texts over HTTP, for any number of tasks",
     "learn": "learn a task's row from examples, without PyTorch",
     "run": "answer texts with a bundle, JSON lines on stdout",
     "verify": "compare a bundle with PyTorch",

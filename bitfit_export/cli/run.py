@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
-from bitfit_export.cli.input_lines import lines_of, object_of, text_of
+from bitfit_export.cli.input_lines import lines_of, object_of
 from bitfit_export.cli.streams import json_text, say
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.arguments import check_positive
 from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS
+from bitfit_export.runtime.predict.json_answers import json_answer
+from bitfit_export.runtime.text.json_text import text_of
 from bitfit_export.runtime.text.tokenizer import Text
 from bitfit_export.runtime.threads import check_threads
 
@@ -100,7 +102,7 @@ def _answer(session: BiasSession, questions: list[Question], options: argparse.N
         if error.item is None:
             raise
         raise InputError(f"{questions[error.item].where} {error.problem}", hint=error.hint) from error
-    return [{"task": task, **_shown(answer)} for task, answer in zip(tasks, answers, strict=True)]
+    return [json_answer(task, answer) for task, answer in zip(tasks, answers, strict=True)]
 
 
 def _check_task(session: BiasSession, question: Question) -> None:
@@ -108,14 +110,6 @@ def _check_task(session: BiasSession, question: Question) -> None:
         session.labels(question.task)
     except InputError as error:
         raise InputError(f"{question.where}: {error.problem}", hint=error.hint) from error
-
-
-def _shown(answer: Any) -> dict[str, Any]:
-    """An answer as it is printed. A float32 has some seven digits; the others are noise."""
-    if isinstance(answer, list):
-        words = [{name: word[name] for name in ("word", "label", "score")} for word in answer]
-        return {"tokens": [_shown(word) for word in words]}
-    return {**answer, "score": round(answer["score"], 6)}
 
 
 def _from_words(options: argparse.Namespace) -> list[Question]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bitfit_export.bundle import (
+    BiasRow,
     CheckedFiles,
     Manifest,
     read_files,
@@ -19,6 +20,7 @@ from bitfit_export.bundle import (
     read_recorded_row,
     read_row,
 )
+from bitfit_export.bundle.row_rules import check_layout
 from bitfit_export.errors import BundleError, UsageError
 from bitfit_export.files import canonical_json
 from bitfit_export.runtime.arguments import as_names, as_options, as_path, check_labels, check_name, check_positive
@@ -32,7 +34,7 @@ from bitfit_export.runtime.predict.postprocess import Answer, Prediction, WordLa
 from bitfit_export.runtime.predict.predictor import Predictor
 from bitfit_export.runtime.tasks.acceptance import check_runs, choose_records, default_labels
 from bitfit_export.runtime.tasks.make_store import make_store
-from bitfit_export.runtime.tasks.task_store import LoadedTask
+from bitfit_export.runtime.tasks.task_store import LoadedTask, TaskStore
 from bitfit_export.runtime.text.tokenizer import TOKENIZER_FILE, Text, TextEncoder, as_texts
 from bitfit_export.runtime.threads import check_threads
 
@@ -176,7 +178,19 @@ class BiasSession:
             InputError: a path, a name or labels that cannot be used, a row that is older than the loaded one, or one of
                 a task that the model has no output for. Whatever is refused leaves the session as it was.
         """
-        row = read_row(as_path(path, "the row"), layout=self._manifest.layout)
+        return self.load_row(read_row(as_path(path, "the row"), layout=self._manifest.layout), name=name, labels=labels)
+
+    def load_row(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] | None = None) -> str:
+        """As `load_task`, for a row that is in memory.
+
+        Args:
+            row: of `bundle.decode_row`, `bundle.read_row` or `LearntTask.row`.
+
+        Raises:
+            RowError: it was made for another model.
+            InputError: as `load_task`.
+        """
+        check_layout(row, self._manifest.layout)
         name = row.task if name is None else check_name(name)
         check_runs(row, name, self._model)
         known = self._store.find(name), self._manifest.tasks.get(name)
@@ -355,11 +369,12 @@ class SessionParts(NamedTuple):
     encoder: TextEncoder
     model: FrozenModel
     predictor: Predictor
+    store: TaskStore[Any]
 
 
 def parts_of(session: BiasSession) -> SessionParts:
     """Returns a session's parts, which stay its own."""
-    return SessionParts(session._encoder, session._model, session._predictor)
+    return SessionParts(session._encoder, session._model, session._predictor, session._store)
 
 
 def _open_again(digest: str, options: dict[str, Any]) -> BiasSession:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from bitfit_export.cli.input_lines import text_of
 from bitfit_export.runtime import BiasSession
+from bitfit_export.runtime.text.json_text import text_of
 from tests.conftest import real_examples
 from tests.web.conftest import WEB, RunNode
 from tests.web.test_web_tokenizer import places_in

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,8 +14,9 @@ from bitfit_export.runtime.arguments import as_names
 from bitfit_export.runtime.frozen_model import FrozenModel
 from bitfit_export.runtime.inputs import InputLimits
 from bitfit_export.runtime.predict.batches import plan_batches
-from bitfit_export.runtime.predict.chunks import Chunk, Result, cut_chunks, join_results, numbered, read_chunk
-from bitfit_export.runtime.tasks.task_store import Lease, LoadedTask, TaskStore
+from bitfit_export.runtime.predict.chunks import Chunk, cut_chunks, numbered
+from bitfit_export.runtime.predict.jobs import Job
+from bitfit_export.runtime.tasks.task_store import Feeds, LoadedTask, TaskStore
 from bitfit_export.runtime.text.alignment import AlignedTokens
 from bitfit_export.runtime.text.tokenizer import Text, TextEncoder, TokenIds
 
@@ -38,50 +40,69 @@ class Predictor:
         padded = self._encoder.pad(items)
         return {name: padded[name] for name in self._model.text_inputs}
 
-    def predict(
+    @contextmanager
+    def open(
         self,
-        items: Sequence[Text],
+        texts: Sequence[Text],
         task: str | Sequence[str],
         *,
         truncate: bool,
         max_length: int | None,
         top_k: int | None,
         max_answer_tokens: int,
+    ) -> Iterator[Job]:
+        """A prediction that is ready to run, with the rows that it reads until the block ends.
+
+        Raises:
+            InputError, UsageError: as `BiasSession.predict`.
+        """
+        with self._store.lease(as_names(task, items=len(texts))) as lease:
+            one_task = isinstance(task, str)
+            tasks = lease.tasks * len(texts) if one_task else lease.tasks
+            _check_top_k(tasks, top_k)
+            chunks = cut_chunks(self._encoder, texts, tasks, truncate=truncate, max_length=max_length)
+            yield Job(texts, tasks, lease, one_task, chunks, top_k, max_answer_tokens)
+
+    def predict(
+        self,
+        texts: Sequence[Text],
+        task: str | Sequence[str],
+        *,
         batch_size: int,
         batch_tokens: int,
+        **settings: Any,
     ) -> list[Any]:
-        """Returns one result per text, as `BiasSession.predict` describes it."""
-        with self._store.lease(as_names(task, items=len(items))) as lease:
-            tasks = lease.tasks * len(items) if isinstance(task, str) else lease.tasks
-            _check_top_k(tasks, top_k)
-            chunks = cut_chunks(self._encoder, items, tasks, truncate=truncate, max_length=max_length)
-            found: list[list[Result]] = [[] for _ in items]
-            lengths = [len(chunk.tokens.ids) for chunk in chunks]
+        """Returns one result per text, as `BiasSession.predict` describes it; the settings are those of `open`."""
+        with self.open(texts, task, **settings) as job:
+            lengths = [len(chunk.tokens.ids) for chunk in job.chunks]
             # Where a run serves one task, batches are of one task.
-            groups = ["" if self._store.mixes_tasks else tasks[chunk.item].name for chunk in chunks]
+            groups = ["" if self._store.mixes_tasks else job.tasks[chunk.item].name for chunk in job.chunks]
             for places in plan_batches(lengths, groups, batch_size=batch_size, batch_tokens=batch_tokens):
-                batch = [chunks[place] for place in places]
-                outputs = self._run_chunks(batch, tasks, lease, one_task=isinstance(task, str))
-                for chunk, values in zip(batch, outputs, strict=True):
-                    text, info = items[chunk.item], tasks[chunk.item]
-                    read = read_chunk(info, chunk, text, values, answers=top_k or 1, max_tokens=max_answer_tokens)
-                    found[chunk.item].append(read)
-        results = [join_results(info, each) for info, each in zip(tasks, found, strict=True)]
-        if top_k is not None:
-            return [each[:top_k] for each in results]
-        return [each if info.problem_type == "token" else each[0] for info, each in zip(tasks, results, strict=True)]
+                chunks = [job.chunks[place] for place in places]
+                outputs = self.run(chunks, job.feeds(chunks), [job.output(chunk) for chunk in chunks])
+                for chunk, values in zip(chunks, outputs, strict=True):
+                    job.read(chunk, values)
+            return job.results()
 
-    def _run_chunks(
-        self, chunks: Sequence[Chunk], tasks: Sequence[LoadedTask], lease: Lease, *, one_task: bool
-    ) -> list[Float32Array]:
-        """For each chunk the output that its task's answers are in."""
+    def run(self, chunks: Sequence[Chunk], feeds: Feeds, outputs: Sequence[str]) -> list[Float32Array]:
+        """Run chunks as one batch.
+
+        Args:
+            feeds: the biases and heads of the chunks.
+            outputs: for each chunk the graph output that is wanted.
+
+        Returns:
+            That output's values for each chunk.
+
+        Raises:
+            InputError: ids that the model can't take.
+            BundleError: the engine failed.
+        """
         with numbered([chunk.item for chunk in chunks]):
             text = self._limits.check(**self.pad([chunk.tokens for chunk in chunks]))
-        feeds = lease.feeds(None if one_task else [chunk.item for chunk in chunks])
-        names = [tasks[chunk.item].output for chunk in chunks]
-        wanted = sorted(set(names))
-        outputs = dict(zip(wanted, self._model.run(text, feeds, wanted), strict=True))
-        return [outputs[name][place] for place, name in enumerate(names)]
+        wanted = sorted(set(outputs))
+        found = dict(zip(wanted, self._model.run(text, feeds, wanted), strict=True))
+        return [found[name][place] for place, name in enumerate(outputs)]
 
 
 def _check_top_k(tasks: Sequence[LoadedTask], top_k: int | None) -> None:

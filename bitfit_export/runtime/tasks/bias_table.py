@@ -105,14 +105,16 @@ class BiasTable(TaskStore[_Slot]):
         """The number of slots."""
         return self._arrays.capacity
 
+    @property
+    def free(self) -> float:
+        with self._lock:
+            return len(self._free)
+
     def lease(self, names: Sequence[str]) -> TableLease:
         return TableLease(self, names)
 
     def reserve(self, rows: int, *, labels: int = 1) -> None:
-        """Make room for `rows` rows in all, of up to `labels` labels, so that adding them copies nothing but them.
-
-        The room stays when tasks leave.
-        """
+        """As `TaskStore.reserve`. The room stays when tasks leave."""
         with self._writing:
             self._reserved_labels = max(labels, self._reserved_labels)
             self._grow(rows, labels)

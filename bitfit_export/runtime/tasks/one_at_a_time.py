@@ -65,6 +65,9 @@ class RowFeeds(TaskStore[_LoadedRow]):
         self._labels = labels
         self._bias_scales = bias_scales
 
+    def reserve(self, rows: int, *, labels: int = 1) -> None:
+        """Rows have arrays of their own, so there is nothing to reserve."""
+
     def lease(self, names: Sequence[str]) -> RowLease:
         return RowLease(self, names)
 

@@ -6,6 +6,7 @@ may come and go meanwhile, the lease keeps what it has.
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -144,6 +145,15 @@ class TaskStore(ABC, Generic[EntryT]):
         Raises:
             InputError: the task is not loaded.
         """
+
+    @abstractmethod
+    def reserve(self, rows: int, *, labels: int = 1) -> None:
+        """Make room for `rows` rows in all, of up to `labels` labels, so that adding them copies nothing but them."""
+
+    @property
+    def free(self) -> float:
+        """How many rows can be added without more memory than was reserved; infinity where nothing is reserved."""
+        return math.inf
 
     @property
     def tasks(self) -> tuple[LoadedTask, ...]:

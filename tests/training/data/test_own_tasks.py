@@ -58,7 +58,7 @@ def test_own_pair_and_own_columns(tmp_path: Path) -> None:
 def test_the_columns_that_bitfit_run_reads_are_those_that_need_no_option(
     tmp_path: Path, example: dict[str, str]
 ) -> None:
-    from bitfit_export.cli.input_lines import text_of
+    from bitfit_export.runtime.text.json_text import text_of
 
     answers = {"answers": [{"text": "b", "answer_start": 2}]} if "context" in example else {"label": 0}
     examples = [example | answers, example | (answers if "context" in example else {"label": 1})]

@@ -1,0 +1,68 @@
+"""What all routes of the application share: the service, who may ask it, and how an answer is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from bitfit_export.runtime.tasks.task_store import LoadedTask
+from bitfit_export.runtime.text.tokenizer import Text
+from bitfit_export.serving.access import Access
+from bitfit_export.serving.failures import TimedOutError
+from bitfit_export.serving.metrics import Metrics
+from bitfit_export.serving.service import Service
+
+__all__ = ["Front"]
+
+
+@dataclass
+class Front:
+    """What the routes share.
+
+    Attributes:
+        service: what answers.
+        access: who may ask it.
+        metrics: what counts.
+    """
+
+    service: Service
+    access: Access = field(default_factory=Access)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def allow(self, role: str) -> Callable[[Request], None]:
+        """A dependency of a route that lets in whoever has this role."""
+
+        def check(request: Request) -> None:
+            self.access.check(request.headers.get("authorization"), role)
+
+        return check
+
+    async def ask(
+        self, texts: Sequence[Text], tasks: Sequence[str], **options: Any
+    ) -> tuple[Sequence[LoadedTask], list[Any]]:
+        """The tasks and the results of `Service.ask`, once they are there.
+
+        If the caller goes away, what still waits is not run.
+        """
+        start = time.monotonic()
+        found, future = await run_in_threadpool(self.service.ask, texts, tasks, **options)
+        timeout = self.service.limits.timeout
+        try:
+            results = await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+        except TimeoutError:
+            raise TimedOutError(f"the request was not answered within {timeout:g} seconds") from None
+        seconds = time.monotonic() - start
+        for task, count in Counter(tasks).items():
+            self.metrics.answered(task, count, seconds)
+        return found, results
+
+    async def describe(self, task: str) -> LoadedTask:
+        """As `Service.describe`."""
+        return await run_in_threadpool(self.service.describe, task)
