@@ -11,7 +11,8 @@
     ├── HubError                what the Hugging Face Hub refuses, lacks, or cannot be reached for
     ├── CompileError            a graph that cannot be lifted
     ├── BundleError             a bundle or its manifest
-    │   └── RowError            a bias row; `fault` says which way it is wrong
+    │   ├── RowError            a bias row; `fault` says which way it is wrong
+    │   └── SignatureError      a file that no trusted key has signed; `fault` says why
     ├── OutputError             an output that cannot be written, or is there already
     │   └── BusyError           a folder in which another process is at work
     └── VerificationError       a bundle whose answers differ from PyTorch's
@@ -45,6 +46,8 @@ __all__ = [
     "OutputError",
     "RowError",
     "RowFault",
+    "SignatureError",
+    "SignatureFault",
     "UsageError",
     "VerificationError",
     "first_line",
@@ -163,6 +166,23 @@ class RowError(BundleError):
     """A bias row that cannot be used; nothing of it has been."""
 
     def __init__(self, fault: RowFault, detail: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{fault.value}: {detail}", hint=hint)
+        self.fault = fault
+
+
+class SignatureFault(Enum):
+    """The ways in which a signature can fail."""
+
+    MISSING = "no signature"
+    MALFORMED = "malformed signature"
+    UNTRUSTED = "signed by another key"
+    WRONG = "wrong signature"
+
+
+class SignatureError(BundleError):
+    """A file that no trusted key has signed; nothing of it has been used."""
+
+    def __init__(self, fault: SignatureFault, detail: str, *, hint: str | None = None) -> None:
         super().__init__(f"{fault.value}: {detail}", hint=hint)
         self.fault = fault
 

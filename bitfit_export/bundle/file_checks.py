@@ -22,6 +22,7 @@ from bitfit_export.bundle.records import FileRecord, TaskRecord
 from bitfit_export.bundle.regular_files import (
     COPY_AGAIN,
     OPEN_AGAIN,
+    CheckBytes,
     Checksums,
     Stamp,
     checksum_file,
@@ -129,14 +130,19 @@ def read_files(folder: Path, manifest: Manifest, *, hash_files: bool) -> Checked
     return CheckedFiles(folder, programs, contents.get(TOKENIZER_FILE, b""), others, stamps, hash_files)
 
 
-def read_recorded_row(folder: Path, manifest: Manifest, task: TaskRecord) -> BiasRow:
+def read_recorded_row(
+    folder: Path, manifest: Manifest, task: TaskRecord, *, check: CheckBytes | None = None
+) -> BiasRow:
     """Returns a row of the bundle, which must be the one that the manifest records.
+
+    Args:
+        check: as `read_row`.
 
     Raises:
         BundleError: it is another one; RowError, if it is damaged or was made for another model.
     """
     path = folder / task.file
-    data = read_row_file(path)
+    data = read_row_file(path, check=check)
     row = decode_file(data, path, layout=manifest.layout)
     found = (row.task, row.problem_type, row.labels, row.task_version)
     expected = (task.name, task.problem_type, task.label_count, task.task_version)

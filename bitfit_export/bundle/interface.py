@@ -41,6 +41,8 @@ __all__ = [
     "OUTPUT_ROLES",
     "PACKED_BIAS",
     "PROBLEM_TYPE_IDS",
+    "SIGNATURE_MAGIC",
+    "SIGNATURE_SUFFIX",
     "TARGETS",
     "TASK_IDS",
     "TEXT_INPUTS",
@@ -68,6 +70,10 @@ WEIGHTS_FILE = "model.onnx.data"
 TOKENIZER_FILE = "tokenizer.json"
 TRAIN_STEP_FILE = "train_step.onnx"
 BASE_ROW_FILE = "base.bias"
+
+# A signature file: what its name ends in, and what its bytes begin with.
+SIGNATURE_SUFFIX = ".sig"
+SIGNATURE_MAGIC = "BITFSIG1"
 
 # Graph inputs that a text becomes. A model without segments lacks the last one.
 INPUT_IDS = "input_ids"

@@ -15,7 +15,14 @@ from typing import Any
 
 from bitfit_export.bundle.accelerator import AcceleratorRecord, accelerator_from_record
 from bitfit_export.bundle.fields import Record, check_digest, check_one_of, check_range, check_text, parse_object
-from bitfit_export.bundle.interface import INFER, LAYOUT_KINDS, MANIFEST_FILE, MODALITIES, TOKENIZER_FILE
+from bitfit_export.bundle.interface import (
+    INFER,
+    LAYOUT_KINDS,
+    MANIFEST_FILE,
+    MODALITIES,
+    SIGNATURE_SUFFIX,
+    TOKENIZER_FILE,
+)
 from bitfit_export.bundle.layout import Layout
 from bitfit_export.bundle.limits import MAX_MANIFEST_SIZE
 from bitfit_export.bundle.programs import ProgramRecord, program_from_record
@@ -27,7 +34,7 @@ from bitfit_export.bundle.records import (
     task_from_record,
     task_to_json,
 )
-from bitfit_export.bundle.regular_files import COPY_AGAIN, read_file
+from bitfit_export.bundle.regular_files import COPY_AGAIN, CheckBytes, read_file
 from bitfit_export.errors import BundleError, quoted, shown
 from bitfit_export.files import canonical_json, write_bytes
 from bitfit_export.files.outputs import OutputKind
@@ -236,8 +243,11 @@ class Manifest:
         return _from_record(Record(value, MANIFEST_FILE))
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, check: CheckBytes | None = None) -> Manifest:
     """Read and check the manifest of the bundle at `folder`. The other files are not looked at: see `check_files`.
+
+    Args:
+        check: is given the bytes and their path before anything of them is used, and raises to refuse them.
 
     Raises:
         BundleError: the manifest is missing, truncated or malformed, or does not hold.
@@ -249,6 +259,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(
             f"{path} cannot be read: {error.strerror or error}", hint="expected a folder that bitfit-export wrote"
         ) from error
+    if check is not None:
+        check(data, path)
     return _from_record(parse_object(data, str(path)))
 
 
@@ -270,7 +282,8 @@ def _files_of(manifest: object) -> dict[str, str | None]:
     check_digest(record.text("layout_digest"), "layout_digest")
     check_digest(record.record("base").text("digest"), "the base model's digest")
     rows = [task.text("file") for task in record.named_records("tasks").values()]
-    return dict.fromkeys((MANIFEST_FILE, *record.named_records("files"), *rows))
+    signatures = [name + SIGNATURE_SUFFIX for name in (MANIFEST_FILE, *rows)]
+    return dict.fromkeys((MANIFEST_FILE, *record.named_records("files"), *rows, *signatures))
 
 
 #: How a bundle's folder is told from any other.

@@ -8,17 +8,21 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import google_crc32c
 import numpy as np
 
 from bitfit_export.errors import BundleError
 
-__all__ = ["COPY_AGAIN", "OPEN_AGAIN", "Checksums", "Stamp", "checksum_file", "read_file", "stamp_file"]
+__all__ = ["COPY_AGAIN", "OPEN_AGAIN", "CheckBytes", "Checksums", "Stamp", "checksum_file", "read_file", "stamp_file"]
+
+#: Looks at the bytes of a file and its path before anything of them is used, and raises a `BundleError` to refuse them.
+CheckBytes: TypeAlias = Callable[[bytes, Path], None]
 
 COPY_AGAIN = "copy the bundle again, or export it again"
 OPEN_AGAIN = "open the bundle again when nothing writes into it any more"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfit_export.bundle.layout import Layout
-from bitfit_export.bundle.regular_files import read_file
+from bitfit_export.bundle.regular_files import CheckBytes, read_file
 from bitfit_export.bundle.row_format import (
     DTYPES,
     FORMAT_VERSION,
@@ -186,24 +186,28 @@ def decode_row(data: bytes | memoryview, *, layout: Layout | None = None) -> Bia
     return row
 
 
-def read_row(path: Path, *, layout: Layout | None = None) -> BiasRow:
+def read_row(path: Path, *, layout: Layout | None = None, check: CheckBytes | None = None) -> BiasRow:
     """Read and check a row file.
+
+    Args:
+        layout: as `decode_row`.
+        check: is given the bytes and their path before anything of them is used, and raises to refuse them.
 
     Raises:
         BundleError: the file cannot be read.
         RowError: as `decode_row`, with the path in the message.
     """
-    return decode_file(read_row_file(path), path, layout=layout)
+    return decode_file(read_row_file(path, check=check), path, layout=layout)
 
 
-def read_row_file(path: Path) -> bytes:
-    """Returns the bytes of a row file, of which none was checked.
+def read_row_file(path: Path, *, check: CheckBytes | None = None) -> bytes:
+    """Returns the bytes of a row file, of which nothing was checked but what `check` does.
 
     Raises:
         BundleError: the file cannot be read; RowError, if it is too large.
     """
     try:
-        return read_file(path, limit=MAX_ROW_SIZE)
+        data = read_file(path, limit=MAX_ROW_SIZE)
     except BundleError as error:
         raise RowError(RowFault.TRAILING_BYTES, error.message) from error
     except OSError as error:
@@ -211,6 +215,9 @@ def read_row_file(path: Path) -> bytes:
             f"the row {path} cannot be read: {error.strerror or error}",
             hint="expected a .bias file that bitfit-export wrote",
         ) from error
+    if check is not None:
+        check(data, path)
+    return data
 
 
 def decode_file(data: bytes, path: Path, *, layout: Layout | None = None) -> BiasRow:

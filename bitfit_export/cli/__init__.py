@@ -39,6 +39,8 @@ COMMANDS = {
     "verify": "compare a bundle with PyTorch",
     "inspect": "show what is in a bundle, a row or a delta",
     "diff": "list what a fine-tuned checkpoint changed; make a delta of it",
+    "keygen": "make keys to sign rows and bundles with",
+    "sign": "sign rows and bundles",
     "push": "share a delta on the Hugging Face Hub",
     "merge": "merge a delta into its base model: a checkpoint for transformers",
     "bench": "time a bundle beside single-task baselines",

@@ -31,6 +31,7 @@ from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.files import check_output, new_folder
 from bitfit_export.files.outputs import refuse_overlap
 from bitfit_export.interop.delta_lookup import find_deltas, load_deltas, locate_deltas
+from bitfit_export.signing import read_private_key, sign_bundle
 from bitfit_export.verification.bundle import verify_bundle
 from bitfit_export.verification.comparison import VerifyReport
 
@@ -77,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--row-dtype", choices=ROW_DTYPES, default="fp32", help="precision of the row files (%(default)s)"
     )
+    parser.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle and its rows (bitfit keygen)")
     parser.add_argument(
         "--prepack", action="store_true", help="store weights in this processor's own form: larger files, faster start"
     )
@@ -104,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
     output = options.output or Path("bundles") / source.short_name
     replaces = BUNDLE if options.overwrite else None
     check_output(output, inputs=[source.location], replaces=replaces)
+    key = None if options.sign is None else read_private_key(options.sign)
     texts = read_calibration_texts(options.calibration) if options.calibration is not None else ()
     folders = _delta_folders(options, source.short_name)
     refuse_overlap(output, filter(None, folders.values()))
@@ -127,6 +130,8 @@ def run(options: argparse.Namespace) -> int:
         say("verifying against PyTorch")
         report = verify_bundle(folder, base, deltas, packer=model.packer)
         manifest = read_manifest(folder)
+        if key is not None:
+            sign_bundle(folder, key)
         verified = time.monotonic()
         sizes = {name: (folder / record.file).stat().st_size for name, record in manifest.tasks.items()}
     _print_report(base, deltas, manifest, sizes, report)

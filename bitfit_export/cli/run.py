@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.input_lines import lines_of, object_of
 from bitfit_export.cli.streams import json_text, say
+from bitfit_export.cli.trust import add_trust_arguments, trust_options
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.arguments import check_positive
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--check-hashes", action="store_true", help="also compare the SHA-256 of the bundle's files")
+    add_trust_arguments(parser)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         engine_options=engine_options(options),
         threads=options.threads,
         check_hashes=options.check_hashes,
+        **trust_options(options),
     )
     if session.manifest.accelerator is not None:
         say(f"running on {session.device}")

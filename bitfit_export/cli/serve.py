@@ -20,6 +20,7 @@ from typing import Any
 
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.streams import say
+from bitfit_export.cli.trust import add_trust_arguments, trust_options
 from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.arguments import check_positive
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check-hashes", action="store_true", help="also compare the SHA-256 of the bundle's files")
     add_engine_arguments(parser)
     parser.add_argument("--threads", type=int, help="CPU threads")
+    add_trust_arguments(parser)
     limits = parser.add_argument_group("limits")
     _add_count(limits, "--memory", 1024, "MB", "memory for rows")
     _add_count(limits, "--max-labels", 8, "N", "labels of a row of --tasks-dir")
@@ -90,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
         engine_options=engine_options(options),
         threads=options.threads,
         check_hashes=options.check_hashes,
+        **trust_options(options),
     )
     _start_log()
     metrics = Metrics()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, overload
@@ -32,11 +32,13 @@ from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS
 from bitfit_export.runtime.predict.outputs import own_labels, shared_output
 from bitfit_export.runtime.predict.postprocess import Answer, Prediction, WordLabel
 from bitfit_export.runtime.predict.predictor import Predictor
+from bitfit_export.runtime.seen_versions import SeenVersions
 from bitfit_export.runtime.tasks.acceptance import check_runs, choose_records, default_labels
 from bitfit_export.runtime.tasks.make_store import make_store
 from bitfit_export.runtime.tasks.task_store import LoadedTask, TaskStore
 from bitfit_export.runtime.text.tokenizer import TOKENIZER_FILE, Text, TextEncoder, as_texts
 from bitfit_export.runtime.threads import check_threads
+from bitfit_export.signing import PublicKey, TrustedKeys
 
 __all__ = ["BiasSession", "SessionParts", "parts_of"]
 
@@ -60,9 +62,14 @@ class BiasSession:
         tasks: the tasks to load; by default all of the bundle's.
         check_hashes: compare SHA-256 of every file with the manifest, against forgery. Sizes and CRC-32C of all files,
             and everything about rows, are compared always.
+        trusted_keys: public keys, as bytes, hexadecimal digits or paths of files that have these. The manifest and
+            every row must then be signed by one of them, and `check_hashes` is on.
+        state: a file that keeps the highest version of each task that was used, so that an older row is refused after
+            a restart as well. It is made when it is not there; several processes may share it.
 
     Raises:
-        BundleError: a file that is missing or damaged, or does not belong to the others; RowError, if it is a row.
+        BundleError: a file that is missing or damaged, or does not belong to the others; RowError, if it is a row;
+            SignatureError, if no trusted key has signed it.
         InputError: a task that the bundle lacks, or a bundle that is not a path.
         UsageError: an unknown engine, an option or a value that it does not take; a number of threads below 1, or above
             four per core.
@@ -78,17 +85,24 @@ class BiasSession:
         threads: int | None = None,
         tasks: Sequence[str] | None = None,
         check_hashes: bool = False,
+        trusted_keys: Iterable[PublicKey] | None = None,
+        state: str | Path | None = None,
     ) -> None:
         if threads is not None:
             check_threads(threads)
         folder, options = as_path(bundle, "the bundle"), as_options(engine_options)
-        self._manifest = read_manifest(folder)
+        trusted = None if trusted_keys is None else TrustedKeys(trusted_keys)
+        self._check = None if trusted is None else trusted.check
+        self._seen = None if state is None else SeenVersions(as_path(state, "the state"))
+        self._manifest = read_manifest(folder, check=self._check)
         self._opened = {
             "bundle": folder.absolute(),
             "engine": engine,
             "engine_options": options,
             "threads": threads,
             "check_hashes": check_hashes,
+            "trusted_keys": None if trusted is None else sorted(trusted.keys),
+            "state": None if state is None else as_path(state, "the state").absolute(),
         }
         if not self._manifest.reads_text:
             raise BundleError(f"the bundle's model reads {self._manifest.modality}, expected one that reads text")
@@ -96,7 +110,7 @@ class BiasSession:
             self._manifest.target, engine, options=options, feeds_defaults=self._manifest.overridable
         )
         records = choose_records(self._manifest, tasks)
-        files = read_files(folder, self._manifest, hash_files=check_hashes)
+        files = read_files(folder, self._manifest, hash_files=check_hashes or trusted is not None)
         with Beside(lambda: FrozenModel(files, self._manifest, chosen, threads=threads, options=options)) as opening:
             files.check_others()
             try:
@@ -110,8 +124,10 @@ class BiasSession:
         self._store = make_store(self._manifest, records, self._model.bind, labels=self._model.labels)
         self._predictor = Predictor(self._encoder, self._limits, self._model, self._store)
         self._recorded: dict[str, LoadedTask] = {}  # the tasks as the bundle has them
+        if self._seen is not None:
+            self._seen.take({record.name: record.task_version for record in records})
         for record in records:
-            row = read_recorded_row(folder, self._manifest, record)
+            row = read_recorded_row(folder, self._manifest, record, check=self._check)
             check_runs(row, record.name, self._model)
             self._recorded[record.name] = self._store.add(row, labels=record.labels)
 
@@ -178,23 +194,33 @@ class BiasSession:
             InputError: a path, a name or labels that cannot be used, a row that is older than the loaded one, or one of
                 a task that the model has no output for. Whatever is refused leaves the session as it was.
         """
-        return self.load_row(read_row(as_path(path, "the row"), layout=self._manifest.layout), name=name, labels=labels)
+        return self._load(self._read_row(as_path(path, "the row")), name, labels)
 
     def load_row(self, row: BiasRow, *, name: str | None = None, labels: Sequence[str] | None = None) -> str:
-        """As `load_task`, for a row that is in memory.
-
-        Args:
-            row: of `bundle.decode_row`, `bundle.read_row` or `LearntTask.row`.
+        """As `load_task`, for a row that is in memory, as `bundle.decode_row` gives it.
 
         Raises:
             RowError: it was made for another model.
             InputError: as `load_task`.
+            UsageError: the session has trusted keys, and a row in memory has no signature.
         """
+        if self._check is not None:
+            raise UsageError("the session has trusted keys, and a row in memory has no signature", hint="use load_task")
         check_layout(row, self._manifest.layout)
+        return self._load(row, name, labels)
+
+    def _read_row(self, path: Path) -> BiasRow:
+        """A row of a file that the session may use."""
+        return read_row(path, layout=self._manifest.layout, check=self._check)
+
+    def _load(self, row: BiasRow, name: str | None, labels: Sequence[str] | None) -> str:
+        """Take in a row that was checked."""
         name = row.task if name is None else check_name(name)
         check_runs(row, name, self._model)
         known = self._store.find(name), self._manifest.tasks.get(name)
         names = default_labels(row, known) if labels is None else check_labels(name, row, labels)
+        if self._seen is not None:
+            self._seen.take({name: row.task_version})
         return self._store.add(row, name=name, labels=names).name
 
     def unload_task(self, name: str) -> None:
@@ -370,11 +396,15 @@ class SessionParts(NamedTuple):
     model: FrozenModel
     predictor: Predictor
     store: TaskStore[Any]
+    read_row: Callable[[Path], BiasRow]
+    load_row: Callable[[BiasRow, str | None, Sequence[str] | None], str]
 
 
 def parts_of(session: BiasSession) -> SessionParts:
     """Returns a session's parts, which stay its own."""
-    return SessionParts(session._encoder, session._model, session._predictor, session._store)
+    return SessionParts(
+        session._encoder, session._model, session._predictor, session._store, session._read_row, session._load
+    )
 
 
 def _open_again(digest: str, options: dict[str, Any]) -> BiasSession:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeAlias
 
-from bitfit_export.bundle import BiasRow, read_row
+from bitfit_export.bundle import BiasRow
 from bitfit_export.errors import BitfitError, UsageError, quoted
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.session import parts_of
@@ -76,7 +76,8 @@ class RowCache:
         self._session = session
         self._folder = folder
         self._on_event = on_event
-        self._store = parts_of(session).store
+        self._parts = parts_of(session)
+        self._store = self._parts.store
         self._own = frozenset(session.tasks)
         self._labels = max([labels, *(task.label_count for task in self._store.tasks)])
         self._limit = self._reserve(memory)
@@ -226,11 +227,11 @@ class RowCache:
                 self._changed.wait()
             self._reading.add(task)
         try:
-            row = read_row(self._folder.row_file(task), layout=self._session.manifest.layout)
+            row = self._parts.read_row(self._folder.row_file(task))
             self._check(task, row)
             with self._changed:
                 self._make_room(task)
-                self._session.load_row(row)
+                self._parts.load_row(row, None, None)
                 self._kept[task] = None
                 self._kept.move_to_end(task)
                 self._versions[task] = row.task_version

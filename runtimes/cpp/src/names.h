@@ -16,6 +16,10 @@ inline constexpr const char* tokenizer_file = "tokenizer.json";
 inline constexpr const char* train_step_file = "train_step.onnx";
 inline constexpr const char* base_row_file = "base.bias";
 
+// A signature file: what its name ends in, and what its bytes begin with.
+inline constexpr const char* signature_suffix = ".sig";
+inline constexpr const char* signature_magic = "BITFSIG1";
+
 // Graph inputs that a text becomes. A model without segments lacks the last one.
 inline constexpr const char* input_ids_input = "input_ids";
 inline constexpr const char* attention_mask_input = "attention_mask";

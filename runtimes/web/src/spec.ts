@@ -85,6 +85,10 @@ export const TOKENIZER_FILE = "tokenizer.json";
 export const TRAIN_STEP_FILE = "train_step.onnx";
 export const BASE_ROW_FILE = "base.bias";
 
+// A signature file: what its name ends in, and what its bytes begin with.
+export const SIGNATURE_SUFFIX = ".sig";
+export const SIGNATURE_MAGIC = "BITFSIG1";
+
 // Graph inputs that a text becomes. A model without segments lacks the last one.
 export const INPUT_IDS = "input_ids";
 export const ATTENTION_MASK = "attention_mask";
