@@ -27,6 +27,8 @@ from bitfit_export.runtime.arguments import check_positive
 from bitfit_export.runtime.threads import check_threads
 
 _MEGABYTE = 1 << 20
+#: Connections that wait to be accepted.
+_BACKLOG = 1024
 #: The options that are whole numbers from 1.
 _COUNTS = (
     "memory",
@@ -130,10 +132,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With its protocol named, asyncio sends small packets at once (TCP_NODELAY); else a reply may take 40 ms longer.
+    listening = socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
     try:
-        return socket.create_server((host, port), family=family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+        return listening
     except (OSError, OverflowError) as error:
+        listening.close()
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
             f"port {port} of {host} cannot be listened at: {reason}", hint="pass another --port"
