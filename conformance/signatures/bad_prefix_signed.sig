@@ -1,0 +1,1 @@
+BITFSIG1âêÿ?éø1ÐÿpI ÔÈð¼RG²uñûÜÂZa5Ø²Kibãä¡z¨\BŠŸªMucÈFÍZ†còßrV¡ó*ž”¨:F"¡+—HDa’øÝj‡µ*öXtÐÞ	
