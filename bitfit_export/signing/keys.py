@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from bitfit_export.bundle.regular_files import read_file
 from bitfit_export.errors import BundleError, MissingExtraError, OutputError, UsageError, quoted
@@ -71,14 +71,14 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     """
     serialization, ed25519 = _library()
     try:
-        key = serialization.load_pem_private_key(read_file(path, limit=_LARGEST_FILE), password=None)
+        key: object = serialization.load_pem_private_key(read_file(path, limit=_LARGEST_FILE), password=None)
     except (OSError, BundleError) as error:
         raise UsageError(f"the key {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except (ValueError, TypeError) as error:
         raise UsageError(f"{path} has no private key in PEM without a password", hint="bitfit keygen FILE") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise UsageError(f"{path} has a key of another kind, expected Ed25519", hint="bitfit keygen FILE")
-    return key
+    return cast("Ed25519PrivateKey", key)
 
 
 def read_public_key(key: PublicKey) -> bytes:
@@ -114,7 +114,8 @@ def public_key_of(key: Ed25519PrivateKey) -> bytes:
     return key.public_key().public_bytes_raw()
 
 
-def _library():  # type: ignore[no-untyped-def]  # two modules of cryptography
+def _library() -> tuple[Any, Any]:
+    """Two modules of cryptography."""
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
