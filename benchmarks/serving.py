@@ -114,8 +114,8 @@ def _measure(
     swaps: bool,
     seconds: float,
 ) -> None:
-    measured = results.measured.setdefault(contender, {}).setdefault(f"{count} tasks", {})
-    todo = [each for each in callers if f"{each} callers" not in measured]
+    measured = results.measured.setdefault(contender, {}).setdefault(f"{count:,}", {"callers": {}})
+    todo = [each for each in callers if str(each) not in measured["callers"]]
     if not todo:
         return
     plan = {"texts": texts, "seed": _SEED, "tasks": count, "exponent": _EXPONENT, "versions": 2 if swaps else 1}
@@ -124,11 +124,11 @@ def _measure(
         for each in todo:
             with _swapping(bundle, rows, count) if swaps else _nothing():
                 seen = _load(plan | {"address": server.address, "callers": each, "seconds": seconds})
-            measured[f"{each} callers"] = _figures(seen, seconds)
+            measured["callers"][str(each)] = _figures(seen, seconds)
             measured["peak memory (MB)"] = round(server.memory(), 1)
             measured["rows in memory"] = server.rows_in_memory()
             results.save()
-            say(f"{contender}, {count} tasks, {each} callers: {measured[f'{each} callers']}")
+            say(f"{contender}, {count} tasks, {each} callers: {measured['callers'][str(each)]}")
 
 
 def _load(plan: dict[str, Any]) -> dict[str, Any]:
@@ -163,9 +163,18 @@ def _texts() -> list[str]:
 
 def _write_rows(bundle: Path, folder: Path, count: int) -> None:
     """Rows that read nothing of the text, and whose answers are all different."""
-    model = read_row(bundle / "tasks" / "sst2.bias", layout=read_manifest(bundle).layout)
+    model = _model_row(bundle)
     for number in range(count):
         _write_version(model, folder, number, 1, count)
+
+
+def _model_row(bundle: Path) -> BiasRow:
+    """A row with two labels, to make others of."""
+    manifest = read_manifest(bundle)
+    two = next(
+        task for task in manifest.tasks.values() if len(task.labels) == 2 and task.problem_type == "single_label"
+    )
+    return read_row(bundle / two.file, layout=manifest.layout)
 
 
 def _write_version(model: BiasRow, folder: Path, number: int, version: int, count: int) -> None:
@@ -178,7 +187,7 @@ def _write_version(model: BiasRow, folder: Path, number: int, version: int, coun
 @contextmanager
 def _swapping(bundle: Path, folder: Path, count: int) -> Iterator[None]:
     """Replace rows, those most asked first, as fast as the disk takes them, until the block ends."""
-    model = read_row(bundle / "tasks" / "sst2.bias", layout=read_manifest(bundle).layout)
+    model = _model_row(bundle)
     ending = threading.Event()
 
     def swap() -> None:

@@ -56,6 +56,8 @@ def detail_tables(results: Measured) -> Iterator[Table]:
             yield from _cpp_tables(rest, measured)
         elif kind == "serving_mix":
             yield from _serving_tables(rest, measured)
+        elif kind == "serving":
+            yield _service_table(rest, measured)
         elif kind == "padding":
             yield from _padding_tables(rest, measured)
     if "session_overhead" in results:
@@ -118,6 +120,19 @@ _SERVING: Mapping[str, Callable[[Measured], str]] = {
     "padding in its batches": lambda found: f"{found['padding']:.0%}",
     "peak memory (MB)": lambda found: f"{found['peak memory (MB)']:,.0f}",
 }
+
+
+def _service_table(name: str, measured: Measured) -> Table:
+    rows = []
+    for contender, counts in measured.items():
+        for tasks, found in counts.items():
+            for callers, each in found["callers"].items():
+                latencies = (f"{each[key]:,.1f}" for key in ("answers per second", "p50 (ms)", "p99 (ms)"))
+                counted = f"{each['wrong']} of {each['answers']:,}"
+                memory = f"{found['peak memory (MB)']:,.0f}"
+                rows.append([contender, tasks, callers, *latencies, counted, memory])
+    header = ("", "tasks", "callers", "answers per second", "p50 (ms)", "p99 (ms)", "wrong", "peak memory (MB)")
+    return Table(f"{name.replace('-swaps', ', rows replaced all the time')}: bitfit serve", header, rows)
 
 
 def _padding_tables(name: str, measured: Measured) -> Iterator[Table]:

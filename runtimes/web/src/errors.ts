@@ -4,7 +4,8 @@
 //   ├── UsageError     an option or an argument that cannot be used
 //   ├── InputError     text, ids or arrays that a task can't take
 //   └── BundleError    a bundle or its manifest
-//       └── RowError   a bias row; `fault` says which way it is wrong
+//       ├── RowError   a bias row; `fault` says which way it is wrong
+//       └── SignatureError   a file that no trusted key has signed; `fault` says why
 //
 // A call that its AbortSignal ends is rejected with the signal's reason instead.
 
@@ -63,6 +64,26 @@ export class RowError extends BundleError {
   }
 }
 
+/** The ways in which a signature can fail, with their words. */
+export const SIGNATURE_FAULTS = {
+  missing: "no signature",
+  malformed: "malformed signature",
+  untrusted: "signed by another key",
+  wrong: "wrong signature",
+} as const;
+export type SignatureFault = keyof typeof SIGNATURE_FAULTS;
+
+/** A file that no trusted key has signed; nothing of it has been used. */
+export class SignatureError extends BundleError {
+  override readonly name = "SignatureError";
+  readonly fault: SignatureFault;
+
+  constructor(fault: SignatureFault, detail: string, hint?: string, cause?: unknown) {
+    super(`${SIGNATURE_FAULTS[fault]}: ${detail}`, hint, cause);
+    this.fault = fault;
+  }
+}
+
 export const COPY_AGAIN = "copy the bundle again";
 export const EXPORT_AGAIN = "copy the bundle again, or export it again";
 
@@ -78,13 +99,17 @@ export interface PlainError {
   problem: string;
   hint?: string | undefined;
   item?: number | undefined;
-  fault?: RowFault | undefined;
+  fault?: RowFault | SignatureFault | undefined;
 }
 
 export function toPlain(error: unknown): PlainError {
   if (error instanceof InputError) return { name: error.name, problem: error.found, hint: error.hint, item: error.item };
   if (error instanceof RowError) {
     const detail = error.problem.slice(ROW_FAULTS[error.fault].length + 2);
+    return { name: error.name, problem: detail, hint: error.hint, fault: error.fault };
+  }
+  if (error instanceof SignatureError) {
+    const detail = error.problem.slice(SIGNATURE_FAULTS[error.fault].length + 2);
     return { name: error.name, problem: detail, hint: error.hint, fault: error.fault };
   }
   if (error instanceof BitfitError) return { name: error.name, problem: error.problem, hint: error.hint };
@@ -98,6 +123,8 @@ export function fromPlain(plain: PlainError): Error {
       return new InputError(plain.problem, { item: plain.item, hint: plain.hint });
     case "RowError":
       return new RowError(plain.fault as RowFault, plain.problem, plain.hint);
+    case "SignatureError":
+      return new SignatureError(plain.fault as SignatureFault, plain.problem, plain.hint);
     case "BundleError":
       return new BundleError(plain.problem, plain.hint);
     case "UsageError":

@@ -4,7 +4,8 @@ import { hexOf, sha256 } from "./digests.js";
 import { BundleError, COPY_AGAIN, firstLine, InputError, RowError } from "./errors.js";
 import type { FileRecord, Manifest } from "./manifest.js";
 import { quoted, shown } from "./shown.js";
-import { MANIFEST_FILE, MAX_MANIFEST_SIZE, MAX_ROW_SIZE } from "./spec.js";
+import { SIGNATURE_SIZE } from "./signatures.js";
+import { MANIFEST_FILE, MAX_MANIFEST_SIZE, MAX_ROW_SIZE, SIGNATURE_SUFFIX } from "./spec.js";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -54,6 +55,7 @@ export class BundleFiles {
   private cached = 0;
   private total = 0;
   private readonly writes: Promise<void>[] = [];
+  private readonly signatures = new Map<string, Bytes>();
 
   private constructor(
     private readonly read: Read,
@@ -91,10 +93,29 @@ export class BundleFiles {
     }
   }
 
-  /** Keeps the manifest for openings without a network, once everything else is kept. */
+  /** The signature of a file of the bundle; undefined where there is none. Without a network that of the last opening. */
+  async signature(path: string): Promise<Bytes | undefined> {
+    const name = path + SIGNATURE_SUFFIX;
+    try {
+      const found = await this.read(name, { limit: SIGNATURE_SIZE, signal: this.options.signal });
+      this.signatures.set(name, found);
+      return found;
+    } catch (error) {
+      this.options.signal?.throwIfAborted();
+      if (!(error instanceof BundleError)) throw error;
+      if (!isNetworkFailure(error)) return undefined;
+      const kept = await (await this.openCache())?.match(this.address + name);
+      if (!kept) throw error;
+      return new Uint8Array(await kept.arrayBuffer());
+    }
+  }
+
+  /** Keeps the manifest and the signatures for openings without a network, once everything else is kept. */
   async finish(manifest: Bytes): Promise<void> {
     await Promise.all(this.writes);
     const cache = await this.openCache();
+    const kept = [...this.signatures].map(([name, bytes]) => cache?.put(this.address + name, new Response(bytes)).catch(() => undefined));
+    await Promise.all(kept);
     await cache?.put(this.address + MANIFEST_FILE, new Response(manifest)).catch(() => undefined);
   }
 
@@ -198,6 +219,32 @@ export async function readRowFile(source: FileSource, signal?: AbortSignal): Pro
   }
   const name = source instanceof Blob && "name" in source ? shown(String(source.name)) : "the row";
   return [await bytesOf(source, name, { limit: MAX_ROW_SIZE }), name];
+}
+
+/** Returns the signature of a row: the one that is given, or the file beside the row; undefined where there is none. */
+export async function readSignature(
+  row: FileSource,
+  given: FileSource | undefined,
+  signal?: AbortSignal,
+): Promise<Bytes | undefined> {
+  const beside = typeof row === "string" || row instanceof URL ? signatureBeside(row) : undefined;
+  const source = given ?? beside;
+  if (source === undefined) return undefined;
+  try {
+    return (await readRowFile(source, signal))[0];
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (error instanceof BundleError && !isNetworkFailure(error)) return undefined;
+    throw error;
+  }
+}
+
+function signatureBeside(row: string | URL): string | URL {
+  const address = addressOf(row);
+  if (!address) return row + SIGNATURE_SUFFIX;
+  const beside = new URL(address);
+  beside.pathname += SIGNATURE_SUFFIX;
+  return beside;
 }
 
 function cacheKey(digest: string): string {

@@ -6,7 +6,8 @@ import { BundleFiles, type BundleSource, type ReadOptions } from "./files.js";
 import { type FileRecord, inferProgram, type Manifest, readManifest, type TaskRecord } from "./manifest.js";
 import { type BiasRow, decodeRow } from "./row.js";
 import { quoted } from "./shown.js";
-import { MAX_MODEL_SIZE, MAX_TOKENIZER_SIZE, TOKENIZER_FILE } from "./spec.js";
+import type { TrustedKeys } from "./signatures.js";
+import { MANIFEST_FILE, MAX_MODEL_SIZE, MAX_TOKENIZER_SIZE, TOKENIZER_FILE } from "./spec.js";
 
 /** Rows that are downloaded beside each other. */
 const DOWNLOADS = 8;
@@ -25,16 +26,19 @@ export interface OpenedBundle {
  * Reads a bundle.
  *
  * @param wanted the tasks to load; by default all.
- * @throws BundleError: a file that is missing, or differs from the manifest; RowError, if it is a row.
+ * @throws BundleError: a file that is missing, or differs from the manifest; RowError, if it is a row; SignatureError, if no
+ *   trusted key has signed it.
  * @throws InputError: a task that the bundle lacks.
  */
 export async function openBundle(
   source: BundleSource,
   wanted: readonly string[] | undefined,
   options: ReadOptions,
+  trusted?: TrustedKeys,
 ): Promise<OpenedBundle> {
   const files = await BundleFiles.of(source, options);
   const data = await files.manifest();
+  await trusted?.check(data, await files.signature(MANIFEST_FILE), MANIFEST_FILE);
   const manifest = await readManifest(data);
   refuseUnknown(manifest);
   const records = chooseRecords(manifest, wanted);
@@ -44,7 +48,7 @@ export async function openBundle(
   const reading = needed.map(async ([path, record]) => {
     contents.set(path, await files.recorded(path, record, limitOf(path, manifest), manifest));
   });
-  const [rows] = await Promise.all([readRows(files, records, manifest), ...reading]);
+  const [rows] = await Promise.all([readRows(files, records, manifest, trusted), ...reading]);
   options.signal?.throwIfAborted();
   const tasks = records.map((record, index) => [record, rows[index] as BiasRow] as const);
   return { manifest, contents, tasks, finish: () => files.finish(data) };
@@ -97,13 +101,20 @@ function limitOf(path: string, manifest: Manifest): number {
 }
 
 /** The bundle's rows, which must be those that the manifest records. */
-async function readRows(files: BundleFiles, records: readonly TaskRecord[], manifest: Manifest): Promise<BiasRow[]> {
+async function readRows(
+  files: BundleFiles,
+  records: readonly TaskRecord[],
+  manifest: Manifest,
+  trusted: TrustedKeys | undefined,
+): Promise<BiasRow[]> {
   const rows: BiasRow[] = [];
   let next = 0;
   const readOn = async (): Promise<void> => {
     for (let index = next++; index < records.length; index = next++) {
       const record = records[index] as TaskRecord;
-      const row = decodeRow(await files.row(record.file, record.sha256), manifest.layout, record.file);
+      const data = await files.row(record.file, record.sha256);
+      await trusted?.check(data, await files.signature(record.file), record.file);
+      const row = decodeRow(data, manifest.layout, record.file);
       const found = `${row.task} (${row.problemType}, ${row.labels} labels, version ${row.taskVersion})`;
       const expected = `${record.name} (${record.problemType}, ${record.labelCount} labels, version ${record.taskVersion})`;
       if (found !== expected) throw new BundleError(`${record.file} is the row ${found}, expected ${expected}`, COPY_AGAIN);

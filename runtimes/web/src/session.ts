@@ -6,13 +6,14 @@ import { BATCH_SIZE, BATCH_TOKENS, planBatches } from "./batches.js";
 import { type Chunk, cutChunks, joinResults, ownColumns, readChunk } from "./chunks.js";
 import { FrozenModel, loadOrt } from "./engine.js";
 import { InputError, UsageError } from "./errors.js";
-import { type BundleSource, type FileSource, readRowFile } from "./files.js";
+import { type BundleSource, type FileSource, readRowFile, readSignature } from "./files.js";
 import { longestSequence, type Manifest } from "./manifest.js";
 import { openBundle } from "./open_bundle.js";
 import { type BiasRow, decodeRow } from "./row.js";
 import type {
   EncodedTexts, EncodeOptions, Found, FoundList, LoadOptions, OpenOptions, PredictOptions, RunInputs, Session,
 } from "./session_types.js";
+import { TrustedKeys } from "./signatures.js";
 import { TOKEN_LOGITS, TOKEN_TYPE_IDS, TOKENIZER_FILE } from "./spec.js";
 import { type LoadedTask, TaskStore } from "./tasks.js";
 import { checkInputs, type FloatTensor, type InputLimits } from "./tensors.js";
@@ -30,17 +31,20 @@ export class BiasSession implements Session {
     private readonly encoder: TextEncoder,
     private readonly store: TaskStore,
     private readonly limits: InputLimits,
+    private readonly trusted: TrustedKeys | undefined,
   ) {}
 
   /**
    * Opens a bundle. Size and SHA-256 of every file are compared with the manifest, and everything about rows.
    *
-   * @throws BundleError: a file that is missing or damaged, or does not belong to the others; RowError, if it is a row.
+   * @throws BundleError: a file that is missing or damaged, or does not belong to the others; RowError, if it is a row;
+   *   SignatureError, if no trusted key has signed it.
    * @throws InputError: a task that the bundle lacks. UsageError: an option that cannot be used, a browser that cannot run it.
    */
   static async open(source: BundleSource, options: OpenOptions = {}): Promise<BiasSession> {
     options.signal?.throwIfAborted();
-    const [ort, bundle] = await Promise.all([loadOrt(options), openBundle(source, options.tasks, options)]);
+    const trusted = options.trustedKeys && TrustedKeys.of(options.trustedKeys);
+    const [ort, bundle] = await Promise.all([loadOrt(options), openBundle(source, options.tasks, options, trusted)]);
     const { manifest, contents } = bundle;
     const encoder = new TextEncoder(new Tokenizer(contents.get(TOKENIZER_FILE) as Uint8Array), longestSequence(manifest));
     const model = await FrozenModel.open(ort, contents, manifest, options.engine ?? "wasm");
@@ -48,7 +52,7 @@ export class BiasSession implements Session {
       const store = new TaskStore(manifest.layout, manifest.layoutKind, model.labels);
       const { vocabSize } = manifest;
       const limits = { vocabSize, maxPositions: model.maxPositions, hasTokenTypes: model.textInputs.includes(TOKEN_TYPE_IDS) };
-      const session = new BiasSession(manifest, model, encoder, store, limits);
+      const session = new BiasSession(manifest, model, encoder, store, limits, trusted);
       for (const [record, row] of bundle.tasks) {
         session.checkRuns(row, record.name);
         store.add(row, record.name, record.labels);
@@ -78,7 +82,8 @@ export class BiasSession implements Session {
    *
    * @param source a row that was exported for this model: its bytes, a Blob or File, or its address.
    * @returns the task's name.
-   * @throws RowError: it is damaged or was made for another model. BundleError: it cannot be read.
+   * @throws RowError: it is damaged or was made for another model. BundleError: it cannot be read; SignatureError, if no
+   *   trusted key has signed it.
    * @throws InputError: a name or labels that cannot be used, or a row that is older than the loaded one.
    */
   async loadTask(source: FileSource, options: LoadOptions = {}): Promise<string> {
@@ -86,6 +91,8 @@ export class BiasSession implements Session {
     if (options.name !== undefined) checkName(options.name);
     const [data, where] = await readRowFile(source, options.signal);
     options.signal?.throwIfAborted();
+    this.checkOpen();
+    await this.trusted?.check(data, await readSignature(source, options.signature, options.signal), where);
     this.checkOpen();
     const row = decodeRow(data, this.manifest.layout, where);
     const name = options.name ?? row.task;

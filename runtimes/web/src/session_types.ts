@@ -3,12 +3,15 @@
 import type { Answer, Prediction, WordLabel } from "./answers.js";
 import type { EngineOptions } from "./engine.js";
 import type { FileSource, ReadOptions } from "./files.js";
+import type { PublicKey } from "./signatures.js";
 import type { FloatTensor, TextInputs } from "./tensors.js";
 import type { Text } from "./text/encoder.js";
 
 export interface OpenOptions extends EngineOptions, ReadOptions {
   /** The tasks to load; by default all of the bundle's. */
   readonly tasks?: readonly string[] | undefined;
+  /** Public keys: the manifest and every row must be signed by one of them, those that are loaded later as well. */
+  readonly trustedKeys?: readonly PublicKey[] | undefined;
 }
 
 export interface LoadOptions {
@@ -16,6 +19,8 @@ export interface LoadOptions {
   readonly name?: string | undefined;
   /** Label names in id order; by default those of the task that it replaces, or of the bundle's, else LABEL_0, ... */
   readonly labels?: readonly string[] | undefined;
+  /** The row's signature, where keys are trusted; of a row that has an address, by default the file beside it. */
+  readonly signature?: FileSource | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -12,6 +12,7 @@ export * from "../src/onnx_file.js";
 export * from "../src/record.js";
 export * from "../src/row.js";
 export * from "../src/shown.js";
+export * from "../src/signatures.js";
 export * from "../src/spec.js";
 export { TextEncoder as Encoder, asItems } from "../src/text/encoder.js";
 export * from "../src/text/tokenizer.js";

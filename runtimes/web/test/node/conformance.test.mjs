@@ -33,6 +33,31 @@ describe("rows and heads", async () => {
   });
 });
 
+describe("signatures", () => {
+  const { keys, trusted, cases } = jsonOf(CONFORMANCE, "signatures", "index.json");
+  const known = parts.TrustedKeys.of(trusted.map((name) => keys[name]));
+  for (const [name, { row, signature, fault }] of Object.entries(cases)) {
+    it(`${name}: ${fault ?? "good"}`, async () => {
+      const found = signature === null ? undefined : bytesOf(CONFORMANCE, "signatures", signature);
+      const check = known.check(bytesOf(CONFORMANCE, "rows", row), found, row);
+      if (fault === null) await check;
+      else await assert.rejects(check, (error) => error instanceof parts.SignatureError && error.fault === fault);
+    });
+  }
+
+  it("keys that are none are refused", () => {
+    for (const wrong of [[], ["0".repeat(63)], [new Uint8Array(31)], ["x".repeat(64)]]) {
+      assert.throws(() => parts.TrustedKeys.of(wrong), parts.UsageError);
+    }
+  });
+
+  it("the error comes through from a worker", () => {
+    const error = new parts.SignatureError("untrusted", "found", "a hint");
+    const again = parts.fromPlain(structuredClone(parts.toPlain(error)));
+    assert.deepEqual([again.name, again.message, again.fault], [error.name, error.message, error.fault]);
+  });
+});
+
 describe("manifests", () => {
   const { files } = jsonOf(CONFORMANCE, "manifests", "index.json");
   for (const [name, { fault, why }] of Object.entries(files)) {

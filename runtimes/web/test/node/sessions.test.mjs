@@ -2,10 +2,12 @@
 // names a folder with bundles of the scripts' tasks and their row files: tests/web makes it.
 
 import assert from "node:assert/strict";
-import { readdirSync } from "node:fs";
+import { generateKeyPairSync, sign } from "node:crypto";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { BiasSession, BundleError, InputError, RowError, UsageError, WorkerSession } from "../../dist/index.js";
+import { BiasSession, BundleError, InputError, RowError, SignatureError, UsageError, WorkerSession } from "../../dist/index.js";
 import { bytesOf, CONFORMANCE, jsonOf } from "./support.mjs";
 
 const FIXTURES = process.env.BITFIT_WEB_FIXTURES;
@@ -207,4 +209,46 @@ describe("a session", { skip: FIXTURES ? false : "BITFIT_WEB_FIXTURES names no f
     for (const name of Object.keys(jsonOf(folder, "manifest.json").tasks)) paths.push(`tasks/${name}.bias`);
     return Object.fromEntries(paths.map((path) => [path, bytesOf(folder, path)]));
   }
+});
+
+describe("trusted keys", { skip: FIXTURES ? false : "BITFIT_WEB_FIXTURES names no folder" }, () => {
+  const [vendor, stranger] = [generateKeyPairSync("ed25519"), generateKeyPairSync("ed25519")];
+  const publicOf = ({ publicKey }) => publicKey.export({ type: "spki", format: "der" }).subarray(-32);
+  const signatureOf = (data, key) =>
+    Buffer.concat([Buffer.from("BITFSIG1"), publicOf(key), sign(null, data, key.privateKey)]);
+  const signFile = (path, key) => writeFileSync(`${path}.sig`, signatureOf(readFileSync(path), key));
+  const options = { threads: 1, trustedKeys: [publicOf(vendor).toString("hex")] };
+  const isFault = (fault) => (error) => error instanceof SignatureError && error.fault === fault;
+  let folder;
+
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), "signed-"));
+    cpSync(bundleOf("table"), folder, { recursive: true });
+    signFile(join(folder, "manifest.json"), vendor);
+    for (const name of readdirSync(join(folder, "tasks"))) signFile(join(folder, "tasks", name), vendor);
+  });
+  after(() => rmSync(folder, { recursive: true }));
+
+  it("what is signed runs, and a row without its signature is refused", async () => {
+    const session = await BiasSession.open(folder, options);
+    try {
+      const [task] = session.tasks;
+      const path = join(folder, "tasks", `${task}.bias`);
+      assert.equal(await session.loadTask(path), task);
+      const data = readFileSync(path);
+      await assert.rejects(session.loadTask(data), isFault("missing"));
+      await assert.rejects(session.loadTask(data, { signature: signatureOf(data, stranger) }), isFault("untrusted"));
+      await assert.rejects(session.loadTask(data, { signature: signatureOf(data.subarray(1), vendor) }), isFault("wrong"));
+      assert.equal(await session.loadTask(data, { signature: signatureOf(data, vendor) }), task);
+    } finally {
+      await session.close();
+    }
+  });
+
+  it("a bundle of which a file is not signed is not opened", async () => {
+    await assert.rejects(BiasSession.open(bundleOf("table"), options), isFault("missing"));
+    const [name] = readdirSync(join(folder, "tasks")).filter((each) => each.endsWith(".bias"));
+    signFile(join(folder, "tasks", name), stranger);
+    await assert.rejects(BiasSession.open(folder, options), isFault("untrusted"));
+  });
 });
