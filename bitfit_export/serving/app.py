@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -25,6 +22,7 @@ from bitfit_export.serving.front import Front
 from bitfit_export.serving.inference_routes import inference_routes
 from bitfit_export.serving.metrics import watch_service
 from bitfit_export.serving.predict_routes import predict_routes
+from bitfit_export.serving.request_log import RequestLog
 
 __all__ = ["make_app"]
 
@@ -48,8 +46,8 @@ def make_app(front: Front, *, body: BodyLimits | None = None) -> FastAPI:
     app.include_router(inference_routes(front))
     _add_metrics(app, front)
     _add_failures(app, front)
-    app.middleware("http")(_log_request)
-    app.add_middleware(BodyGuard, limits=body or BodyLimits())
+    app.add_middleware(BodyGuard, limits=body or BodyLimits(), on_refusal=front.metrics.failed)
+    app.add_middleware(RequestLog)  # around the guard: what it refuses is logged, too
     return app
 
 
@@ -96,19 +94,3 @@ def _add_failures(app: FastAPI, front: Front) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         LOGGER.error("unexpected", exc_info=error)
         return refused(500, "the service failed; its log says why")
-
-
-async def _log_request(request: Request, call_next: Callable[[Request], Any]) -> Response:
-    number = request.headers.get("x-request-id") or uuid.uuid4().hex
-    start = time.monotonic()
-    response: Response = await call_next(request)
-    response.headers["X-Request-Id"] = shown(number)
-    fields = {
-        "request": shown(number),
-        "method": request.method,
-        "path": shown(request.url.path, 200),
-        "status": response.status_code,
-        "seconds": round(time.monotonic() - start, 4),
-    }
-    LOGGER.info("request", extra={"fields": fields})
-    return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.responses import JSONResponse
@@ -25,9 +26,10 @@ class BodyGuard:
     A body that is too large is not read to its end: the connection is closed after the refusal.
     """
 
-    def __init__(self, app: ASGIApp, limits: BodyLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: BodyLimits, on_refusal: Callable[[int], None]) -> None:
         self._app = app
         self._limits = limits
+        self._on_refusal = on_refusal  # is told the status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,6 +66,7 @@ class BodyGuard:
                 return bytes(parts)
 
     async def _refuse(self, status: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:
+        self._on_refusal(status)
         await JSONResponse({"error": message}, status, {"Connection": "close"})(scope, receive, send)
 
 

@@ -265,6 +265,7 @@ class TestLimits:
                 yield b"x" * 100
 
         assert client.post("/predict", content=parts()).status_code == 413
+        assert 'bitfit_failures_total{status="413"} 1.0' in client.get("/metrics").text
 
     def test_a_full_queue_says_when_to_come_again(self, open_client: Open) -> None:
         client = open_client(limits=BatchLimits(queue_tokens=1))
