@@ -62,7 +62,7 @@ class TestThreads:
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["table", "packed"])
     def test_under_thread_sanitizer(self, get_bundle: GetBundle, tmp_path: Path, kind: str) -> None:
-        self.check_swaps(build("tsan", "session_test"), get_bundle(kind), tmp_path, 2000)
+        self.check_swaps(build("tsan-test", "session_test"), get_bundle(kind), tmp_path, 2000)
 
 
 @pytest.mark.slow
