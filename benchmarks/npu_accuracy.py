@@ -6,7 +6,8 @@ The engine may be an emulator that takes seconds per run, so it runs a sample of
 difference of a logit says whether both compute the same. A graph of fp16 has its weights, and what its nodes return,
 rounded to float16; the HTP's own functions round more than that. Texts run at their own length, for a graph that masks
 padding answers the same. "lost" is against the metric that the delta's own training measured in float32. Metrics are
-percentages. Writes results/benchmarks/npu_accuracy.json.
+percentages. Writes results/benchmarks/npu_accuracy.json. Bundles and tasks may be measured in several runs: the file
+keeps what the same code measured before with the same sample, and a run of other code or of another sample begins anew.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", help="by default all of the bundle's")
     parser.add_argument("--on-engine", type=int, default=2, help="texts of each task to run on the engine too")
     options = parser.parse_args(words)
-    results = Results(options.results, "npu_accuracy", {})
+    results = Results(options.results, "npu_accuracy", {"texts of each task on the engine": options.on_engine})
     for bundle in options.bundles:
         session = BiasSession(bundle)
         record, precision = session.manifest.accelerator, session.manifest.precision
