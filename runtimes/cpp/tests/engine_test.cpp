@@ -1,9 +1,9 @@
 // Sessions on engines of one's own, and on ONNX Runtime with options, for tests.
 //
 //     engine_test log BUNDLE [library=PATH] TASK...
-//                                         runs the tasks in turn on an engine that notes what it is given; the notes are
-//                                         the lines of stdout, and the last one is the logits. The library is that of
-//                                         the engine qnn.
+//                                         runs the tasks in turn on an engine that notes what it is given; the notes
+//                                         are the lines of stdout, and the last one is the logits. The library is that
+//                                         of the engine qnn.
 //     engine_test fault BUNDLE FAULT ...  opens and runs a session on an engine with a fault; prints the status. More
 //                                         words are an adapter's task to load.
 //     engine_test options BUNDLE TASK     each line of stdin is JSON: options of ONNX Runtime. Opens and runs a

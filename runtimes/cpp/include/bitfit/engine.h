@@ -1,5 +1,5 @@
-// An engine executes the program of a bundle: it runs a graph on arrays. This library has ONNX Runtime (onnxruntime.h) and
-// Qualcomm's HTP (qnn.h); an application can write its own, and open sessions with it by SessionOptions::engine. An
+// An engine executes the program of a bundle: it runs a graph on arrays. This library has ONNX Runtime (onnxruntime.h)
+// and Qualcomm's HTP (qnn.h); an application can write its own, and open sessions with it by SessionOptions::engine. An
 // engine knows arrays and names, and neither tasks nor texts.
 //
 //     class MyEngine : public bitfit::Engine { ... };

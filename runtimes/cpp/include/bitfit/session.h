@@ -131,8 +131,8 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  // What runs the model, in words: this machine's processor, an accelerator, or an emulator of one; and whether it is an
-  // emulator, which takes seconds for what the accelerator does at once.
+  // What runs the model, in words: this machine's processor, an accelerator, or an emulator of one; and whether it is
+  // an emulator, which takes seconds for what the accelerator does at once.
   std::string device() const;
   bool emulated() const;
 

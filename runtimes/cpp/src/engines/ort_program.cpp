@@ -91,7 +91,10 @@ GraphInfo graph_of(const Ort::Session& session) {
 class OrtProgram final : public Program {
  public:
   OrtProgram(std::shared_ptr<const Environment> environment, Ort::Session session, const char* runner)
-      : environment_(std::move(environment)), session_(std::move(session)), runner_(runner), graph_(graph_of(session_)) {}
+      : environment_(std::move(environment)),
+        session_(std::move(session)),
+        runner_(runner),
+        graph_(graph_of(session_)) {}
 
   const GraphInfo& graph() const override { return graph_; }
 
