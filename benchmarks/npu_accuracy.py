@@ -6,7 +6,7 @@ The engine may be an emulator that takes seconds per run, so it runs a sample of
 difference of a logit says whether both compute the same. A graph of fp16 has its weights, and what its nodes return,
 rounded to float16; the HTP's own functions round more than that. Texts run at their own length, for a graph that masks
 padding answers the same. "lost" is against the metric that the delta's own training measured in float32. Metrics are
-percentages. Writes results/benchmarks/npu_accuracy.json.
+percentages. Writes results/benchmarks/npu_accuracy-<precision>.json for each bundle, with the code that measured it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", help="by default all of the bundle's")
     parser.add_argument("--on-engine", type=int, default=2, help="texts of each task to run on the engine too")
     options = parser.parse_args(words)
-    results = Results(options.results, "npu_accuracy", {})
+    settings = {"texts of each task on the engine": options.on_engine}
     for bundle in options.bundles:
         session = BiasSession(bundle)
         record, precision = session.manifest.accelerator, session.manifest.precision
@@ -47,12 +47,12 @@ def main(words: Sequence[str] | None = None) -> None:
             parser.error(f"{bundle} was not exported with --target qnn --keep-onnx")
         source = open_source(bundle / record.source, session)
         say(f"{precision}, engine: {session.device}")
-        measured = results.measured.setdefault(precision, {})
+        results = Results(options.results, f"npu_accuracy-{precision}", settings)
         for task in options.tasks.split(",") if options.tasks else session.tasks:
-            measured[task] = compare(session, source, bundle, task, options.data, options.on_engine)
+            results.measured[task] = compare(session, source, bundle, task, options.data, options.on_engine)
             results.save()
-            say(f"{task}: {measured[task]}")
-    print(results.save())
+            say(f"{task}: {results.measured[task]}")
+        print(results.save())
 
 
 def open_source(path: Path, session: BiasSession) -> ort.InferenceSession:

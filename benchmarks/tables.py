@@ -75,8 +75,9 @@ def detail_tables(results: Measured) -> Iterator[Table]:
             yield _step_profile(f"{model}: {unit} of a training step", methods)
     if "accuracy" in results:
         yield _accuracy(results["accuracy"])
-    if "npu_accuracy" in results:
-        yield _npu_accuracy(results["npu_accuracy"])
+    of_npu = {name.partition("-")[2]: each for name, each in results.items() if name.startswith("npu_accuracy-")}
+    if of_npu:
+        yield _npu_accuracy(of_npu)
     for rows, measured in results.get("peak", {}).items():
         yield _peak(rows, measured)
 

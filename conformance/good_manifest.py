@@ -157,6 +157,12 @@ def quantized(*, precision: str = "int8-static", kept: str = "product_2", **valu
     return changed(lambda m: m.update(precision=precision, quantization=section))
 
 
+def with_scales(scales: Any, name: str = BIASES[0]["name"], *, kind: str = "named") -> bytes:
+    """A manifest with the scales of one bias that is int32."""
+    section = {"bias_scales": {name: scales}, "not_quantized": {}, "ranges": {}}
+    return changed(lambda m: m.update(precision="w8a16", layout_kind=kind, quantization=section))
+
+
 def compiled(**values: Any) -> Callable[[dict[str, Any]], None]:
     """A program that was compiled ahead of time, of whose record some values may be others."""
     record = {"arch": 73, "binary": "model.onnx.data", "nodes": 90, "sdk": "2.51.0", "soc": "sm8550", "soc_model": 43}

@@ -30,6 +30,7 @@ from good_manifest import (
     set_dimensions,
     setter,
     text_of,
+    with_scales,
     with_text,
 )
 from manifest_values import add_bad_values
@@ -74,6 +75,8 @@ def add_good_manifests(found: Collection) -> None:
     found.add("quantization", None, "ranges, and what has none", quantized())
     found.add("quantization_at_its_ends", None, "0 and 255", quantized(zero_point=255, used=0))
     found.add("w8a16", None, "a precision with uint16", quantized(precision="w8a16", zero_point=65535))
+    scales = [2.0**-126, 0.5, 1, 3.4028234663852886e38]
+    found.add("bias_scales", None, "the least and the greatest float32, an integer", with_scales(scales))
     found.add("portable", None, "a target", changed(lambda m: m.update(target="portable")))
     found.add("qnn", None, "a target, its binary and its graph", changed(compiled()))
     found.add("qnn_without_source", None, "the graph need not be there", changed(compiled(source=None)))

@@ -21,6 +21,7 @@ from good_manifest import (
     set_dimensions,
     setter,
     text_of,
+    with_scales,
     with_text,
 )
 
@@ -132,6 +133,7 @@ def add_values(found: Collection) -> None:
         found.add(f"opset_{name}", "type", "an integer has neither fraction nor exponent", data)
     found.add("size_fraction", "type", "an integer", changed(setter(9.0, "files", "model.onnx", "size")))
     add_ranges(found)
+    add_bias_scales(found)
     add_accelerators(found)
     add_shapes(found)
     add_label_counts(found)
@@ -152,6 +154,18 @@ def add_ranges(found: Collection) -> None:
     found.add("range_in_fp32", "value", "int8 and int8-static have ranges", quantized(precision="fp32"))
     found.add("range_and_none", "value", "a product has a range or not", quantized(kept="product_1"))
     found.add("range_without_scale", "missing", "a range has three keys", quantized().replace(b'"scale":0.25,', b""))
+
+
+def add_bias_scales(found: Collection) -> None:
+    good = [0.5] * 4
+    for name, scale in {"0": 0, "negative": -0.5, "denormal": 1e-38, "large": 3.5e38}.items():
+        found.add(f"bias_scale_{name}", "range", "a normal float32 above 0", with_scales([*good[1:], scale]))
+    for name, scales in {"text": [*good[1:], "1"], "boolean": [*good[1:], True], "number": 0.5, "null": None}.items():
+        found.add(f"bias_scales_{name}", "type", "a list of numbers", with_scales(scales))
+    found.add("bias_scales_few", "disagreement", "one for each value", with_scales(good[1:]))
+    found.add("bias_scales_none", "disagreement", "one for each value", with_scales([]))
+    found.add("bias_scales_packed", "disagreement", "only named has them", with_scales(good, kind="packed"))
+    found.add("bias_scales_of_none", "disagreement", "a bias of the layout", with_scales(good, "other.bias"))
 
 
 def add_accelerators(found: Collection) -> None:

@@ -12,8 +12,8 @@ from bitfit_export.errors import BundleError, quoted, shown
 
 __all__ = ["LAST_STEP_16", "QuantizationRecord", "RangeRecord", "quantization_from_record"]
 
-#: The smallest normal float32: with a smaller scale a bias is no number of steps.
-_LEAST_SCALE = 2.0**-126
+#: The normal float32: with a smaller scale a bias is no number of steps.
+_LEAST_SCALE, _MOST_SCALE = 2.0**-126, 2.0**128 - 2.0**104
 
 #: Of uint8 and of uint16, which is that of `w8a16`.
 _LAST_STEP, LAST_STEP_16 = 255, 65535
@@ -76,8 +76,8 @@ class QuantizationRecord:
         both = self.ranges.keys() & self.not_quantized.keys()
         for name, scales in self.bias_scales.items():
             check_text(name, "quantization: a bias's name")
-            if not all(math.isfinite(scale) and scale >= _LEAST_SCALE for scale in scales):
-                raise BundleError(f"quantization: a scale of {shown(name)} is not a normal number above 0")
+            if not all(_LEAST_SCALE <= scale <= _MOST_SCALE for scale in scales):
+                raise BundleError(f"quantization: a scale of {shown(name)} is out of range, expected a normal float32")
         if both:
             raise BundleError(f"quantization has {quoted(min(both))} in ranges and in not_quantized, expected one")
 

@@ -33,6 +33,7 @@ SUMS = {f"bad_{what}.json" for what in ("bias_shape_overflow", "bias_shape_produ
 PAIRS = {"base", "bias_twice", "fold_reasons", "head_twice", "layout_digest", "max_length", "pad_token_id"}
 PAIRS |= {"files_without_model", "input_twice", "output_twice", "program_without_file", "range_and_none"}
 PAIRS |= {"accelerator_binary_is_no_file", "accelerator_source_is_no_file"}
+PAIRS |= {"bias_scales_few", "bias_scales_of_none", "bias_scales_packed"}
 PAIRS = {f"bad_{what}.json" for what in PAIRS | {"static_shape_positions", "task_file_1"}}
 
 

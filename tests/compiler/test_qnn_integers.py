@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from bitfit_export.bundle import read_manifest, write_row
+from bitfit_export.bundle import read_manifest, read_row, write_row
 from bitfit_export.compiler import CompileOptions
 from bitfit_export.compiler.passes.quantize_for_htp import Form
 from bitfit_export.compiler.targets import qnn
@@ -19,33 +19,24 @@ from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.tasks.one_at_a_time import SaturationWarning
-from tests.conftest import random_delta
+from tests.qnn_bundles import BATCH, HALF, LENGTH, NEEDS_QNN, in_integers, two_deltas
 from tests.runtime.conftest import Reference
-from tests.traces import compile_bundle
+from tests.traces import bundle_of, compile_bundle
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
-    from bitfit_export.compiler.pipeline import CompiledModel
 
-pytest.importorskip("onnxruntime_qnn", reason="needs bitfit-export[qnn]: Linux x86-64, glibc 2.35")
+pytest.importorskip("onnxruntime_qnn", reason=NEEDS_QNN)
 
-LENGTH = 8
 #: The largest difference of a logit to PyTorch's, where weights are rounded to 8 bits.
 ROUNDING = 0.1
 #: The same where activations are rounded to 8 bits too.
 ROUNDING_OF_BOTH = 0.4
-#: The largest difference between the emulator and ONNX Runtime's CPU kernels: float16 between the products.
-HALF = 0.02
-BATCH = {
-    "input_ids": np.array([[101, 2023, 3185, 2003, 6581, 102]], np.int64),
-    "attention_mask": np.ones((1, 6), np.int64),
-    "token_type_ids": np.array([[0, 0, 0, 1, 1, 1]], np.int64),
-}
 
 
 @pytest.fixture(scope="module")
 def deltas(tiny_base: BaseModel) -> dict[str, TaskDelta]:
-    return {name: random_delta(tiny_base, name, pooling=name, seed=place) for place, name in enumerate(("cls", "mean"))}
+    return two_deltas(tiny_base)
 
 
 @pytest.fixture(scope="module", params=["named", "packed"])
@@ -55,28 +46,16 @@ def layout(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("w8a16")
+def bundle(layout: str, tiny_base: BaseModel, deltas: dict[str, TaskDelta]) -> Path:
+    return bundle_of(tiny_base, deltas, in_integers(layout))
 
 
-@pytest.fixture(scope="module")
-def compiled(layout: str, folder: Path, tiny_base: BaseModel, deltas: dict[str, TaskDelta]) -> CompiledModel:
-    options = CompileOptions(target="qnn", precision="w8a16", layout=layout, static_shape=(1, LENGTH), keep_onnx=True)
-    (folder / layout).mkdir()
-    return compile_bundle(tiny_base, deltas, folder / layout, options)
-
-
-@pytest.fixture(scope="module")
-def bundle(compiled: CompiledModel, folder: Path) -> Path:
-    return folder / compiled.options.layout
-
-
-def test_biases_of_products_are_int32_and_the_others_stay_float(compiled: CompiledModel, bundle: Path) -> None:
+def test_biases_of_products_are_int32_and_the_others_stay_float(layout: str, bundle: Path) -> None:
     manifest = read_manifest(bundle)
     integers = {port.name for port in manifest.infer.inputs if port.dtype == "int32"}
-    assert manifest.quantization.bias_scales.keys() == compiled.bias_scales.keys() == integers
-    names = {entry.name for entry in compiled.layout.biases}
-    if compiled.options.layout == "packed":  # the HTP takes no bias in integers that is a part of a vector
+    assert manifest.quantization.bias_scales.keys() == integers
+    names = {entry.name for entry in manifest.layout.biases}
+    if layout == "packed":  # the HTP takes no bias in integers that is a part of a vector
         assert not integers
     else:
         assert names - integers == {"pooler.dense.bias"}  # the pooler's Gemm stays in float16
@@ -105,14 +84,15 @@ def test_its_headroom_cannot_be_observed(bundle: Path) -> None:
 
 
 def test_a_row_is_converted_when_it_is_loaded_and_says_what_saturates(
-    compiled: CompiledModel, bundle: Path, tiny_base: BaseModel, deltas: dict[str, TaskDelta], tmp_path: Path
+    layout: str, bundle: Path, tmp_path: Path
 ) -> None:
-    if compiled.options.layout == "packed":
+    if layout == "packed":
         pytest.skip("it has no bias in int32")
     session = BiasSession(bundle, tasks=["cls"])
-    row = compiled.packer.pack(deltas["cls"], task="cls")
-    entry = next(each for each in compiled.layout.biases if each.name in compiled.bias_scales)
-    scale = compiled.bias_scales[entry.name]
+    scales = session.manifest.quantization.bias_scales
+    row = read_row(bundle / "tasks" / "cls.bias", layout=session.manifest.layout)
+    entry = next(each for each in session.manifest.layout.biases if each.name in scales)
+    scale = np.array(scales[entry.name], np.float32)
 
     def bound() -> np.ndarray:
         with session._store.lease(["cls"]) as lease:

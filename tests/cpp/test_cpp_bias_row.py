@@ -186,10 +186,10 @@ class TestHeader:
 
     def test_the_examples_of_the_readme_compile(self, compiler: str) -> None:
         page = (CPP / "README.md").read_text(encoding="utf-8")
-        session, learning, row = re.findall(r"^```cpp\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        session, npu, learning, row = re.findall(r"^```cpp\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
         flags = ["-std=c++17", *WARNINGS, f"-I{CPP / 'include'}", "-fsyntax-only", "-x", "c++", "-"]
-        run_compiler(compiler, flags, session)
-        run_compiler(compiler, flags, learning)
+        for example in (session, npu, learning):
+            run_compiler(compiler, flags, example)
         run_compiler(compiler, [*BARE, *flags], row)
 
 

@@ -144,7 +144,7 @@ class TestChecks:
     def test_files_of_weights_are_found_wherever_they_are_named(
         self, ask: Callable[..., list[Any]], tmp_path: Path
     ) -> None:
-        """In initializers, sparse ones, attributes, subgraphs of subgraphs, and functions."""
+        """In initializers, sparse ones, attributes, subgraphs of subgraphs, and functions; and binaries in any node."""
         names = (f"{number}.data" for number in itertools.count())
 
         def tensor() -> onnx.TensorProto:
@@ -157,7 +157,9 @@ class TestChecks:
             return onnx.GraphProto(initializer=[tensor()], node=nodes)
 
         sparse = onnx.SparseTensorProto(values=tensor(), indices=tensor())
-        inner = onnx.NodeProto(attribute=[onnx.AttributeProto(g=graph(), tensors=[tensor()])])
+        binary = onnx.helper.make_attribute("ep_cache_context", "chip.bin")
+        other = onnx.helper.make_attribute("source", "other.bin")
+        inner = onnx.NodeProto(attribute=[onnx.AttributeProto(g=graph(), tensors=[tensor()]), binary, other])
         outer = onnx.NodeProto(attribute=[onnx.AttributeProto(t=tensor(), graphs=[graph(inner)], sparse_tensor=sparse)])
         model = onnx.ModelProto(graph=graph(outer), functions=[onnx.FunctionProto(node=[outer])])
         model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=tensor(), indices=tensor()))
@@ -165,7 +167,8 @@ class TestChecks:
         (tmp_path / "model").write_bytes(model.SerializeToString())
         (found,) = ask("external", tmp_path / "model")
         count = int(next(names).split(".")[0])
-        assert sorted(found) == sorted(f"{number}.data" for number in range(count))
+        assert sorted(found["weights"]) == sorted(f"{number}.data" for number in range(count))
+        assert found["binaries"] == ["chip.bin"] * 2
 
     @pytest.mark.parametrize("data", [b"\x3a\xff\xff\xff\xff\x7f", b"\x3a\x05\x01", b"\x3b", b"\xff" * 11])
     def test_a_model_that_is_none(self, ask: Callable[..., list[Any]], tmp_path: Path, data: bytes) -> None:

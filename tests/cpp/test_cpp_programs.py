@@ -229,12 +229,17 @@ def test_engines_and_outputs_of_the_c_api(programs: Path, get_bundle: GetBundle)
     expected = BiasSession(bundle, threads=1).run_outputs(
         ["three_way", "tags"], input_ids=[[1, 2, 3], [4, 5, 6]], attention_mask=[[1, 1, 1], [1, 1, 0]]
     )
-    for line, name, shape in zip(lines[11:13], ["token_logits", "logits"], ["2 3 5", "2 0 5"], strict=True):
+    assert lines[11:13] == [
+        "4 the option htp_arch of the engine qnn is 74, expected one of 69, 73, 75, 79, 81",
+        "4 the QNN library no/such.so cannot be loaded:",
+    ]
+    assert lines[13] == "this machine's processor"
+    for line, name, shape in zip(lines[14:16], ["token_logits", "logits"], ["2 3 5", "2 0 5"], strict=True):
         assert line.startswith(f"{name} {shape} ")
         values = [float(value) for value in line.split()[4:]]
         np.testing.assert_allclose(values, expected[name].reshape(-1), rtol=0, atol=1e-5)
-    assert lines[13] == "3 the logits have room for 1 values, expected 30 or more"
-    assert lines[14:] == ["4 4 4 1"]
+    assert lines[16] == "3 the logits have room for 1 values, expected 30 or more"
+    assert lines[17:] == ["4 4 4 1"]
 
 
 def test_a_task_is_what_answered(programs: Path, get_bundle: GetBundle) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,10 @@ class TestTasks:
 
     def test_no_adapters_in_other_layouts(self, open_session: OpenBundle) -> None:
         assert open_session("packed")("adapter", name="score")["code"] == "input_error"
+
+
+def test_biases_as_integers_are_rounded_to_even_and_saturate(ask: Callable[..., list[Any]]) -> None:
+    largest = 2.0**31
+    cases = {"values": [0.5, 1.5, -2.5, 0.75, largest, -largest, -2 * largest], "scales": [1, 1, 1, 0.25, 1, 1, 1]}
+    (found,) = ask("integers", input=json.dumps(cases))
+    assert found == {"integers": [0, 2, -2, 3, 2**31 - 1, -(2**31), -(2**31)], "saturated": 2}

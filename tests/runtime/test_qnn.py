@@ -17,46 +17,24 @@ from bitfit_export.errors import BundleError, RowError, UsageError
 from bitfit_export.runtime import BiasSession
 from tests import traces
 from tests.conftest import MakeDelta
-from tests.runtime.conftest import Reference, change_manifest, record_again
+from tests.qnn_bundles import BATCH, BINARY, HALF, NEEDS_QNN, TASKS, WRONG_BINARIES, five_deltas, in_half
+from tests.runtime.conftest import Reference
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
     from bitfit_export.delta import TaskDelta
 
-qnn = pytest.importorskip("onnxruntime_qnn", reason="needs bitfit-export[qnn]: Linux x86-64, glibc 2.35")
-
-LENGTH = 8
-#: The largest difference of a logit to PyTorch's: the HTP computes in float16.
-HALF = 0.02
-BINARY = "model_qnn.bin"
-TASKS = ("three_way", "two_way", "score", "cls", "mean")
-BATCH = {
-    "input_ids": np.array([[101, 2023, 3185, 2003, 6581, 102]], np.int64),
-    "attention_mask": np.ones((1, 6), np.int64),
-    "token_type_ids": np.array([[0, 0, 0, 1, 1, 1]], np.int64),
-}
+qnn = pytest.importorskip("onnxruntime_qnn", reason=NEEDS_QNN)
 
 
 @pytest.fixture(scope="module")
 def deltas(tiny_base: BaseModel, tiny_deltas: dict[str, TaskDelta], make_delta: MakeDelta) -> dict[str, TaskDelta]:
-    """Five tasks."""
-    more = {name: make_delta(tiny_base, name, pooling=name, seed=7 + place) for place, name in enumerate(TASKS[3:])}
-    return tiny_deltas | more
+    return five_deltas(tiny_base, tiny_deltas, make_delta)
 
 
 @pytest.fixture(scope="module", params=["packed", "named"])
-def bundle(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_base: BaseModel,
-    deltas: dict[str, TaskDelta],
-) -> Path:
-    from bitfit_export.compiler import CompileOptions
-
-    folder = tmp_path_factory.mktemp(f"qnn-{request.param}")
-    options = CompileOptions(target="qnn", precision="fp16", layout=request.param, static_shape=(1, LENGTH))
-    traces.compile_bundle(tiny_base, deltas, folder, options)
-    return folder
+def bundle(request: pytest.FixtureRequest, tiny_base: BaseModel, deltas: dict[str, TaskDelta]) -> Path:
+    return traces.bundle_of(tiny_base, deltas, in_half(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -153,42 +131,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle, tmp_path / "bundle"))
 
 
-def forge(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    def apply(folder: Path) -> None:
-        (folder / BINARY).write_bytes(change((folder / BINARY).read_bytes()))
-        record_again(folder, BINARY)
-
-    return apply
-
-
-def record(**changes: Any) -> Callable[[Path], None]:
-    from dataclasses import replace
-
-    return lambda folder: change_manifest(folder, accelerator=replace(read_manifest(folder).accelerator, **changes))
-
-
-def rename(folder: Path) -> None:
-    """A model that loads another file than the manifest says."""
-    model = (folder / "model.onnx").read_bytes()
-    (folder / "model.onnx").write_bytes(model.replace(BINARY.encode(), b"elsewhere.bin"))
-    shutil.copy(folder / BINARY, folder / "elsewhere.bin")
-    record_again(folder, "model.onnx")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda folder: (folder / BINARY).write_bytes(b"other"), "has 5 bytes, expected"),
-        (lambda folder: (folder / BINARY).unlink(), "cannot be read"),
-        (forge(lambda data: b""), "cannot be loaded: .*Empty cache file"),
-        (forge(lambda data: data[: len(data) // 2]), "cannot be loaded: .*Failed to get context binary info"),
-        (forge(lambda data: bytes(range(256)) * 99), "cannot be loaded: .*Failed to get context binary info"),
-        (rename, "loads 'elsewhere.bin', expected 'model_qnn.bin' as in the manifest"),
-        (record(sdk="2.99.0"), r"compiled with QNN 2\.99\.0, this is QNN \d+\.\d+\.\d+, which cannot load it"),
-        (record(sdk="1.2.0"), r"compiled with QNN 1\.2\.0, this is QNN"),
-        (record(sdk="new"), "SDK is 'new', expected a version such as"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), WRONG_BINARIES)
 def test_a_wrong_binary_is_one_clear_error(copy: Path, change: Callable[[Path], None], message: str) -> None:
     change(copy)
     with pytest.raises(BundleError, match=message) as caught:

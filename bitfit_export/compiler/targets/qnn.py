@@ -32,9 +32,10 @@ _SOURCE = "source.onnx"
 _FIRST_OF_INT16 = 73
 #: Integers of a product by precision, the smallest first, with the largest error of its result. Of MiniLM's products
 #: with weights of 8 bits, the feed-forwards' second are off by 0.0064 to 0.0104, others by 0.0037 to 0.0062; with
-#: activations of 8 bits too, those of the feed-forwards by 0.06 to 0.9, others by 0.033 to 0.071.
+#: activations of 8 bits too, those of the feed-forwards by 0.06 to 0.9, others by 0.033 to 0.071. Of w8a16's, 17 in
+#: 16 bits and not 8 take a quarter off the error of its logits, for a tenth of its binary.
 _FORMS: dict[str, tuple[Form, ...]] = {
-    "w8a16": (Form(np.int8, np.uint16, 0.006), Form(np.int16, np.uint16)),
+    "w8a16": (Form(np.int8, np.uint16, 0.005), Form(np.int16, np.uint16)),
     "int8-static": (Form(np.int8, np.uint8, 0.06), Form(np.int8, np.uint16)),
 }
 

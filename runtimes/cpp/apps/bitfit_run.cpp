@@ -1,7 +1,9 @@
 // Answer texts with a bundle: JSON lines in, JSON lines out, the same as the Python package's `bitfit run`.
 
+#include <bitfit/engine.h>
 #include <bitfit/session.h>
 
+#include "engine_choice.h"
 #include "program.h"
 #include "questions.h"
 
@@ -18,6 +20,7 @@ using nlohmann::ordered_json;
 constexpr const char* usage =
     R"(usage: bitfit_run BUNDLE [--task T] (--text TEXT)... [--pair] | --input FILE.jsonl|-
                   [--row FILE.bias]... [--truncate] [--batch-tokens N] [--threads N] [--check-hashes]
+                  [--engine NAME [--engine-option NAME=VALUE]...]
 
 Answer texts with a bundle: JSON lines in, JSON lines out.
 
@@ -30,6 +33,8 @@ Answer texts with a bundle: JSON lines in, JSON lines out.
   --batch-tokens N  tokens to run at once, at most, with padding (512)
   --threads N    CPU threads
   --check-hashes compare SHA-256 of every file of the bundle, which finds forgeries
+  --engine NAME  what runs the model: onnxruntime or qnn (the first that can)
+  --engine-option NAME=VALUE  of qnn: library=PATH of libonnxruntime_providers_qnn.so, htp_arch=N of this device
 
 example: bitfit_run bundles/minilm-l6 --task sst2 --text "What a lovely day"
 )";
@@ -40,6 +45,7 @@ struct Options {
   bool pair = false, check_hashes = false;
   int threads = 0;
   bitfit::PredictOptions predict;
+  EngineChoice engine;
 };
 
 Options read_options(int count, char** words) {
@@ -58,6 +64,10 @@ Options read_options(int count, char** words) {
       options.rows.push_back(value());
     } else if (word == "--input") {
       options.input = value();
+    } else if (word == "--engine") {
+      options.engine.name = value();
+    } else if (word == "--engine-option") {
+      options.engine.add_option(value());
     } else if (word == "--threads") {
       options.threads = number_of(word, value());
     } else if (word == "--batch-tokens") {
@@ -175,13 +185,30 @@ void answer_file(const bitfit::Session& session, const Options& options) {
   if (!questions.empty()) answer(session, questions, options.predict);
 }
 
-void run(const Options& options) {
+std::unique_ptr<bitfit::Session> open_session(const Options& options) {
+  const StdoutIsStderr prints;
   std::unique_ptr<bitfit::Session> session;
   bitfit::SessionOptions session_options;
   session_options.threads = options.threads;
   session_options.check_hashes = options.check_hashes;
+  session_options.engine = options.engine.make();
   check(bitfit::Session::open(options.bundle, session_options, &session));
+  return session;
+}
+
+void say_warnings(const bitfit::Session& session) {
+  std::vector<bitfit::TaskInfo> tasks;
+  check(session.tasks(&tasks));
+  for (const bitfit::TaskInfo& task : tasks) {
+    if (!task.warning.empty()) std::cerr << "warning: " << task.warning << '\n';
+  }
+}
+
+void run(const Options& options) {
+  const std::unique_ptr<bitfit::Session> session = open_session(options);
+  if (session->device() != bitfit::this_processor) std::cerr << "running on " << session->device() << '\n';
   for (const std::string& row : options.rows) check(session->load_task(row));
+  say_warnings(*session);
   if (!options.input.empty()) return answer_file(*session, options);
   answer(*session, questions_of(options), options.predict);
 }

@@ -40,7 +40,7 @@ inline int number_of(const std::string& option, const std::string& word) {
 
 // Fails with an Error where output cannot be written, as on a full disk.
 inline void flush_output() {
-  errno = 0;
+  if (std::cout) errno = 0;  // else a long text has failed already, for that reason
   if (std::cout.flush()) return;
   const int reason = errno;
   refuse(std::string("the output cannot be written: ") + (reason != 0 ? std::strerror(reason) : "it was refused"));

@@ -1,4 +1,4 @@
-// Any bytes are an ONNX model, of which the files of its weights are found, or a failure that says why.
+// Any bytes are an ONNX model, of which the files that it names are found, or a failure that says why.
 
 #include "external_data.h"
 #include "failure.h"
@@ -9,7 +9,11 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
   const bitfit::Status status = bitfit::guard([bytes] {
-    for (const std::string& file : bitfit::external_files(bytes)) {
+    const bitfit::ExternalFiles found = bitfit::external_files(bytes);
+    for (const std::string& file : found.weights) {
+      if (file.size() > bytes.size()) std::abort();
+    }
+    for (const std::string& file : found.binaries) {
       if (file.size() > bytes.size()) std::abort();
     }
   });

@@ -67,6 +67,16 @@ class Check {
   Sha256 hash_;
 };
 
+// An accelerator's library would read any other file without a check.
+void check_binaries(const std::vector<std::string>& named, const Manifest& manifest, const std::string& path) {
+  const std::string expected = manifest.accelerator ? manifest.accelerator->binary : std::string();
+  if (named == (manifest.accelerator ? std::vector{expected} : std::vector<std::string>())) return;
+  std::string found;
+  for (const std::string& each : named) found += (found.empty() ? "\"" : ", \"") + shown(each) + '"';
+  refuse_bundle(text_of("the program ", path, " loads ", found.empty() ? "no context binary" : found, ", expected ",
+                        expected.empty() ? "none" : "\"" + shown(expected) + '"', " as in the manifest"));
+}
+
 }  // namespace
 
 BundleFiles::BundleFiles(const std::string& folder, const Manifest& manifest, const ProgramRecord& program,
@@ -83,7 +93,9 @@ BundleFiles::BundleFiles(const std::string& folder, const Manifest& manifest, co
       identities_[path] = check.file().identity();
     }
   }
-  for (const std::string& path : external_files(text_in(model))) {
+  const ExternalFiles named = external_files(text_in(model));
+  check_binaries(named.binaries, manifest, folder + "/" + program.file);
+  for (const std::string& path : named.weights) {
     if (manifest.files.count(path) > 0) continue;
     refuse_bundle(text_of("the model ", folder, '/', program.file, " has weights in the file \"", shown(path),
                           "\", which the manifest does not name"));

@@ -2,6 +2,7 @@
 
 #include <bitfit/bitfit.h>
 #include <bitfit/onnxruntime.h>
+#include <bitfit/qnn.h>
 #include <bitfit/session.h>
 
 #include "c_support.h"
@@ -88,6 +89,21 @@ bitfit_engine* bitfit_onnxruntime_new(const bitfit_onnxruntime_options* options,
   return made;
 }
 
+bitfit_engine* bitfit_qnn_new(const bitfit_qnn_options* options, bitfit_error* error) {
+  bitfit_engine* made = nullptr;
+  const Status status = guard([&] {
+    const bitfit_qnn_options given = known(options);
+    bitfit::QnnOptions chosen;
+    if (given.library != nullptr) chosen.library = given.library;
+    chosen.htp_arch = given.htp_arch;
+    auto engine = std::make_unique<bitfit_engine>();
+    bitfit::check(bitfit::make_qnn_engine(chosen, &engine->engine));
+    made = engine.release();
+  });
+  report(status, error);
+  return made;
+}
+
 void bitfit_engine_free(bitfit_engine* engine) { delete engine; }
 
 bitfit_session* bitfit_open(const char* folder, int threads, bitfit_error* error) {
@@ -155,7 +171,8 @@ bitfit_task_list* bitfit_list_tasks(const bitfit_session* session, bitfit_error*
       auto& labels = list->labels.emplace_back();
       for (const std::string& label : info.labels) labels.push_back(label.c_str());
       list->entries.push_back({info.name.c_str(), labels.empty() ? nullptr : labels.data(),
-                               static_cast<uint32_t>(info.problem_type), info.label_count, info.task_version});
+                               static_cast<uint32_t>(info.problem_type), info.label_count, info.task_version,
+                               info.warning.c_str()});
     }
     list->tasks = list->entries.data();
     list->count = list->entries.size();
@@ -166,6 +183,13 @@ bitfit_task_list* bitfit_list_tasks(const bitfit_session* session, bitfit_error*
 }
 
 void bitfit_task_list_free(bitfit_task_list* list) { delete static_cast<TaskList*>(list); }
+
+void bitfit_device(const bitfit_session* session, char* device, size_t size) {
+  if (device != nullptr && size > 0) *device = '\0';
+  [[maybe_unused]] const Status status = guard([&] {
+    if (session != nullptr) copy_text(session->session->device(), device, size);
+  });
+}
 
 size_t bitfit_max_tokens(const bitfit_session* session) {
   return session == nullptr ? 0 : session->session->max_tokens();

@@ -2,7 +2,9 @@
 
 #include "failure.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 
 namespace bitfit {
 namespace {
@@ -30,29 +32,42 @@ constexpr Child children[] = {
     {Message::sparse, 2, Message::tensor},       {Message::tensor, 13, Message::entry},
 };
 
+// A message that has a name and a text, and the numbers of these fields.
+struct Pair {
+  Message message;
+  std::uint64_t key, value;
+};
+
+constexpr Pair pairs[] = {{Message::attribute, 1, 4}, {Message::entry, 1, 2}};
+
+const Pair* pair_of(Message message) noexcept {
+  const auto* const found =
+      std::find_if(std::begin(pairs), std::end(pairs), [&](const Pair& each) { return each.message == message; });
+  return found == std::end(pairs) ? nullptr : found;
+}
+
 constexpr int max_depth = 100;  // as protobuf's own readers
 
 class Walker {
  public:
-  std::set<std::string> found;
+  ExternalFiles found;
 
   void walk(Message message, std::string_view bytes, int depth) {
     if (depth > max_depth) malformed();
-    std::string_view key, value;  // of an entry
+    const Pair* const pair = pair_of(message);
+    std::string_view key, value;  // of the message, where it is a pair
     while (!bytes.empty()) {
       const std::uint64_t tag = take_number(&bytes);
       const std::string_view content = take_content(tag & 7, &bytes);
       if ((tag & 7) != length_delimited) continue;
-      if (message == Message::entry) {
-        if (tag >> 3 == 1) key = content;
-        if (tag >> 3 == 2) value = content;
-        continue;
-      }
+      if (pair != nullptr && tag >> 3 == pair->key) key = content;
+      if (pair != nullptr && tag >> 3 == pair->value) value = content;
       for (const Child& child : children) {
         if (child.parent == message && child.field == tag >> 3) walk(child.message, content, depth + 1);
       }
     }
-    if (message == Message::entry && key == "location") found.emplace(value);
+    if (message == Message::entry && key == "location") found.weights.emplace(value);
+    if (message == Message::attribute && key == "ep_cache_context") found.binaries.emplace_back(value);
   }
 
  private:
@@ -93,7 +108,7 @@ class Walker {
 
 }  // namespace
 
-std::set<std::string> external_files(std::string_view model) {
+ExternalFiles external_files(std::string_view model) {
   Walker walker;
   walker.walk(Message::model, model, 0);
   return std::move(walker.found);

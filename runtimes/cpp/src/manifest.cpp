@@ -4,6 +4,7 @@
 #include "record.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <set>
 
@@ -80,31 +81,33 @@ void check_path(const std::string& path) {
   }
 }
 
-// The files of a program that was compiled ahead of time: with the target qnn, and with no other.
-std::vector<std::string> accelerator_files_of(const Record& manifest, const std::string& target) {
+// How the program was compiled ahead of time: with the target qnn, and with no other. Its files are added to `files`.
+std::optional<Accelerator> accelerator_of(const Record& manifest, const std::string& target,
+                                          std::vector<std::string>* files) {
   const bool has_one = manifest.contains("accelerator");
   if (has_one != (target == "qnn")) {
     refuse_bundle(text_of(manifest.where(), " has ", has_one ? "an" : "no", " accelerator, expected ",
                           has_one ? "none" : "one", " for the target ", target));
   }
-  if (!has_one) return {};
-  const Record accelerator = manifest.record("accelerator");
-  accelerator.name("sdk");
-  accelerator.name("soc");
-  for (const char* key : {"soc_model", "arch", "nodes"}) accelerator.integer(key, 0, UINT32_MAX);
-  std::vector<std::string> files{accelerator.name("binary")};
-  if (!accelerator.contains("source") || accelerator.has("source")) files.push_back(accelerator.name("source"));
-  return files;
+  if (!has_one) return std::nullopt;
+  const Record record = manifest.record("accelerator");
+  record.integer("nodes", 0, UINT32_MAX);
+  const auto number = [&](const char* key) { return static_cast<std::uint32_t>(record.integer(key, 0, UINT32_MAX)); };
+  Accelerator made{record.name("binary"), record.name("sdk"), record.name("soc"), number("soc_model"), number("arch")};
+  files->push_back(made.binary);
+  if (!record.contains("source") || record.has("source")) files->push_back(record.name("source"));
+  return made;
 }
 
-std::map<std::string, FileRecord> files_of(const Record& manifest, const Manifest& checked) {
+// `needed` are the paths of files that must be there, beside those of programs and the tokenizer.
+std::map<std::string, FileRecord> files_of(const Record& manifest, const Manifest& checked,
+                                           std::vector<std::string> needed) {
   std::map<std::string, FileRecord> files;
   for (const auto& [path, record] : manifest.named_records("files")) {
     check_path(path);
     files[path] = {record.digest("sha256"), static_cast<std::uint32_t>(record.integer("crc32c", 0, UINT32_MAX)),
                    static_cast<std::uint64_t>(record.integer("size", 0, INT64_MAX))};
   }
-  std::vector<std::string> needed = accelerator_files_of(manifest, checked.target);
   for (const auto& [purpose, program] : checked.programs) needed.push_back(program.file);
   if (checked.reads_text) needed.emplace_back(tokenizer_file);
   for (const std::string& path : needed) {
@@ -168,9 +171,32 @@ std::optional<std::array<std::int64_t, 2>> static_shape_of(const Record& manifes
   return std::array<std::int64_t, 2>{shape[0], shape[1]};
 }
 
-// The ranges of activations and what stays in float32, which are in the model.
-void check_quantization(const Record& manifest) {
-  if (!manifest.contains("quantization")) return;
+// Of bias inputs that are int32, for each value its scale.
+std::map<std::string, std::vector<float>> bias_scales_of(const Record& quantization, const Manifest& checked) {
+  std::map<std::string, std::vector<float>> scales;
+  if (!quantization.contains("bias_scales")) return scales;
+  for (const auto& [name, values] : quantization.lists_of_numbers("bias_scales")) {
+    check_name(name, quantization.where());
+    for (const double value : values) {
+      if (value >= double{FLT_MIN} && value <= double{FLT_MAX}) continue;
+      refuse_bundle(
+          text_of(quantization.where(), ": a scale of ", shown(name), " is out of range, expected a normal float32"));
+    }
+    const auto same = [name = std::string_view(name)](const BiasEntry& entry) { return entry.name == name; };
+    const auto& biases = checked.layout.biases;
+    const auto bias = std::find_if(biases.begin(), biases.end(), same);
+    if (checked.layout_kind != LayoutKind::named || bias == biases.end() || bias->size != values.size()) {
+      refuse_bundle(text_of(quantization.where(), " has ", values.size(), " bias_scales for ", shown(name),
+                            ", expected one for each value of a bias input of the layout named"));
+    }
+    scales[name].assign(values.begin(), values.end());
+  }
+  return scales;
+}
+
+// Of the ranges of activations and what stays in float32, which are in the model, nothing is kept.
+std::map<std::string, std::vector<float>> check_quantization(const Record& manifest, const Manifest& checked) {
+  if (!manifest.contains("quantization")) return {};
   const Record quantization = manifest.record("quantization");
   const std::string what = text_of(manifest.where(), ": quantization");
   std::set<std::string> ranges;
@@ -195,6 +221,7 @@ void check_quantization(const Record& manifest) {
   if (!ranges.empty() && precision != "int8" && precision != "int8-static" && precision != "w8a16") {
     refuse_bundle(text_of(what, " has ranges in the precision ", precision, ", expected int8, int8-static or w8a16"));
   }
+  return bias_scales_of(quantization, checked);
 }
 
 // What this runtime does not use. A manifest that one runtime refuses is refused by the other.
@@ -206,7 +233,6 @@ void check_the_rest(const Record& manifest, const Layout& layout) {
   manifest.one_of("precision", {"fp32", "fp16", "int8", "int8-static", "w8a16", "int4"});
   manifest.integer("opset", 1, INT32_MAX);
   if (manifest.contains("prepacked")) manifest.boolean("prepacked");
-  check_quantization(manifest);
   if (!manifest.contains("fold_reasons")) return;
   std::set<std::string_view> biases;
   for (const BiasEntry& entry : layout.biases) biases.insert(entry.name);
@@ -258,7 +284,10 @@ Manifest parse_manifest(std::string_view bytes, const std::string& where) {
     manifest.row_dtype = Dtype::float16;
   }
   check_the_rest(record, manifest.layout);
-  manifest.files = files_of(record, manifest);
+  manifest.bias_scales = check_quantization(record, manifest);
+  std::vector<std::string> needed;
+  manifest.accelerator = accelerator_of(record, manifest.target, &needed);
+  manifest.files = files_of(record, manifest, std::move(needed));
   for (const auto& [name, each] : record.named_records("tasks")) {
     manifest.tasks[name] = task_of(name, each, manifest);
   }

@@ -93,6 +93,8 @@ struct Manifest {
   bool overridable = false;
   Dtype row_dtype = Dtype::float32;                         // of rows that are made for it
   std::optional<std::array<std::int64_t, 2>> static_shape;  // batch and sequence
+  std::optional<Accelerator> accelerator;                   // with the target qnn
+  std::map<std::string, std::vector<float>> bias_scales;    // of biases that are int32, for each value its scale
   std::map<std::string, FileRecord> files;                  // by path in the bundle; all but the manifest and the rows
   std::map<std::string, TaskRecord> tasks;
 

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <bitfit/onnxruntime.h>
+#include <bitfit/qnn.h>
 
 #include "failure.h"
 
@@ -14,6 +15,7 @@ using TensorInfos = std::map<std::string, TensorInfo>;
 
 std::string described(const TensorInfo& tensor) {
   std::string text = tensor.type == ElementType::int64     ? "int64"
+                     : tensor.type == ElementType::int32   ? "int32"
                      : tensor.type == ElementType::float32 ? "float32"
                                                            : "another type";
   text += " [";
@@ -49,7 +51,10 @@ TensorInfos row_inputs(const Manifest& manifest, std::int64_t labels) {
   } else if (manifest.layout_kind == LayoutKind::packed) {
     inputs[packed_bias_input] = floats({layout.bias_count});
   } else {
-    for (const BiasEntry& entry : layout.biases) inputs[entry.name] = floats(entry.shape);
+    for (const BiasEntry& entry : layout.biases) {
+      const bool in_integers = manifest.bias_scales.count(entry.name) > 0;
+      inputs[entry.name] = {in_integers ? ElementType::int32 : ElementType::float32, entry.shape};
+    }
   }
   for (const HeadEntry& entry : layout.head) {
     std::vector<std::int64_t> shape = entry.resolve(labels > 0 ? labels : TensorInfo::any);
@@ -137,10 +142,10 @@ class GraphCheck {
   const Manifest& manifest_;
 };
 
-std::shared_ptr<const Engine> engine_of(const SessionOptions& options) {
+std::shared_ptr<const Engine> engine_of(const SessionOptions& options, const std::string& target) {
   if (options.engine != nullptr) return options.engine;
   std::shared_ptr<const Engine> engine;
-  check(make_onnxruntime_engine({}, &engine));
+  check(target == "qnn" ? make_qnn_engine({}, &engine) : make_onnxruntime_engine({}, &engine));
   return engine;
 }
 
@@ -163,19 +168,20 @@ void check_engine(const Status& status) {
 
 std::unique_ptr<const Program> open_program(const Engine& engine, const std::string& folder,
                                             const ProgramRecord& record, const Bytes& bytes, int threads,
-                                            bool plans_memory) {
+                                            bool plans_memory, const Accelerator* accelerator) {
   std::unique_ptr<Program> program;
   const std::string path = folder + "/" + record.file;
-  check_engine(
-      engine.open({path, bytes.data(), bytes.size(), folder, record.load_time, plans_memory}, threads, &program));
+  check_engine(engine.open({path, bytes.data(), bytes.size(), folder, record.load_time, plans_memory, accelerator},
+                           threads, &program));
   if (program == nullptr) fail(StatusCode::failure, text_of("the engine ", engine.name(), " opened no program"));
   return program;
 }
 
 Model::Model(const std::string& folder, const Bytes& bytes, const Manifest& manifest, const SessionOptions& options)
-    : engine_(engine_of(options)) {
+    : engine_(engine_of(options, manifest.target)) {
   check_target(*engine_, manifest.target);
-  program_ = open_program(*engine_, folder, manifest.infer(), bytes, options.threads);
+  program_ = open_program(*engine_, folder, manifest.infer(), bytes, options.threads, true,
+                          manifest.accelerator ? &*manifest.accelerator : nullptr);
   fixed_labels_ = GraphCheck(folder + "/" + manifest.infer().file, program_->graph(), manifest).run();
 }
 

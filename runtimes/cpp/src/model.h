@@ -21,7 +21,7 @@ void check_engine(const Status& status);
 // Open a program of a bundle by the bytes of its file. Fails where the engine cannot, or opens none.
 std::unique_ptr<const Program> open_program(const Engine& engine, const std::string& folder,
                                             const ProgramRecord& record, const Bytes& bytes, int threads,
-                                            bool plans_memory = true);
+                                            bool plans_memory = true, const Accelerator* accelerator = nullptr);
 
 // Everything here fails by a Failure.
 class Model {
@@ -34,6 +34,10 @@ class Model {
   std::int64_t fixed_labels() const noexcept { return fixed_labels_; }
 
   const Engine& engine() const noexcept { return *engine_; }
+
+  // What runs it: see Program.
+  std::string device() const { return program_->device(); }
+  bool emulated() const { return program_->emulated(); }
 
   // Hold arrays of rows for many runs, as Program::bind does, or the tensors of an adapter.
   std::unique_ptr<const Bound> bind(const std::vector<InputArray>& arrays) const;

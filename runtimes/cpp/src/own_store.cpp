@@ -1,5 +1,6 @@
 // The layouts packed and named: each task has inputs of its own, and a run serves one task.
 
+#include "failure.h"
 #include "names.h"
 #include "row_values.h"
 #include "task_store.h"
@@ -29,9 +30,7 @@ struct OwnTask final : LoadedTask {
     if (manifest.layout_kind == LayoutKind::packed) {
       arrays.push_back(floats_at(packed_bias_input, values.data(), packed));
     } else {
-      for (const BiasEntry& entry : layout.biases) {
-        arrays.push_back(floats_at(entry.name.c_str(), values.data() + entry.offset, entry.shape));
-      }
+      add_biases(manifest, &arrays);
     }
     for (std::size_t t = 0; t < head.size(); ++t) {
       arrays.push_back(floats_at(layout.head[t].name.c_str(), head[t], shapes[t]));
@@ -44,7 +43,30 @@ struct OwnTask final : LoadedTask {
   const Bound* bound() const noexcept override { return inputs.get(); }
 
  private:
+  // Each bias under its own name, in int32 where the manifest has its scales.
+  void add_biases(const Manifest& manifest, std::vector<InputArray>* arrays) {
+    std::size_t saturated = 0, most = 0;
+    const std::string* worst = nullptr;
+    if (!manifest.bias_scales.empty()) integers.resize(manifest.layout.bias_count);
+    for (const BiasEntry& entry : manifest.layout.biases) {
+      arrays->push_back(floats_at(entry.name.c_str(), values.data() + entry.offset, entry.shape));
+      const auto scales = manifest.bias_scales.find(entry.name);
+      if (scales == manifest.bias_scales.end()) continue;
+      std::int32_t* const place = integers.data() + entry.offset;
+      const std::size_t beyond = to_integers(values.data() + entry.offset, scales->second, place);
+      arrays->back().type = ElementType::int32;
+      arrays->back().values = place;
+      saturated += beyond;
+      if (beyond > most) most = beyond, worst = &entry.name;
+    }
+    if (worst == nullptr) return;
+    info.warning = text_of("the row of the task ", info.name, " has ", saturated,
+                           " values that saturate: as int32 they are beyond what the model can add; most are in ",
+                           shown(*worst));
+  }
+
   std::vector<float> values;
+  std::vector<std::int32_t> integers;  // by the offsets of biases; empty where all are floats
   std::unique_ptr<const Bound> inputs;
 };
 

@@ -176,6 +176,19 @@ std::vector<std::pair<std::string, double>> Record::named_numbers(const char* ke
   return numbers;
 }
 
+std::vector<std::pair<std::string, std::vector<double>>> Record::lists_of_numbers(const char* key) const {
+  std::vector<std::pair<std::string, std::vector<double>>> lists;
+  const Record parent = record(key);
+  const auto is_number = [](const json& value) { return value.is_number(); };
+  for (const auto& [name, each] : parent.value_->items()) {
+    if (!each.is_array() || !std::all_of(each.begin(), each.end(), is_number)) {
+      refuse(key, each, "lists of numbers in the object");
+    }
+    lists.emplace_back(name, each.get<std::vector<double>>());
+  }
+  return lists;
+}
+
 std::vector<Record::IntegerOrText> Record::integers_or_texts(const char* key) const {
   std::vector<IntegerOrText> values;
   for (const json& each : list(key)) {

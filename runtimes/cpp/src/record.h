@@ -45,6 +45,8 @@ class Record {
   std::vector<std::pair<std::string, std::string>> named_texts(const char* key) const;
   std::vector<std::pair<std::string, double>> named_numbers(const char* key) const;
 
+  std::vector<std::pair<std::string, std::vector<double>>> lists_of_numbers(const char* key) const;
+
   // Lists whose members may be of two kinds, each member as the kind it is; the other one is empty.
   struct IntegerOrText {
     std::optional<std::int64_t> integer;

@@ -3,6 +3,8 @@
 #include "failure.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace bitfit {
 
@@ -54,6 +56,17 @@ void write_row(const BiasRowView& row, const Layout& layout, std::int64_t labels
     }
     copy_common(from, {tensor.dim, tensor.dim + tensor.rank}, head[t], shape);
   }
+}
+
+std::size_t to_integers(const float* values, const std::vector<float>& scales, std::int32_t* integers) {
+  constexpr double least = std::numeric_limits<std::int32_t>::min(), most = std::numeric_limits<std::int32_t>::max();
+  std::size_t saturated = 0;
+  for (std::size_t i = 0; i < scales.size(); ++i) {
+    const double steps = std::nearbyint(double{values[i]} / double{scales[i]});
+    saturated += steps < least || steps > most ? 1 : 0;
+    integers[i] = static_cast<std::int32_t>(std::clamp(steps, least, most));
+  }
+  return saturated;
 }
 
 InputArray floats_at(const char* name, const float* values, const std::vector<std::int64_t>& shape) {

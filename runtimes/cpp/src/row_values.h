@@ -25,6 +25,9 @@ void copy_common(const float* from, const std::vector<std::int64_t>& from_shape,
 void write_row(const BiasRowView& row, const Layout& layout, std::int64_t labels, float* biases,
                const std::vector<float*>& head);
 
+// Biases as int32: round(value / scale) for each scale, saturating. Returns the number of values that saturate.
+std::size_t to_integers(const float* values, const std::vector<float>& scales, std::int32_t* integers);
+
 // An input of floats; name, values and shape stay the caller's.
 InputArray floats_at(const char* name, const float* values, const std::vector<std::int64_t>& shape);
 

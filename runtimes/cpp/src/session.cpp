@@ -39,6 +39,9 @@ Status Session::open(const std::string& folder, const SessionOptions& options, s
   return guard([&] { out->reset(new Session(std::make_unique<Parts>(folder, options))); });
 }
 
+std::string Session::device() const { return parts_->model.device(); }
+bool Session::emulated() const { return parts_->model.emulated(); }
+
 Status Session::tasks(std::vector<TaskInfo>* out) const noexcept {
   return guard([&] { *out = parts_->store->tasks(); });
 }
@@ -80,7 +83,7 @@ Status Session::load_adapter(const std::string& name) noexcept {
       fail(StatusCode::bundle_error, text_of(path, " has another sha256 than the manifest says"), copy_again);
     }
     const TaskRecord& task = record->second;
-    TaskInfo info{name, task.problem_type, task.labels, task.label_count(), task.task_version};
+    TaskInfo info{name, task.problem_type, task.labels, task.label_count(), task.task_version, {}};
     parts_->store->add_adapter(bytes.data(), bytes.size(), std::move(info));
   });
 }

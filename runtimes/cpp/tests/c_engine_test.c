@@ -17,6 +17,21 @@ static void print_refusal(const bitfit_onnxruntime_options* options) {
   printf("%d %s\n", (int)error.code, error.message);
 }
 
+/* The same of Qualcomm's, whose library is not there. */
+static void print_no_library(void) {
+  bitfit_qnn_options options;
+  bitfit_error error;
+  memset(&options, 0, sizeof options);
+  options.size = sizeof options;
+  options.htp_arch = 74;
+  if (bitfit_qnn_new(&options, &error) != NULL) printf("made\n");
+  printf("%d %s\n", (int)error.code, error.message);
+  options.htp_arch = 73;
+  options.library = "no/such.so";
+  if (bitfit_qnn_new(&options, &error) != NULL) printf("made\n");
+  printf("%d %.44s\n", (int)error.code, error.message);
+}
+
 static void print_wrong_options(const char* bundle) {
   struct {
     bitfit_options options;
@@ -82,11 +97,13 @@ int main(int count, char** words) {
   bitfit_workspace* workspace;
   bitfit_error error;
   static float values[2][256];
+  char device[64];
   bitfit_output outputs[2];
   const char* tasks[2];
   size_t i;
   if (count != 4) return 2;
   print_wrong_options(words[1]);
+  print_no_library();
 
   memset(&engine_options, 0, sizeof engine_options);
   engine_options.size = sizeof engine_options;
@@ -104,6 +121,8 @@ int main(int count, char** words) {
   bitfit_engine_free(engine); /* the sessions keep what they need */
   bitfit_close(other);
 
+  bitfit_device(session, device, sizeof device);
+  printf("%s\n", device);
   workspace = bitfit_workspace_new();
   tasks[0] = words[2];
   tasks[1] = words[3];

@@ -1,8 +1,9 @@
 // Sessions on engines of one's own, and on ONNX Runtime with options, for tests.
 //
-//     engine_test log BUNDLE TASK...      runs the tasks in turn on an engine that notes what it is given; the notes
-//     are
-//                                         the lines of stdout, and the last one is the logits
+//     engine_test log BUNDLE [library=PATH] TASK...
+//                                         runs the tasks in turn on an engine that notes what it is given; the notes
+//                                         are the lines of stdout, and the last one is the logits. The library is that
+//                                         of the engine qnn.
 //     engine_test fault BUNDLE FAULT ...  opens and runs a session on an engine with a fault; prints the status. More
 //                                         words are an adapter's task to load.
 //     engine_test options BUNDLE TASK     each line of stdin is JSON: options of ONNX Runtime. Opens and runs a
@@ -12,7 +13,10 @@
 
 #include <bitfit/engine.h>
 #include <bitfit/onnxruntime.h>
+#include <bitfit/qnn.h>
 #include <bitfit/session.h>
+
+#include "engine_choice.h"
 
 #include <onnxruntime_cxx_api.h>
 #include <cstring>
@@ -43,6 +47,13 @@ void require(const Status& status) {
 std::shared_ptr<const bitfit::Engine> onnxruntime() {
   std::shared_ptr<const bitfit::Engine> engine;
   require(bitfit::make_onnxruntime_engine({}, &engine));
+  return engine;
+}
+
+std::shared_ptr<const bitfit::Engine> qnn(const std::string& library) {
+  const StdoutIsStderr prints;
+  std::shared_ptr<const bitfit::Engine> engine;
+  require(bitfit::make_qnn_engine({library}, &engine));
   return engine;
 }
 
@@ -101,8 +112,10 @@ class LoggedProgram : public bitfit::Program {
 
 class Logging : public bitfit::Engine {
  public:
+  explicit Logging(std::shared_ptr<const bitfit::Engine> engine) : engine_(std::move(engine)) {}
+
   const char* name() const override { return "logging"; }
-  std::vector<std::string> targets() const override { return {"ort", "portable"}; }
+  std::vector<std::string> targets() const override { return engine_->targets(); }
 
   Status open(const bitfit::ProgramFiles& files, int threads, std::unique_ptr<bitfit::Program>* out) const override {
     std::cout << "open " << files.path.substr(files.folder.size() + 1) << " load_time "
@@ -114,13 +127,15 @@ class Logging : public bitfit::Engine {
   }
 
  private:
-  std::shared_ptr<const bitfit::Engine> engine_ = onnxruntime();
+  std::shared_ptr<const bitfit::Engine> engine_;
 };
 
-int log(const std::string& bundle, const std::vector<std::string>& tasks) {
+int log(const std::string& bundle, std::vector<std::string> tasks) {
   bitfit::SessionOptions options;
   options.threads = 1;
-  options.engine = std::make_shared<Logging>();
+  const bool is_qnn = tasks[0].rfind("library=", 0) == 0;
+  options.engine = std::make_shared<Logging>(is_qnn ? qnn(tasks[0].substr(8)) : onnxruntime());
+  if (is_qnn) tasks.erase(tasks.begin());
   std::unique_ptr<Session> session;
   require(Session::open(bundle, options, &session));
   options.engine.reset();  // the session keeps it

@@ -3,13 +3,14 @@
 //     files_test manifests FILE...             {"code", "message"} of each manifest
 //     files_test rows LAYOUT FILE...           the status of each row, compared with the layout of a manifest
 //     files_test questions TASK FILE...        {"questions"} of each file of JSON lines, or {"error"}
-//     files_test external MODEL...             the files that each ONNX model has its weights in
+//     files_test external MODEL...             the files that each ONNX model names
 //     files_test unchanged BUNDLE              checks a bundle's files, and again after a line of stdin
 //     files_test answers INDEX                 the answers to each case of logits in conformance/answers
 //     files_test batches INDEX                 the batches of each case in conformance/batches
 //     files_test crc                           compares CRC-32C with and without the processor's instruction
 //     files_test sha                           SHA-256 of each line of stdin with and without the instructions, whole
 //                                              and in pieces
+//     files_test integers                      the int32 of each line of stdin, {"values", "scales"}
 //     files_test shown                         how each line of stdin, a JSON string, is shown in a message
 
 #include "batches.h"
@@ -23,6 +24,7 @@
 #include "questions.h"
 #include "read_file.h"
 #include "record.h"
+#include "row_values.h"
 #include "sha256.h"
 
 #include <fstream>
@@ -84,9 +86,23 @@ json questions_of(const std::string& path, const std::string& task) {
 
 json files_of(const std::string& path) {
   json found;
-  const Status status =
-      bitfit::guard([&] { found = bitfit::external_files(text_in(bitfit::read_file(path, any_size))); });
+  const Status status = bitfit::guard([&] {
+    const bitfit::ExternalFiles files = bitfit::external_files(text_in(bitfit::read_file(path, any_size)));
+    found = {{"weights", files.weights}, {"binaries", files.binaries}};
+  });
   return status.ok() ? found : json_of(status);
+}
+
+int convert() {
+  for (std::string line; std::getline(std::cin, line);) {
+    const json biases = json::parse(line);
+    const auto values = biases["values"].get<std::vector<float>>();
+    std::vector<std::int32_t> integers(values.size());
+    const std::size_t saturated =
+        bitfit::to_integers(values.data(), biases["scales"].get<std::vector<float>>(), integers.data());
+    std::cout << json{{"integers", integers}, {"saturated", saturated}}.dump() << '\n';
+  }
+  return 0;
 }
 
 json check_twice(const std::string& bundle) {
@@ -236,6 +252,7 @@ int main(int count, char** words) {
   if (what == "crc") return check_crc();
   if (what == "sha") return hash_lines();
   if (what == "shown") return show();
+  if (what == "integers") return convert();
   if (what == "answers") return answer(words[2]);
   if (what == "batches") return plan(words[2]);
   const bool has_context = what == "rows" || what == "questions";

@@ -1,7 +1,8 @@
 // Drives a session for tests, which say in JSON what to do.
 //
-//     session_test drive BUNDLE [check_hashes] [task=NAME]...
-//                                     each line of stdin is a command; its answer is a line of stdout
+//     session_test drive BUNDLE [check_hashes] [task=NAME]... [library=PATH [htp_arch=N]]
+//                                     each line of stdin is a command; its answer is a line of stdout. The library is
+//                                     that of the engine qnn.
 //     session_test swap BUNDLE ROW_A ROW_B BAD_ROW THREADS RUNS
 //     session_test answered BUNDLE ROW TOKEN_ROW RUNS
 //
@@ -11,7 +12,10 @@
 // `answered` asks a task that another thread makes a sentence task and a token task in turn. What it is said to have
 // been must be what answered.
 
+#include <bitfit/qnn.h>
 #include <bitfit/session.h>
+
+#include "engine_choice.h"
 
 #include <atomic>
 #include <cstring>
@@ -136,6 +140,7 @@ json tasks_of(const Session& session) {
   json object = json::object();
   for (const bitfit::TaskInfo& task : tasks) {
     object[task.name] = {{"labels", task.labels}, {"label_count", task.label_count}, {"version", task.task_version}};
+    if (!task.warning.empty()) object[task.name]["warning"] = task.warning;
   }
   return object;
 }
@@ -146,6 +151,7 @@ json execute(Session* session, const json& command, bitfit::Workspace* workspace
   if (what == "run_outputs") return run_outputs(*session, command, workspace);
   if (what == "predict") return predict(*session, command);
   if (what == "tasks") return tasks_of(*session);
+  if (what == "device") return {{"device", session->device()}, {"emulated", session->emulated()}};
   if (what == "unload") return json_of(session->unload_task(command["name"].get<std::string>()));
   if (what == "adapter") return json_of(session->load_adapter(command["name"].get<std::string>()));
   return json_of(session->load_task(command["path"].get<std::string>(), command.value("name", ""),
@@ -156,11 +162,20 @@ int drive(const std::string& bundle, const std::vector<std::string>& words) {
   std::unique_ptr<Session> session;
   bitfit::SessionOptions options;
   options.threads = 1;
+  bitfit::QnnOptions qnn;
+  bool is_qnn = false;
   for (const std::string& word : words) {
     if (word == "check_hashes") options.check_hashes = true;
     if (word.rfind("task=", 0) == 0) options.tasks.push_back(word.substr(5));
+    if (word.rfind("library=", 0) == 0) qnn.library = word.substr(8), is_qnn = true;
+    if (word.rfind("htp_arch=", 0) == 0) qnn.htp_arch = std::stoi(word.substr(9)), is_qnn = true;
   }
-  const Status status = Session::open(bundle, options, &session);
+  Status status;
+  {
+    const StdoutIsStderr prints;
+    if (is_qnn) status = bitfit::make_qnn_engine(qnn, &options.engine);
+    if (status.ok()) status = Session::open(bundle, options, &session);
+  }
   std::cout << json_of(status).dump() << std::endl;
   if (!status.ok()) return 1;
   bitfit::Workspace workspace;

@@ -13,11 +13,11 @@
 # ONNX Runtime's C API only grows, so headers that are older than the library do.
 set -eu
 
-release=trixie
+release=forky
 folder=${1:?usage: get_libraries.sh FOLDER [PYTHON [MACHINE]]}
 python=${2:-python3}
 machine=${3:-}
-[ ! -e "$folder/complete" ] || exit 0
+[ "$(cat "$folder/complete" 2> /dev/null)" != "$release" ] || exit 0
 
 fail() {
   echo "get_libraries.sh: $1" >&2
@@ -63,6 +63,9 @@ print(pathlib.Path(spec.origin).parent if spec else "")')
 fi
 library=$(find "$package/capi" -name 'libonnxruntime.so.*' | sort | tail -n 1)
 [ -n "$library" ] || fail "$python has no onnxruntime with libonnxruntime.so; expected the package onnxruntime"
+own_api=$(basename "$library" | cut -d . -f 4)
+api=$(grep -rhoE '#define ORT_API_VERSION [0-9]+' "$work/unpacked/usr/include" | grep -oE '[0-9]+$')
+[ "$api" -le "$own_api" ] || fail "Debian's headers are of ONNX Runtime 1.$api; expected the package onnxruntime of 1.$api or later"
 
 rm -rf "$folder/include" "$folder/lib" "$folder/share"
 mkdir -p "$folder/lib"
@@ -72,4 +75,4 @@ name=$(basename "$library")
 # The library's own name (SONAME), and the one that a linker looks for.
 ln -sf "$name" "$folder/lib/libonnxruntime.so.1"
 ln -sf "$name" "$folder/lib/libonnxruntime.so"
-touch "$folder/complete"
+echo "$release" > "$folder/complete"

@@ -140,12 +140,17 @@ function fromRecord(record: JsonRecord, layout: Layout): Manifest {
   const precision = word("precision", PRECISIONS);
   const target = word("target", TARGETS);
   optional("fold_reasons", () => checkFoldReasons(record.namedTexts("fold_reasons"), layout), undefined);
-  optional("quantization", () => checkQuantization(record.record("quantization"), precision), undefined);
+  const layoutKind = word("layout_kind", spec.LAYOUT_KINDS) as Manifest["layoutKind"];
+  const checkIntegers = (quantization: JsonRecord): void => {
+    checkQuantization(quantization, precision);
+    checkBiasScales(quantization, layout, layoutKind);
+  };
+  optional("quantization", () => checkIntegers(record.record("quantization")), undefined);
   return {
     productVersion,
     base: readBase(record.record("base"), layout),
     layout,
-    layoutKind: word("layout_kind", spec.LAYOUT_KINDS) as Manifest["layoutKind"],
+    layoutKind,
     target,
     acceleratorFiles: readAccelerator(record, target),
     precision,
@@ -332,6 +337,22 @@ function checkQuantization(record: JsonRecord, precision: string): void {
   for (const [name, reason] of others) {
     checkText(name, "quantization: a product's name");
     checkText(reason, `quantization: the reason of ${shown(name)}`);
+  }
+}
+
+/** Biases that are int32 have one scale for each value, a normal float32. No browser runs a model with them. */
+function checkBiasScales(record: JsonRecord, layout: Layout, layoutKind: string): void {
+  if (!record.has("bias_scales")) return;
+  const sizes = new Map(layoutKind === "named" ? layout.biases.map((each) => [each.name, each.shape.reduce((a, b) => a * b)]) : []);
+  for (const [name, scales] of record.namedNumbers("bias_scales")) {
+    if (scales.some((each) => !(each >= 2 ** -126 && each <= 2 ** 128 - 2 ** 104))) {
+      throw new BundleError(`quantization: a scale of ${shown(name)} is out of range, expected a normal float32`);
+    }
+    if (sizes.get(name) !== scales.length) {
+      throw new BundleError(
+        `quantization has ${scales.length} bias_scales for ${quoted(name)}, expected one for each value of a bias input of the layout named`,
+      );
+    }
   }
 }
 

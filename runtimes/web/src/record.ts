@@ -89,6 +89,16 @@ export class JsonRecord {
     return numbers;
   }
 
+  namedNumbers(key: string): Map<string, number[]> {
+    const lists = new Map<string, number[]>();
+    for (const [name, value] of this.record(key).members) {
+      const numbers = Array.isArray(value) ? value.map(asNumber) : [undefined];
+      if (!numbers.every((each) => each !== undefined)) this.refuse(key, this.take(key), "an object of lists of numbers");
+      lists.set(name, numbers as number[]);
+    }
+    return lists;
+  }
+
   namedTexts(key: string): Map<string, string> {
     const { members } = this.record(key);
     for (const value of members.values()) {

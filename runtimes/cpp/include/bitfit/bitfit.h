@@ -74,6 +74,16 @@ typedef struct bitfit_engine bitfit_engine;
 
 /* NULL where that fails. */
 bitfit_engine* bitfit_onnxruntime_new(const bitfit_onnxruntime_options* options, bitfit_error* error);
+
+/* Qualcomm's HTP, explained in qnn.h. */
+typedef struct bitfit_qnn_options {
+  size_t size;
+  const char* library; /* the provider's file; NULL for libonnxruntime_providers_qnn.so where the loader finds it */
+  int htp_arch;        /* of this device, such as 73; 0: not known */
+} bitfit_qnn_options;
+
+/* NULL where that fails. */
+bitfit_engine* bitfit_qnn_new(const bitfit_qnn_options* options, bitfit_error* error);
 void bitfit_engine_free(bitfit_engine* engine);
 
 /* As bitfit_open, with all options. */
@@ -81,7 +91,7 @@ typedef struct bitfit_options {
   size_t size;
   int threads;      /* for one run, 0 for one per core */
   int check_hashes; /* not 0: compare SHA-256 of every file, which finds forgeries; damage is always looked for */
-  const bitfit_engine* engine; /* NULL: ONNX Runtime as it is */
+  const bitfit_engine* engine; /* NULL: ONNX Runtime as it is, and Qualcomm's HTP for the target qnn */
 } bitfit_options;
 bitfit_session* bitfit_open_with(const char* folder, const bitfit_options* options, bitfit_error* error);
 
@@ -101,6 +111,7 @@ typedef struct bitfit_task {
   uint32_t problem_type;     /* a bitfit_problem_type */
   uint32_t label_count;      /* the number of head outputs */
   uint32_t task_version;
+  const char* warning; /* what to know of its row, which runs all the same; empty: nothing */
 } bitfit_task;
 
 typedef struct bitfit_task_list {
@@ -111,6 +122,10 @@ typedef struct bitfit_task_list {
 /* NULL where that fails. */
 bitfit_task_list* bitfit_list_tasks(const bitfit_session* session, bitfit_error* error);
 void bitfit_task_list_free(bitfit_task_list* list);
+
+/* What runs the model, in words, cut to `size` bytes with its NUL: this machine's processor, an accelerator, or an
+ * emulator of one, which takes seconds for a run. */
+void bitfit_device(const bitfit_session* session, char* device, size_t size);
 
 /* The longest sequence that the model takes, in tokens; 0 where session is NULL. */
 size_t bitfit_max_tokens(const bitfit_session* session);

@@ -1,6 +1,6 @@
-// An engine executes the program of a bundle: it runs a graph on arrays. ONNX Runtime is the one that this library has
-// (onnxruntime.h); an application can write its own, and open sessions with it by SessionOptions::engine. An engine
-// knows arrays and names, and neither tasks nor texts.
+// An engine executes the program of a bundle: it runs a graph on arrays. This library has ONNX Runtime (onnxruntime.h)
+// and Qualcomm's HTP (qnn.h); an application can write its own, and open sessions with it by SessionOptions::engine. An
+// engine knows arrays and names, and neither tasks nor texts.
 //
 //     class MyEngine : public bitfit::Engine { ... };
 //     bitfit::SessionOptions options;
@@ -26,7 +26,7 @@
 namespace bitfit {
 
 // The numbers are those of ONNX's TensorProto.DataType, which a type that is not named here has as well.
-enum class ElementType : std::uint32_t { float32 = 1, int64 = 7 };
+enum class ElementType : std::uint32_t { float32 = 1, int32 = 6, int64 = 7 };
 
 // How much is left to optimise in a graph when it is loaded. The compiler has optimised one for ONNX Runtime already.
 enum class LoadTime : std::uint8_t { nothing, fold_constants, optimize };
@@ -90,12 +90,19 @@ struct Call {
   std::unique_ptr<Scratch>* scratch = nullptr;
 };
 
+// What runs a program that no accelerator runs.
+inline constexpr const char* this_processor = "this machine's processor";
+
 // A program that an engine has opened.
 class Program {
  public:
   virtual ~Program() = default;
 
   virtual const GraphInfo& graph() const = 0;
+
+  // What runs it, in words, and whether that is an emulator, which takes seconds for a run.
+  virtual std::string device() const { return this_processor; }
+  virtual bool emulated() const { return false; }
 
   // Hold arrays for many runs. The values stay where they are for as long as `*out` is in use, and may change between
   // runs: read them where they lie. Names and shapes are to be copied.
@@ -111,6 +118,15 @@ class Program {
   virtual Status run(const Call& call) const = 0;
 };
 
+// How a program was compiled ahead of time for an accelerator. docs/files.md.
+struct Accelerator {
+  std::string binary;  // the path in the bundle of what the accelerator loads; the program names no other
+  std::string sdk;     // the version of the maker's SDK that made it
+  std::string soc;     // the chip, by name or number
+  std::uint32_t soc_model = 0;
+  std::uint32_t arch = 0;  // the version of the accelerator's architecture
+};
+
 // A program as it was read and checked. The strings and bytes are the session's, for the time of the call.
 struct ProgramFiles {
   const std::string& path;  // of the model's file, for messages
@@ -120,6 +136,7 @@ struct ProgramFiles {
   LoadTime load_time;
   // Whether to plan the memory of a run ahead, by its shapes. Batches of many shapes need less memory without it.
   bool plans_memory = true;
+  const Accelerator* accelerator = nullptr;  // how it was compiled ahead of time; null where it was not
 };
 
 class Engine {

@@ -37,7 +37,8 @@ struct SessionOptions {
   // Compare SHA-256 of every file: it finds a forgery, if the manifest is genuine. Size and CRC-32C, which find damage,
   // are always compared, and so is the SHA-256 of rows.
   bool check_hashes = false;
-  std::shared_ptr<const Engine> engine = {};  // what runs the model: engine.h; null: ONNX Runtime as it is
+  // What runs the model: engine.h. Null: ONNX Runtime as it is, and Qualcomm's HTP (qnn.h) for the target qnn.
+  std::shared_ptr<const Engine> engine = {};
 };
 
 struct TaskInfo {
@@ -46,6 +47,8 @@ struct TaskInfo {
   std::vector<std::string> labels;  // in id order; empty for a regression
   std::uint32_t label_count = 0;    // the number of head outputs
   std::uint32_t task_version = 0;
+  // What to know of its row, which runs all the same: values that saturate in a model of integers. Empty: nothing.
+  std::string warning = {};
 };
 
 // Ids to run. The arrays are the caller's, [items, tokens] in C order.
@@ -127,6 +130,11 @@ class Session {
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
+
+  // What runs the model, in words: this machine's processor, an accelerator, or an emulator of one; and whether it is
+  // an emulator, which takes seconds for what the accelerator does at once.
+  std::string device() const;
+  bool emulated() const;
 
   // The loaded tasks, by name.
   Status tasks(std::vector<TaskInfo>* out) const noexcept;
