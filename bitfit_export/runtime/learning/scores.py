@@ -69,4 +69,3 @@ def score_words(
 def score_answers(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Returns the scores of a span task, SQuAD's `f1` and `exact_match`, each from 0 to 1."""
     return {"f1": best_over(answer_f1, answers, references), "exact_match": best_over(exact_match, answers, references)}
-
