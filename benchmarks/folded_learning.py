@@ -34,7 +34,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args(words)
     common = LearningSettings(learning_rate=1e-3, schedule="linear", warmup=0.1, max_length=64)
-    settings = {"model": _MODEL, "tasks": _TASKS, "learning": asdict(common)}
+    # Each task has its own number of epochs, each run its own seed.
+    shared = {name: value for name, value in asdict(common).items() if name not in ("epochs", "seed")}
+    settings = {"model": _MODEL, "training examples and epochs": _TASKS, "learning": shared}
     results = Results(arguments.results, "folded_learning", settings)
     bench = prepare(_MODEL, arguments.scratch)
     trainers = {

@@ -20,10 +20,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import memory
 import numpy as np
 from processes import run_json
+
+if TYPE_CHECKING:
+    from bitfit_export.bundle import Manifest
+    from bitfit_export.runtime.learning.parameters import RowParameters
 
 _STEP_SETTINGS = ("threads", "batch", "sequence", "steps")
 _WARM_UP = 2
@@ -86,7 +91,7 @@ def measure_steps(method: str, place: str, scratch: Path, sizes: Mapping[str, in
     """
     if method == "C++":
         return _cpp_steps(Path(place), sizes)
-    step = _program_step(Path(place), sizes) if method == "program" else _torch_step(place, scratch, sizes)
+    step = _program_step(Path(place), sizes) if method == "program" else torch_step(place, scratch, sizes)
     processor, wall = [], []
     for _ in range(_WARM_UP + sizes["steps"]):
         started, began = time.process_time(), time.perf_counter()
@@ -101,31 +106,52 @@ def measure_steps(method: str, place: str, scratch: Path, sizes: Mapping[str, in
 
 
 def _program_step(folder: Path, sizes: Mapping[str, int]) -> Callable[[], None]:
-    from bitfit_export.bundle import read_manifest, read_row
-    from bitfit_export.bundle.interface import BASE_ROW_FILE
+    from bitfit_export.bundle import read_manifest
+    from bitfit_export.bundle.interface import ITEM_WEIGHTS, TARGETS
     from bitfit_export.runtime.engines import choose_engine
     from bitfit_export.runtime.learning.adamw import AdamW, clipped
-    from bitfit_export.runtime.learning.parameters import RowParameters, with_new_head
     from bitfit_export.runtime.learning.train_step import TrainStep
 
     manifest = read_manifest(folder)
     program = TrainStep(folder, manifest, choose_engine(manifest.target, "onnxruntime"), sizes["threads"], {})
-    base = read_row(folder / BASE_ROW_FILE, layout=manifest.layout)
-    first = with_new_head(base, manifest.layout, "single_label", 2, 0)
-    row = RowParameters(first, manifest.layout, manifest.layout_kind)
+    row = first_row(folder, manifest)
     optimiser = AdamW(row.values.size, epsilon=1e-6, weight_decay=0.0)
-    shape = (sizes["batch"], sizes["sequence"])
-    ids = np.random.default_rng(0).integers(0, manifest.vocab_size, shape)
-    inputs = {"input_ids": ids, "attention_mask": np.ones(shape, np.int64), "token_type_ids": np.zeros(shape, np.int64)}
-    text = {name: inputs[name] for name in inputs if name in manifest.infer.input_names}
-    targets = np.eye(2, dtype=np.float32)[np.arange(sizes["batch"]) % 2]
-    weights = np.full(sizes["batch"], 1 / sizes["batch"], np.float32)
+    batch = one_batch(manifest, sizes)
+    text = {name: batch[name] for name in manifest.infer.input_names if name in batch}
 
     def step() -> None:
-        _, gradient = program.run(row, text, targets, weights, "single_label")
+        _, gradient = program.run(row, text, batch[TARGETS], batch[ITEM_WEIGHTS], "single_label")
         optimiser.step(row.values, clipped(gradient, 1.0), 1e-3)
 
     return step
+
+
+def first_row(folder: Path, manifest: Manifest) -> RowParameters:
+    """The row that learning a task of two labels begins with."""
+    from bitfit_export.bundle import read_row
+    from bitfit_export.bundle.interface import BASE_ROW_FILE
+    from bitfit_export.runtime.learning.parameters import RowParameters, with_new_head
+
+    base = read_row(folder / BASE_ROW_FILE, layout=manifest.layout)
+    first = with_new_head(base, manifest.layout, "single_label", 2, 0)
+    return RowParameters(first, manifest.layout, manifest.layout_kind)
+
+
+def one_batch(manifest: Manifest, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Random texts without padding, and the other inputs of `train_step` that go with them."""
+    from bitfit_export.bundle.interface import ITEM_WEIGHTS, LABEL_COUNTS, PROBLEM_TYPE_IDS, TARGETS
+
+    items, shape = sizes["batch"], (sizes["batch"], sizes["sequence"])
+    ids = np.random.default_rng(0).integers(0, manifest.vocab_size, shape)
+    return {
+        "input_ids": ids,
+        "attention_mask": np.ones(shape, np.int64),
+        "token_type_ids": np.zeros(shape, np.int64),
+        TARGETS: np.eye(2, dtype=np.float32)[np.arange(items) % 2],
+        ITEM_WEIGHTS: np.full(items, 1 / items, np.float32),
+        LABEL_COUNTS: np.full(items, 2, np.int64),
+        PROBLEM_TYPE_IDS: np.ones(items, np.int64),
+    }
 
 
 def _cpp_steps(bundle: Path, sizes: Mapping[str, int]) -> dict[str, float]:
@@ -156,7 +182,7 @@ def _learn_in_cpp(bundle: Path, sizes: Mapping[str, int], steps: int) -> dict[st
     return {"CPU seconds": processor, "seconds": ended - began, "peak (MB)": float(stated[1])}
 
 
-def _torch_step(model_name: str, scratch: Path, sizes: Mapping[str, int]) -> Callable[[], None]:
+def torch_step(model_name: str, scratch: Path, sizes: Mapping[str, int]) -> Callable[[], None]:
     import torch
     from models import prepare
 

@@ -63,6 +63,16 @@ def measure(bench: Workbench, precision: str, shape: str, way: str, runs: int) -
 
 def profile(path: Path, feeds: Mapping[str, np.ndarray], level: Any, runs: int) -> dict[str, float]:
     """Milliseconds of a run that each operator takes."""
+    times: dict[str, float] = defaultdict(float)
+    for (operator, _), each in node_times(path, feeds, level, runs).items():
+        times[operator] += sum(each) / len(each)
+    return dict(times)
+
+
+def node_times(
+    path: Path, feeds: Mapping[str, np.ndarray], level: Any, runs: int, outputs: Sequence[str] | None = None
+) -> dict[tuple[str, str], list[float]]:
+    """Milliseconds of each node in each run, by its operator and its name; the first runs are left out."""
     with tempfile.TemporaryDirectory() as folder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
@@ -73,14 +83,13 @@ def profile(path: Path, feeds: Mapping[str, np.ndarray], level: Any, runs: int) 
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         known = {each.name for each in session.get_inputs()}
         for _ in range(_WARM_UP + runs):
-            session.run(None, {name: values for name, values in feeds.items() if name in known})
+            session.run(outputs, {name: values for name, values in feeds.items() if name in known})
         events = json.loads(Path(session.end_profiling()).read_text())
-    times: dict[str, list[float]] = defaultdict(list)
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            times[event["args"]["op_name"]].append(event["dur"])
-    # Each operator has as many nodes in every run; the first runs are left out.
-    return {name: sum(each[len(each) * _WARM_UP // (_WARM_UP + runs) :]) / runs / 1e3 for name, each in times.items()}
+            times[event["args"]["op_name"], event["name"]].append(event["dur"] / 1e3)
+    return {node: each[_WARM_UP:] for node, each in times.items()}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from serving_mix import ALONE, BASELINES, BUNDLE, KEPT, PYTORCH, TIME_RATIO
 from targets import TARGETS, find, shapes_of
 
 from bitfit_export.baselines.timing import BASELINE
+from bitfit_export.training.tasks import GLUE_TASKS
 
 __all__ = ["SUMMARIES", "Table", "detail_tables", "target_table"]
 
@@ -70,6 +71,8 @@ def detail_tables(results: Measured) -> Iterator[Table]:
         yield _figures("A training step", results["training_step"])
     if "learning_step" in results:
         yield _figures("A step of learning on a device, beside PyTorch's BitFit step", results["learning_step"])
+    for model, sides in results.get("learning_profile", {}).items():
+        yield _step_profile(f"{model}, 1 thread: milliseconds of a step of learning by operator", sides)
     for model, measured in results.get("step_profile", {}).items():
         for unit, methods in measured.items():
             yield _step_profile(f"{model}: {unit} of a training step", methods)
@@ -306,5 +309,29 @@ def _items_and_memory(found: Measured | None) -> str:
     return "" if found is None else f"{found['items per second']:,.1f} ({found['peak memory (MB)']:,.0f} MB)"
 
 
+_TASKS = {"sst2": "SST-2", "mrpc": "MRPC"}
+
+
+def _learning_summary(results: Measured) -> Table:
+    """What three programs score after each epoch, by the metric that chooses the epoch; and the accuracy beside it."""
+    rows = []
+    for task, shown in _TASKS.items():
+        metric = GLUE_TASKS[task].metrics[0]
+        for program, found in results.get(f"learn_scores-{task}", {}).items():
+            if "epochs" in found:
+                scores = ", ".join(_score(epoch, metric) for epoch in found["epochs"])
+                rows.append([f"{shown}, {metric}", program, scores, f"{found['CPU seconds']:,.0f}"])
+    return Table("", ("task, metric (accuracy)", "program", "after each epoch", "CPU seconds"), rows)
+
+
+def _score(epoch: Mapping[str, float], metric: str) -> str:
+    accuracy = "" if metric == "accuracy" else f" ({epoch['accuracy']:.3f})"
+    return f"{epoch[metric]:.3f}{accuracy}"
+
+
 #: Tables that pages have by themselves, by the word in their marks.
-SUMMARIES: Mapping[str, Callable[[Measured], Table]] = {"speed": _speed_summary, "serving": _serving_summary}
+SUMMARIES: Mapping[str, Callable[[Measured], Table]] = {
+    "speed": _speed_summary,
+    "serving": _serving_summary,
+    "learning": _learning_summary,
+}

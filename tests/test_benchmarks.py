@@ -116,7 +116,7 @@ def test_a_page_gets_tables_in_short_where_it_has_marks_for_them(
         script("report").main(["--results", str(results), "--update", str(page)])
 
 
-@pytest.mark.parametrize("name", ["performance.md", "results.md"])
+@pytest.mark.parametrize("name", ["learning.md", "performance.md", "results.md"])
 def test_the_tables_of_the_documents_are_those_of_the_committed_results(
     script: Callable[[str], ModuleType], tmp_path: Path, name: str
 ) -> None:

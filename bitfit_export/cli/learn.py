@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         shown = "" if default is None else " (%(default)s)"
         learning.add_argument(f"--{name}", type=kind, default=default, help=text + shown)
     learning.add_argument("--schedule", choices=SCHEDULES, default=_DEFAULTS.schedule, help="of the rate (%(default)s)")
+    learning.add_argument("--metric", help="score that chooses the best epoch (that of bitfit-train for the task)")
     learning.add_argument("--balance", action="store_true", help="weigh classes by the inverse of their frequency")
 
 
@@ -78,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.output.absolute().parent.is_dir():
         raise OutputError(f"the folder of the output {options.output} does not exist", hint="make the folder first")
     data = _read_data(options)
+    if settings.metric is None:
+        settings = replace(settings, metric=data.spec.metrics[0])
     session = BiasSession(
         options.bundle, engine=options.engine, engine_options=engine_options(options), threads=options.threads
     )

@@ -19,6 +19,7 @@ from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.compiler.passes.attach_heads import AttachHeads, HeadDropout
 from bitfit_export.compiler.passes.derive_train_step import DeriveTrainStep
 from bitfit_export.compiler.passes.fuse_for_ort import FuseForOrt
+from bitfit_export.compiler.passes.fuse_products import FuseProducts
 from bitfit_export.compiler.passes.lift_biases import LiftBiases
 from bitfit_export.compiler.passes.merge_projections import MergeProjections
 from bitfit_export.compiler.passes.plan_layout import PlanLayout
@@ -73,5 +74,5 @@ def _passes(trained: Collection[str], dropout: HeadDropout) -> list[Pass]:
         SliceFirstToken(),
         LiftBiases(),
         MergeProjections(),
-        DeriveTrainStep((FuseForOrt(),), trained=trained, as_in_training=True),
+        DeriveTrainStep((FuseProducts(), FuseForOrt()), trained=trained, as_in_training=True),
     ]

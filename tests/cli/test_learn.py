@@ -77,6 +77,20 @@ def test_a_device_learns_without_pytorch_transformers_and_onnx(trainable_bundle:
     assert read_row(data / "m.bias").task == "mood"
 
 
+def test_a_task_of_glue_has_its_own_metric_unless_the_user_names_one(
+    bitfit: Bitfit, trainable_bundle: Path, tmp_path: Path
+) -> None:
+    labels = {"good": "equivalent", "bad": "not_equivalent"}
+    lines = [{"sentence1": each["text"], "sentence2": "a film", "label": labels[each["label"]]} for each in TRAIN]
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    words = ["--task", "mrpc", "--data", tmp_path, "--output", tmp_path / "mrpc.bias", "--threads", 1, "--epochs", 1]
+    done = bitfit("learn", trainable_bundle, *words)
+    assert "epoch 1: f1" in done.err, done.err
+    done = bitfit("learn", trainable_bundle, *words, "--overwrite", "--metric", "accuracy")
+    assert "epoch 1: accuracy" in done.err, done.err
+
+
 REFUSED: dict[str, tuple[list[dict[str, str]], str]] = {
     "an empty file": ([], "has no examples"),
     "one class": ([each for each in TRAIN if each["label"] == "good"], "has one label only, 'good'"),

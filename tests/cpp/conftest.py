@@ -23,8 +23,11 @@ import numpy as np
 import pytest
 
 from bitfit_export.bundle import decode_row, encode_row
+from bitfit_export.runtime import BiasSession
+from bitfit_export.runtime.learning import BiasTrainer
 from tests import traces
 from tests.conftest import MakeDelta
+from tests.cpp.learning import Learn, learn
 
 if TYPE_CHECKING:
     from bitfit_export.base_model.loading import BaseModel
@@ -250,3 +253,28 @@ def changed_row(bundle: Path, task: str, path: Path, **changes: Any) -> Path:
     """A row of the bundle with other values or fields."""
     path.write_bytes(encode_row(replace(decode_row((bundle / "tasks" / f"{task}.bias").read_bytes()), **changes)))
     return path
+
+
+# --- learning
+
+
+@pytest.fixture(scope="session")
+def learning_programs() -> Path:
+    """The folder of a release build, of which little is built."""
+    return build("default", "bitfit_learn", "learning_test", "c_learn_test")
+
+
+@pytest.fixture(scope="session")
+def learning_test(learning_programs: Path) -> Path:
+    return learning_programs / "tests" / "learning_test"
+
+
+@pytest.fixture(scope="session")
+def cpp_learn(learning_test: Path, trainable_bundle: Path) -> Learn:
+    """`learn` by the program that was built; `bundle` names another bundle."""
+    return functools.partial(learn, learning_test, bundle=trainable_bundle)
+
+
+@pytest.fixture(scope="session")
+def python_trainer(trainable_bundle: Path) -> BiasTrainer:
+    return BiasTrainer(BiasSession(trainable_bundle, engine="onnxruntime", threads=1))

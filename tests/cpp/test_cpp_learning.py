@@ -3,121 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
-import resource
 import signal
-import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from bitfit_export.bundle import BiasRow, decode_row, encode_row
+from bitfit_export.bundle import decode_row
 from bitfit_export.compiler import CompileOptions
 from bitfit_export.delta import TaskDelta
-from bitfit_export.reference.task_model import merged_model
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.learning import BiasTrainer, LabelledTexts, LearningSettings
 from tests.conftest import random_delta
-from tests.cpp.conftest import build, run
+from tests.cpp.conftest import run
+from tests.cpp.learning import FAST, LABELS, MOODS, TEXTS, TOLERANCE, Learn
+from tests.runtime.learning.in_pytorch import PyTorchLearner
 from tests.traces import compile_bundle
-
-GOOD = ("good fine lovely", "a lovely day", "fine and good", "good food", "what a fine film", "lovely people")
-BAD = ("bad awful", "an awful day", "bad and poor", "poor food", "what a bad film", "awful people")
-TEXTS = [(text,) for text in (*GOOD, *BAD)]
-LABELS = ("bad", "good")
-MOODS = LabelledTexts(TEXTS, [1] * len(GOOD) + [0] * len(BAD))
-FAST = LearningSettings(learning_rate=5e-3, epochs=6, batch_size=4, schedule="constant", warmup=0)
-#: Of a value: float32 in another order, over some twenty steps of AdamW, of which each may be a learning rate's size.
-TOLERANCE = 2e-4
-
-Learn: TypeAlias = "Callable[..., Learnt]"
-
-
-@dataclass
-class Learnt:
-    """What `learning_test learn` said.
-
-    Attributes:
-        plan: what it said before the first step.
-        end: status, row and answers of the session afterwards; empty where it was killed.
-    """
-
-    code: int
-    plan: dict[str, Any]
-    losses: list[float]
-    steps: list[int]
-    epochs: list[dict[str, Any]]
-    end: dict[str, Any]
-
-    @property
-    def row(self) -> BiasRow:
-        assert self.end["code"] == 0, self.end
-        return decode_row(bytes(self.end["row"]))
-
-
-@pytest.fixture(scope="session")
-def learning_programs() -> Path:
-    """The folder of a release build, of which little is built."""
-    return build("default", "bitfit_learn", "learning_test", "c_learn_test")
-
-
-@pytest.fixture(scope="session")
-def learning_test(learning_programs: Path) -> Path:
-    return learning_programs / "tests" / "learning_test"
-
-
-@pytest.fixture(scope="session")
-def cpp_learn(learning_test: Path, trainable_bundle: Path) -> Learn:
-    """Learn in a process of its own, as `BiasTrainer.learn` does."""
-
-    def learn(
-        train: LabelledTexts = MOODS,
-        held_out: LabelledTexts = MOODS,
-        *,
-        bundle: Path = trainable_bundle,
-        settings: LearningSettings = FAST,
-        labels: Sequence[str] = LABELS,
-        start: BiasRow | None = None,
-        room: int | None = None,
-        **more: Any,
-    ) -> Learnt:
-        known = {name: value for name, value in asdict(settings).items() if value is not None}
-        given = {
-            "settings": known | ({} if settings.clip else {"clip": 0}),
-            "labels": list(labels),
-            "train": list(zip(train.texts, train.labels, strict=True)),
-            "held_out": list(zip(held_out.texts, held_out.labels, strict=True)),
-            **({} if start is None else {"start": list(encode_row(start))}),
-            **{name: str(value) if isinstance(value, Path) else value for name, value in more.items()},
-        }
-
-        def limit() -> None:
-            if room is not None:
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-
-        done = subprocess.run(
-            [learning_test, "learn", bundle], input=json.dumps(given), capture_output=True, text=True, check=False,
-            preexec_fn=limit, restore_signals=False,
-        )  # fmt: skip
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        return Learnt(
-            code=done.returncode,
-            plan=next((line for line in lines if "part_items" in line), {}),
-            losses=[line["loss"] for line in lines if "step" in line],
-            steps=[line["step"] for line in lines if "step" in line],
-            epochs=[line for line in lines if "epoch" in line],
-            end=next((line for line in lines if "code" in line), {}),
-        )
-
-    return learn
-
 
 # --- its parts, against NumPy and PyTorch
 
@@ -164,26 +68,27 @@ def test_adamw_clipping_and_schedule_are_pytorchs(learning_test: Path) -> None:
 # --- the same row as Python's, and as PyTorch's
 
 
-@pytest.fixture(scope="module")
-def trainer(trainable_bundle: Path) -> BiasTrainer:
-    return BiasTrainer(BiasSession(trainable_bundle, engine="onnxruntime", threads=1))
-
-
 CASES: dict[str, tuple[LabelledTexts, tuple[str, ...], dict[str, Any]]] = {
     "single_label": (MOODS, LABELS, {"schedule": "linear", "warmup": 0.2, "weight_decay": 0.01, "seed": 3}),
-    "unbalanced": (LabelledTexts(TEXTS[:9], MOODS.labels[:9]), LABELS, {"balance": True, "clip": None, "patience": 2}),
+    "unbalanced": (
+        LabelledTexts(TEXTS[:9], MOODS.labels[:9]),
+        LABELS,
+        {"balance": True, "clip": None, "patience": 2, "metric": "f1"},
+    ),
     "multi_label": (LabelledTexts(TEXTS, [[1, 0, 1]] * 6 + [[0, 1, 0]] * 6), ("a", "b", "c"), {}),
     "regression": (LabelledTexts([(*text, "or not") for text in TEXTS], [2.0] * 6 + [-1.0] * 6), (), {"part_size": 3}),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_same_data_gives_the_row_that_python_learns(cpp_learn: Learn, trainer: BiasTrainer, case: str) -> None:
+def test_the_same_data_gives_the_row_that_python_learns(
+    cpp_learn: Learn, python_trainer: BiasTrainer, case: str
+) -> None:
     data, labels, changes = CASES[case]
     problem_type = case if case in ("multi_label", "regression") else "single_label"
     settings = replace(FAST, learning_rate=1e-3, **changes)
     losses: list[float] = []
-    expected = trainer.learn(
+    expected = python_trainer.learn(
         "mood", data, data, labels=labels, problem_type=problem_type, settings=settings,
         on_step=lambda number, total, loss: losses.append(loss),
     )  # fmt: skip
@@ -224,21 +129,12 @@ def test_60_steps_follow_pytorch(cpp_learn: Learn, tiny_base: Any, tmp_path: Pat
 
 
 def losses_in_pytorch(base: Any, delta: TaskDelta, session: BiasSession, settings: LearningSettings) -> list[float]:
-    model = merged_model(base, delta)
-    learnt = [model.base.get_parameter(name) for name in base.biases]
-    learnt += [value for name, value in model.named_parameters() if not name.startswith("base.")]
-    for parameter in learnt:
-        parameter.requires_grad_(True)
-    optimiser = torch.optim.AdamW(learnt, lr=settings.learning_rate, eps=settings.epsilon, weight_decay=0)
+    learner = PyTorchLearner(base, delta, settings)
     inputs = {name: torch.from_numpy(value) for name, value in session.encode([each[0] for each in TEXTS]).items()}
     losses = []
     for _ in range(settings.epochs):
-        loss = torch.nn.functional.cross_entropy(model(**inputs)["logits"], torch.tensor(MOODS.labels))
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(learnt, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        losses.append(float(loss.detach()))
+        loss = torch.nn.functional.cross_entropy(learner.model(**inputs)["logits"], torch.tensor(MOODS.labels))
+        losses.append(learner.step(loss))
     return losses
 
 
@@ -255,63 +151,6 @@ def test_a_start_row_keeps_its_head_where_it_fits(cpp_learn: Learn) -> None:
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9)
     np.testing.assert_allclose(other.biases, first.biases, rtol=0, atol=1e-9)
     assert other.labels == 3
-
-
-# --- from C
-
-
-C_TEXTS = LabelledTexts(
-    [
-        ("good fine lovely",), ("a lovely day",), ("fine and good",), ("good food",),
-        ("bad awful",), ("an awful day",), ("bad and poor",), ("awful people", "or not"),
-    ],
-    [1] * 4 + [0] * 4,
-)  # fmt: skip
-
-
-def test_c_learns_the_same_row_and_resumes(
-    learning_programs: Path, trainer: BiasTrainer, trainable_bundle: Path, tmp_path: Path
-) -> None:
-    row, checkpoint = tmp_path / "mood.bias", tmp_path / "mood.checkpoint"
-    lines = run([learning_programs / "tests" / "c_learn_test", trainable_bundle, row, checkpoint]).stdout.splitlines()
-
-    settings = LearningSettings(learning_rate=5e-3, epochs=3, batch_size=4)
-    losses: list[float] = []
-    expected = trainer.learn(
-        "mood", C_TEXTS, C_TEXTS, labels=LABELS, settings=settings,
-        on_step=lambda number, total, loss: losses.append(loss),
-    )  # fmt: skip
-    ended, plan, *epochs, resumed, answer = lines[:6]
-    assert ended == "5 learning was ended by on_step"
-    assert plan.startswith("plan 6 4 ")
-    # It ended within the fourth step, before that step's checkpoint.
-    assert resumed == f"resumed at 4, best {expected.best_epoch}"
-    session = BiasSession(trainable_bundle, engine="onnxruntime", threads=1)
-    session.load_task(row)
-    assert answer == session.predict("a lovely day", "mood")[0]["label"]
-    for line, number in zip(epochs, (2, 3), strict=True):
-        word, epoch, metric, *values = line.split()
-        scores = expected.history[number - 1]
-        assert (word, int(epoch), metric) == ("epoch", number, "accuracy")
-        assert list(map(float, values)) == pytest.approx(
-            [scores["accuracy"], scores["loss"], losses[2 * number - 1]], abs=1e-4
-        )
-    found = decode_row(row.read_bytes())
-    np.testing.assert_allclose(found.biases, expected.row.biases, rtol=0, atol=TOLERANCE)
-    assert lines[6:] == [
-        "4 options is NULL, expected one",
-        "4 trainer is NULL, expected one",
-        "3 the training set: example 2 has the label 2, expected 0 to 1, one of bad, good",
-        "4 the label of an example is NULL, expected one",
-        "4 the problem type is token, expected single_label, multi_label or regression",
-        "4 task is NULL, expected one",
-        "1 1",
-    ]
-
-
-def test_c_says_that_a_bundle_cannot_learn(learning_programs: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    done = run([learning_programs / "tests" / "c_learn_test", tiny_bundle, tmp_path / "row", tmp_path / "checkpoint"])
-    assert done.stdout.startswith("4 the bundle has no program train_step, expected one (")
 
 
 # --- checkpoints
@@ -387,6 +226,10 @@ REFUSED: dict[str, tuple[LabelledTexts, dict[str, Any], str]] = {
     "one label": (MOODS, {"labels": ("good",)}, "a single_label task has 1 labels, expected at least two"),
     "a token task": (MOODS, {"problem_type": "token"}, "the problem type is token, expected single_label"),
     "a name that no task can have": (MOODS, {"task": "a b"}, 'the task name is "a b"'),
+    "a metric of other tasks": (
+        MOODS, {"settings": replace(FAST, metric="pearson")},
+        "the metric is pearson, expected one of accuracy, f1, matthews_correlation",
+    ),
     "a rate that is too high": (MOODS, {"settings": replace(FAST, learning_rate=1e38)}, "expected a finite number"),
 }  # fmt: skip
 
@@ -411,72 +254,3 @@ def test_a_row_for_another_bundle_is_no_start(cpp_learn: Learn, trainable_bundle
     row = decode_row((trainable_bundle / "base.bias").read_bytes())
     refused = cpp_learn(start=replace(row, layout_digest="0" * 64)).end
     assert "made for another base model or layout" in refused["message"]
-
-
-# --- the program
-
-
-class TestBitfitLearn:
-    OPTIONS = ("--epochs", "4", "--batch-size", "4", "--learning-rate", "0.005", "--threads", "1")
-
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        """Examples as JSON lines, with labels by name."""
-        lines = [
-            json.dumps({"text": text, "label": LABELS[label]})
-            for (text,), label in zip(MOODS.texts, MOODS.labels, strict=True)
-        ]
-        for name in ("train.jsonl", "dev.jsonl"):
-            (tmp_path / name).write_text("\n".join(lines) + "\n")
-        return tmp_path
-
-    @staticmethod
-    def learn(programs: Path, bundle: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        command = [programs / "bitfit_learn", bundle, "--task", "mood", "--output", folder / "mood.bias"]
-        command += ["--data", folder, *more]
-        return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=60)
-
-    def test_it_learns_what_the_python_command_learns(
-        self, learning_programs: Path, trainable_bundle: Path, trainer: BiasTrainer, folder: Path
-    ) -> None:
-        done = self.learn(learning_programs, trainable_bundle, folder, *self.OPTIONS)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == f"{folder / 'mood.bias'}\n"
-        settings = LearningSettings(epochs=4, batch_size=4, learning_rate=5e-3)
-        expected = trainer.learn("mood", MOODS, MOODS, labels=LABELS, settings=settings)
-        row = decode_row((folder / "mood.bias").read_bytes())
-        np.testing.assert_allclose(row.biases, expected.row.biases, rtol=0, atol=1e-3)
-        assert "labels in id order: bad,good\n" in done.stderr
-        assert f"epoch {expected.best_epoch} is the best: accuracy" in done.stderr
-        assert "MB of memory" in done.stderr
-        assert not (folder / ".mood.bias.checkpoint").exists()
-
-        again = self.learn(learning_programs, trainable_bundle, folder, *self.OPTIONS)
-        assert (again.returncode, again.stderr.splitlines()[1]) == (2, "hint: pass --overwrite")
-
-    WRONG: Sequence[tuple[str, Sequence[str], str]] = (
-        ("", (), "train.jsonl has no JSON object, expected one per line"),
-        ('{"text": "a", "label": "good"}', (), "train.jsonl has one label only, good, expected two or more"),
-        ('{"text": "a"}', (), "line 1 of .*train.jsonl has no label"),
-        ('{"text": "a", "label": true}', (), "line 1 of .*train.jsonl has the label true, expected a number or a name"),
-        ('{"text": "a", "label": "odd"}', ("--labels", "bad,good"), "line 1 of .*: the label odd is none of mood's"),
-        ('{"text": "a", "label": 1', (), "line 1 of .*train.jsonl is not valid JSON"),
-        ('{"text": "a", "label": 1.5}\n{"text": "a", "label": "x"}', (), "line 2 of .*: the label x is not a number"),
-    )
-
-    @pytest.mark.parametrize(("lines", "more", "message"), WRONG)
-    def test_what_is_wrong_is_said_with_its_line(
-        self,
-        learning_programs: Path,
-        trainable_bundle: Path,
-        folder: Path,
-        lines: str,
-        more: Sequence[str],
-        message: str,
-    ) -> None:
-        (folder / "train.jsonl").write_text(lines)
-        done = self.learn(learning_programs, trainable_bundle, folder, *more)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: ")
-        assert re.search(message, done.stderr), done.stderr
-        assert not (folder / "mood.bias").exists()

@@ -24,7 +24,8 @@ __all__ = ["differentiate"]
 def differentiate(graph: gs.Graph, loss: gs.Variable, wanted: Sequence[gs.Variable]) -> list[gs.Tensor] | Refusal:
     """Adds the gradients of a loss to a graph.
 
-    The graph's nodes are sorted and every rank is known (`infer_shapes`). Nodes are only added.
+    The graph's nodes are sorted and every rank is known (`infer_shapes`). Nodes are added; one may get
+    further outputs, or become several that compute the same, where its gradient reads what lies between.
 
     Args:
         loss: float32 [1], a result of the graph.

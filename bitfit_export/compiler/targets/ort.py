@@ -14,6 +14,7 @@ from bitfit_export.compiler.options import CompileOptions
 from bitfit_export.compiler.passes.add_biases_in_kernels import AddBiasesInKernels
 from bitfit_export.compiler.passes.fuse_attention import FuseAttention
 from bitfit_export.compiler.passes.fuse_for_ort import FuseForOrt, prepack
+from bitfit_export.compiler.passes.fuse_products import FuseProducts
 from bitfit_export.compiler.passes.merge_projections import MergeProjections
 from bitfit_export.compiler.passes.quantize_weights import QuantizeWeights
 from bitfit_export.compiler.passes.share_equal_weights import ShareEqualWeights
@@ -35,7 +36,7 @@ class _Ort(Target):
         "int4": PrecisionPasses((CollectActivationStats(),), (QuantizeWeights("int4"),), store=(ShareEqualWeights(),)),
     }
 
-    fuse_training = (FuseForOrt(),)
+    fuse_training = (FuseProducts(), FuseForOrt())
 
     def check(self, options: CompileOptions) -> None:
         # ONNX Runtime 1.31 crashes in some shapes when it reads packed int8 or int4 weights from a file.

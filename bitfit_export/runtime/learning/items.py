@@ -49,7 +49,7 @@ class LearningItems(Protocol):
         """
 
     def score(self, logits: Sequence[Float32Array]) -> dict[str, float]:
-        """Returns the scores of all examples by their names; the first one decides which epoch is the best.
+        """Returns the scores of all examples by their names, those of `metric_names`.
 
         Args:
             logits: of each item, [labels] or [tokens and padding, labels].

@@ -151,7 +151,10 @@ class LearningRun:
         logits: dict[int, Float32Array] = {}
         for places in plan_batches([len(each.ids) for each in tokens], [""] * len(tokens)):
             logits |= zip(places, self._logits(places), strict=True)
-        return self._validation.score([logits[place] for place in range(len(tokens))])
+        scores = self._validation.score([logits[place] for place in range(len(tokens))])
+        # What chooses the epoch comes first.
+        metric = self._settings.metric or next(iter(scores))
+        return {metric: scores[metric], **scores}
 
     def _logits(self, places: Sequence[int]) -> Float32Array:
         text = self._parts.predictor.pad([self._validation.tokens[place] for place in places])

@@ -1,4 +1,4 @@
-"""Scores of logits, computed with NumPy alone. Higher is better, and the first one decides which epoch is the best."""
+"""Scores of logits, computed with NumPy alone. Higher is better."""
 
 from __future__ import annotations
 
@@ -8,28 +8,46 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfit_export.metrics.agreement import binary_f1, matthews_correlation, pearson, spearman
 from bitfit_export.metrics.entities import count_entities, marks_entities
 from bitfit_export.metrics.squad import answer_f1, best_over, exact_match
 
-__all__ = ["score", "score_answers", "score_words"]
+__all__ = ["metric_names", "score", "score_answers", "score_words"]
+
+
+def metric_names(problem_type: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of the scores of a task, in the order in which they are computed.
+
+    The first one is that by which `bitfit-train` chooses the best epoch of such a task by default.
+    """
+    if problem_type == "single_label":
+        return ("accuracy", "f1", "matthews_correlation") if len(labels) == 2 else ("accuracy",)
+    if problem_type == "token":
+        return ("entity_f1", "accuracy") if marks_entities(labels) else ("accuracy",)
+    return {"multi_label": ("micro_f1",), "regression": ("spearman", "pearson"), "span": ("f1", "exact_match")}[
+        problem_type
+    ]
 
 
 def score(problem_type: str, logits: NDArray[np.float32], labels: Sequence[Any]) -> dict[str, float]:
-    """Returns the scores of a problem type by their names.
+    """Returns the scores of a sentence task by their names, those of `metric_names`.
 
-    single_label: `accuracy`, and for two labels `f1` of the second; multi_label: `micro_f1`; regression: `pearson`, 0
-    where it is not defined.
+    `f1` is that of the second of two labels. A correlation is 0 where it is not defined.
 
     Args:
         logits: [examples, labels].
     """
     if problem_type == "regression":
-        return {"pearson": _pearson(logits[:, 0].astype(np.float64), np.asarray(labels, np.float64))}
+        found, values = logits[:, 0].astype(np.float64), np.asarray(labels, np.float64)
+        return {"spearman": spearman(found, values), "pearson": pearson(found, values)}
     if problem_type == "multi_label":
-        return {"micro_f1": _f1(logits > 0, np.asarray(labels) == 1)}
+        return {"micro_f1": binary_f1(logits > 0, np.asarray(labels) == 1)}
     predicted, expected = logits.argmax(-1), np.asarray(labels)
     scores = {"accuracy": float(np.mean(predicted == expected))}
-    return scores | ({"f1": _f1(predicted == 1, expected == 1)} if logits.shape[1] == 2 else {})
+    if logits.shape[1] != 2:
+        return scores
+    second = predicted == 1, expected == 1
+    return scores | {"f1": binary_f1(*second), "matthews_correlation": matthews_correlation(*second)}
 
 
 def score_words(
@@ -51,14 +69,3 @@ def score_words(
 def score_answers(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Returns the scores of a span task, SQuAD's `f1` and `exact_match`, each from 0 to 1."""
     return {"f1": best_over(answer_f1, answers, references), "exact_match": best_over(exact_match, answers, references)}
-
-
-def _f1(predicted: NDArray[np.bool_], expected: NDArray[np.bool_]) -> float:
-    total = predicted.sum() + expected.sum()
-    return float(2 * (predicted & expected).sum() / total) if total else 0.0
-
-
-def _pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    size = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return float(first @ second) / size if size else 0.0

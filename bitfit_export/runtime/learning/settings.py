@@ -29,6 +29,8 @@ class LearningSettings:
         seed: of a new head's values, and of the order of the examples.
         patience: the number of epochs without a better score after which learning ends; None for never.
         balance: weigh examples by the inverse frequency of their class.
+        metric: the score by which the best epoch is chosen, of those that its problem type has; by default the first of
+            them (`metric_names`).
         checkpoint_steps: the number of steps between two checkpoints, where there is a file for them.
 
     Raises:
@@ -48,6 +50,7 @@ class LearningSettings:
     seed: int = 0
     patience: int | None = None
     balance: bool = False
+    metric: str | None = None
     checkpoint_steps: int = 50
 
     def __post_init__(self) -> None:

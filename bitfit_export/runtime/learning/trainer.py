@@ -19,6 +19,7 @@ from bitfit_export.runtime.learning.items import LearningItems, items_of
 from bitfit_export.runtime.learning.parameters import BY_TOKEN, RowParameters, with_new_head
 from bitfit_export.runtime.learning.plan import Epoch, LearningPlan, check_memory
 from bitfit_export.runtime.learning.run import LearningRun
+from bitfit_export.runtime.learning.scores import metric_names
 from bitfit_export.runtime.learning.settings import LearningSettings
 from bitfit_export.runtime.learning.train_step import TrainStep
 from bitfit_export.runtime.session import BiasSession, parts_of
@@ -116,6 +117,7 @@ class BiasTrainer:
         settings = settings or LearningSettings()
         names = tuple(labels)
         self._check_task(problem_type, names)
+        _check_metric(settings.metric, metric_names(problem_type, names))
         items, held_out = self._read_examples(train, validation, problem_type, names, settings)
         first = self._start_row(start, problem_type, max(1, len(names)), settings.seed)
         parameters = RowParameters(first, self._manifest.layout, self._manifest.layout_kind)
@@ -182,6 +184,11 @@ class BiasTrainer:
             raise UsageError(f"a span task has {len(labels)} labels, expected two: start and end")
         if problem_type != "regression" and len(labels) < 2:
             raise UsageError(f"a {problem_type} task has {len(labels)} labels, expected at least two")
+
+
+def _check_metric(metric: str | None, known: Sequence[str]) -> None:
+    if metric is not None and metric not in known:
+        raise UsageError(f"the metric is {quoted(metric)}, expected one of {', '.join(known)}")
 
 
 def _digest(

@@ -48,6 +48,8 @@ the row on stdout. A run that was interrupted resumes.
   --max-length N        tokens at which texts are cut (128)
   --seed N              of the new head and the order of examples (0)
   --patience N          epochs without a better score after which learning ends (never)
+  --metric NAME         score that chooses the best epoch: accuracy, f1, matthews_correlation, micro_f1, spearman or
+                        pearson (that of bitfit-train for the task)
   --balance             weigh classes by the inverse of their frequency
   --checkpoint-steps N  steps between checkpoints (50)
 
@@ -94,6 +96,7 @@ bool take(const std::string& option, const std::function<std::string()>& value, 
       {"--labels", &options->labels},
       {"--problem-type", &options->problem_type},
       {"--start", &options->start},
+      {"--metric", &settings.metric},
   };
   const std::map<std::string, std::size_t*> counts = {
       {"--epochs", &settings.epochs},       {"--batch-size", &settings.batch_size},
@@ -208,6 +211,16 @@ bitfit::TaskToLearn task_of(const Options& options, const std::vector<LabelledLi
   return task;
 }
 
+// What bitfit-train chooses the epochs of the task by, where that is not the first score of its problem type: of tasks
+// of GLUE.
+std::string metric_of(const bitfit::TaskToLearn& task) {
+  static const std::map<std::string, std::string> own = {
+      {"cola", "matthews_correlation"}, {"mrpc", "f1"}, {"qqp", "f1"}};
+  const auto found = own.find(task.name);
+  const bool is_own = found != own.end() && task.problem_type == ProblemType::single_label && task.labels.size() == 2;
+  return is_own ? found->second : std::string();
+}
+
 std::string scores_text(const bitfit::Epoch& epoch) {
   std::string text;
   for (const auto& [name, value] : epoch.scores) {
@@ -241,6 +254,7 @@ void run(Options options) {
   check_output(options);
   std::vector<LabelledLine> lines = read_labelled(options.train_file);
   const bitfit::TaskToLearn task = task_of(options, lines);
+  if (options.settings.metric.empty()) options.settings.metric = metric_of(task);
   const auto train = examples_of(std::move(lines), task);
   const auto held_out = examples_of(read_labelled(options.validation_file), task);
 

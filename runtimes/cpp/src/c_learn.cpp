@@ -70,6 +70,7 @@ bitfit::LearningSettings settings_of(const bitfit_learning& given) {
   settings.seed = given.seed;
   settings.patience = given.patience;
   settings.balance = given.balance != 0;
+  settings.metric = bitfit::text_or_empty(given.metric);
   return settings;
 }
 

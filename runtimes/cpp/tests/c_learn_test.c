@@ -52,6 +52,7 @@ static bitfit_learning mood(progress* so_far) {
   learning.epochs = 3;
   learning.batch_size = 4;
   learning.checkpoint_steps = 1;
+  learning.metric = "f1";
   learning.on_step = on_step;
   learning.context = so_far;
   return learning;

@@ -38,6 +38,7 @@ bitfit::LearningSettings settings_of(const json& given) {
   settings.seed = given.value("seed", settings.seed);
   settings.patience = given.value("patience", settings.patience);
   settings.balance = given.value("balance", settings.balance);
+  settings.metric = given.value("metric", settings.metric);
   settings.checkpoint_steps = given.value("checkpoint_steps", settings.checkpoint_steps);
   return settings;
 }

@@ -175,6 +175,16 @@ def _input(index: int, value: np.ndarray, dynamic: bool) -> gs.Variable:
     return gs.Variable(f"x{index}", np.float32, sizes)
 
 
+def test_gelu_is_flat_far_from_zero() -> None:
+    """Also where the square of what it reads is too large for an exponential."""
+    values = np.array([-1e4, -40, -13.4, -6, -1, 0, 1, 6, 13.4, 40, 1e4], np.float32)
+    case = Case("Gelu", [values.shape], functional.gelu)
+    tensor = torch.tensor(values, requires_grad=True)
+    functional.gelu(tensor).sum().backward()
+    (found,) = _gradients(case, [values], [np.ones_like(values)], [0], False)
+    np.testing.assert_allclose(found, tensor.grad.numpy(), **TOLERANCE)
+
+
 def test_every_rule_is_tested() -> None:
     assert {case.op for case in CASES} == {*RULES, SPLIT}
 

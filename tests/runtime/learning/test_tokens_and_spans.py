@@ -15,7 +15,6 @@ from bitfit_export.bundle import decode_row, encode_row, read_row
 from bitfit_export.compiler import CompileOptions
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import DataError, UsageError
-from bitfit_export.reference.task_model import merged_model
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.learning import BiasTrainer, LabelledTexts, LearnedRow, LearningSettings
 from bitfit_export.runtime.learning.examples import batches_of
@@ -25,6 +24,7 @@ from bitfit_export.training.features import collate, encode_examples
 from bitfit_export.training.tasks import TaskSpec
 from bitfit_export.training.trainable import task_loss
 from tests.conftest import random_delta
+from tests.runtime.learning.in_pytorch import PyTorchLearner
 from tests.traces import compile_bundle
 
 TAGS = ("B-THING", "I-THING", "O")
@@ -112,25 +112,16 @@ def in_pytorch(base: BaseModel, delta: TaskDelta, name: str) -> tuple[list[float
     encoded = encode_examples(
         spec, Examples(list(data.texts), list(data.labels)), base.tokenizer, max_length=MAX_LENGTHS[name]
     )
-    model = merged_model(base, delta)
-    learnt = [model.base.get_parameter(each) for each in base.biases]
-    learnt += [value for each, value in model.named_parameters() if not each.startswith("base.")]
-    for parameter in learnt:
-        parameter.requires_grad_(True)
-    optimiser = torch.optim.AdamW(learnt, lr=SETTINGS.learning_rate, eps=SETTINGS.epsilon, weight_decay=0)
+    learner = PyTorchLearner(base, delta, SETTINGS)
     losses, scores = [], []
     for epoch in range(SETTINGS.epochs):
         random = np.random.default_rng([SETTINGS.seed, epoch])
         for places in batches_of([len(each["input_ids"]) for each in encoded.features], SETTINGS.batch_size, random):
             batch = collate(spec.problem_type, base.tokenizer, [encoded.features[place] for place in places])
-            loss = task_loss(spec.problem_type, logits_of(model, spec, batch), batch["labels"])
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(learnt, 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
-            losses.append(float(loss.detach()))
+            loss = task_loss(spec.problem_type, logits_of(learner.model, spec, batch), batch["labels"])
+            losses.append(learner.step(loss))
         every = [collate(spec.problem_type, base.tokenizer, [feature]) for feature in encoded.features]
-        scores.append(encoded.score([logits_of(model, spec, batch)[0].detach().numpy() for batch in every]))
+        scores.append(encoded.score([logits_of(learner.model, spec, batch)[0].detach().numpy() for batch in every]))
     return losses, scores
 
 

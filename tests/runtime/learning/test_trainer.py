@@ -18,17 +18,23 @@ from bitfit_export.bundle import decode_row, encode_row, read_row
 from bitfit_export.compiler import CompileOptions
 from bitfit_export.delta import TaskDelta
 from bitfit_export.errors import BitfitError, DataError, InputError, OutputError, UsageError
-from bitfit_export.reference.task_model import merged_model
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.learning import BiasTrainer, Epoch, LabelledTexts, LearningPlan, LearningSettings
 from bitfit_export.runtime.learning.adamw import AdamW, clipped
 from bitfit_export.runtime.learning.examples import batches_of
 from bitfit_export.runtime.learning.plan import peak_memory
+from bitfit_export.runtime.learning.scores import metric_names
+from bitfit_export.training.tasks import GLUE_TASKS, OWN_METRICS, ProblemType, TaskSpec
 from tests.conftest import random_delta
+from tests.runtime.learning.in_pytorch import PyTorchLearner
 from tests.traces import compile_bundle
 
 FAST = LearningSettings(learning_rate=2e-2, epochs=15, batch_size=4, schedule="constant", warmup=0)
 LABELS = ("bad", "good")
+#: Examples of which the most are right in one epoch, and the classes are told apart best in another.
+DISPUTED = LabelledTexts(
+    [(text,) for text in ("good", "fine", "lovely film", "bad", "good day", "what", "the")], [1, 0, 1, 0, 0, 1, 1]
+)
 
 
 def test_adamw_is_pytorchs() -> None:
@@ -87,27 +93,17 @@ def test_200_steps_follow_pytorch(tmp_path: Path, tiny_base: BaseModel, examples
 def _losses_in_pytorch(
     base: BaseModel, delta: TaskDelta, session: BiasSession, examples: LabelledTexts, settings: LearningSettings
 ) -> list[float]:
-    model = merged_model(base, delta)
-    learnt = [model.base.get_parameter(name) for name in base.biases]
-    learnt += [value for name, value in model.named_parameters() if not name.startswith("base.")]
-    for parameter in learnt:
-        parameter.requires_grad_(True)
-    optimiser = torch.optim.AdamW(learnt, lr=settings.learning_rate, eps=settings.epsilon, weight_decay=0)
+    learner = PyTorchLearner(base, delta, settings)
     lengths = [int(session.encode(text)["attention_mask"].sum()) for (text,) in examples.texts]
     steps = settings.epochs * 3
-    losses = []
+    losses: list[float] = []
     for epoch in range(settings.epochs):
         for batch in batches_of(lengths, settings.batch_size, np.random.default_rng([settings.seed, epoch])):
             text = session.encode([examples.texts[place][0] for place in batch])
             inputs = {name: torch.from_numpy(value) for name, value in text.items()}
-            logits = model(**inputs)["logits"]
+            logits = learner.model(**inputs)["logits"]
             loss = torch.nn.functional.cross_entropy(logits, torch.tensor([examples.labels[place] for place in batch]))
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(learnt, settings.clip)
-            optimiser.param_groups[0]["lr"] = settings.rate_at(len(losses), steps)
-            optimiser.step()
-            optimiser.zero_grad()
-            losses.append(float(loss.detach()))
+            losses.append(learner.step(loss, settings.rate_at(len(losses), steps)))
     return losses
 
 
@@ -208,6 +204,35 @@ def test_learning_ends_without_a_better_score_and_gives_the_best_epoch(
     assert [epoch.number for epoch in epochs if epoch.is_best][-1] == learnt.best_epoch
 
 
+def test_the_metric_that_was_chosen_chooses_the_epoch(trainer: BiasTrainer, examples: LabelledTexts) -> None:
+    settings = replace(FAST, epochs=6, learning_rate=5e-3)
+    best = set()
+    for metric in (None, "matthews_correlation"):
+        learnt = trainer.learn("mood", examples, DISPUTED, labels=LABELS, settings=replace(settings, metric=metric))
+        first = metric or "accuracy"
+        assert next(iter(learnt.scores)) == first
+        scores = [epoch[first] for epoch in learnt.history]
+        assert learnt.best_epoch == scores.index(max(scores)) + 1
+        best.add(learnt.best_epoch)
+    assert len(best) == 2
+
+
+def test_a_metric_that_the_task_lacks_is_refused(trainer: BiasTrainer, examples: LabelledTexts) -> None:
+    settings = replace(FAST, metric="pearson")
+    with pytest.raises(UsageError, match="the metric is 'pearson', expected one of accuracy, f1, matthews_correlation"):
+        trainer.learn("mood", examples, examples, labels=LABELS, settings=settings)
+
+
+@pytest.mark.parametrize("spec", GLUE_TASKS.values(), ids=GLUE_TASKS)
+def test_a_device_has_the_metric_by_which_bitfit_train_chooses(spec: TaskSpec) -> None:
+    assert spec.metrics[0] in metric_names(spec.problem_type, spec.labels)
+
+
+@pytest.mark.parametrize("problem_type", OWN_METRICS)
+def test_the_default_metric_is_bitfit_trains(problem_type: ProblemType) -> None:
+    assert metric_names(problem_type, ("a", "b"))[0] == OWN_METRICS[problem_type][0]
+
+
 def test_learning_continues_from_a_row_with_its_head(trainer: BiasTrainer, examples: LabelledTexts) -> None:
     first = trainer.learn("mood", examples, examples, labels=LABELS, settings=FAST)
     again = trainer.learn("mood", examples, examples, labels=LABELS, settings=replace(FAST, epochs=1), start=first.row)
@@ -215,17 +240,22 @@ def test_learning_continues_from_a_row_with_its_head(trainer: BiasTrainer, examp
 
 
 @pytest.mark.parametrize(
-    ("problem_type", "labels", "values"),
+    ("problem_type", "labels", "values", "metric"),
     [
-        ("multi_label", ("a", "b", "c"), [[1, 0, 1]] * 6 + [[0, 1, 0]] * 6),
-        ("regression", (), [2.0] * 6 + [-1.0] * 6),
+        ("multi_label", ("a", "b", "c"), [[1, 0, 1]] * 6 + [[0, 1, 0]] * 6, "micro_f1"),
+        ("regression", (), [2.0] * 6 + [-1.0] * 6, "pearson"),
     ],
 )
 def test_other_problem_types_are_learnt(
-    trainer: BiasTrainer, examples: LabelledTexts, problem_type: str, labels: tuple[str, ...], values: list
+    trainer: BiasTrainer,
+    examples: LabelledTexts,
+    problem_type: str,
+    labels: tuple[str, ...],
+    values: list,
+    metric: str,
 ) -> None:
-    data = LabelledTexts(examples.texts, values)
-    learnt = trainer.learn("other", data, data, labels=labels, problem_type=problem_type, settings=FAST)
+    data, settings = LabelledTexts(examples.texts, values), replace(FAST, metric=metric)
+    learnt = trainer.learn("other", data, data, labels=labels, problem_type=problem_type, settings=settings)
     assert next(iter(learnt.scores.values())) > 0.9
     assert decode_row(encode_row(learnt.row)).labels == max(1, len(labels))
 

@@ -128,7 +128,9 @@ def of_relu(tape: Tape, node: gs.Node, dy: gs.Tensor, index: int) -> gs.Tensor:
 
 def of_erf(tape: Tape, node: gs.Node, dy: gs.Tensor, index: int) -> gs.Tensor:
     """dx = dy 2 / sqrt(pi) exp(-x^2)."""
-    bell = _bell(tape, node.inputs[0], 1.0)
+    x = node.inputs[0]
+    square = tape.make("Mul", x, x, shape=x.shape)
+    bell = tape.make("Exp", tape.make("Neg", square, shape=x.shape), shape=x.shape)
     return tape.make("Mul", dy, tape.scaled(bell, 2 / math.sqrt(math.pi)), shape=dy.shape)
 
 
@@ -137,15 +139,27 @@ def of_gelu(tape: Tape, node: gs.Node, dy: gs.Tensor, index: int) -> gs.Tensor:
     approximation by tanh, dy (1/2 (1 + t) + 1/2 x (1 - t^2) s (1 + 3 c x^2)) with t = tanh(s (x + c x^3)).
     """
     x, shape = node.inputs[0], node.outputs[0].shape
-    slope = _tanh_slope(tape, x) if node.attrs.get("approximate", "none") == "tanh" else _erf_slope(tape, x)
-    return tape.make("Mul", dy, slope, shape=shape)
+    if node.attrs.get("approximate", "none") == "tanh":
+        return tape.make("Mul", dy, _tanh_slope(tape, x), shape=shape)
+    return _of_erf_gelu(tape, node, dy)
 
 
-def _erf_slope(tape: Tape, x: gs.Tensor) -> gs.Variable:
-    error = tape.make("Erf", tape.scaled(x, math.sqrt(0.5)), shape=x.shape)
-    share = tape.scaled(tape.make("Add", error, tape.number(1), shape=x.shape), 0.5)
-    density = tape.scaled(_bell(tape, x, 0.5), 1 / math.sqrt(2 * math.pi))
-    return tape.make("Add", share, tape.make("Mul", x, density, shape=x.shape), shape=x.shape)
+def _of_erf_gelu(tape: Tape, node: gs.Node, dy: gs.Tensor) -> gs.Tensor:
+    """With u = x / sqrt(2) and w = 1 + erf(u): y = u w / sqrt(2), dx = dy (w + 2 / sqrt(pi) u / exp(u^2)) / 2.
+
+    The node computes w itself, so that it is computed once. exp(u^2) overflows where the quotient is zero anyway.
+    """
+    x = node.inputs[0]
+
+    def make(op: str, *inputs: gs.Tensor) -> gs.Variable:
+        return tape.make(op, *inputs, shape=x.shape)
+
+    u = tape.scaled(x, math.sqrt(0.5))
+    w = make("Add", make("Erf", u), tape.number(1))
+    node.op, node.attrs, node.inputs = "Mul", {}, [make("Mul", u, w), tape.number(math.sqrt(0.5))]
+    bell = make("Div", u, make("Exp", make("Mul", u, u)))
+    slope = make("Add", w, tape.scaled(bell, 2 / math.sqrt(math.pi)))
+    return make("Mul", tape.scaled(dy, 0.5), slope)
 
 
 def _tanh_slope(tape: Tape, x: gs.Tensor) -> gs.Variable:
@@ -158,12 +172,6 @@ def _tanh_slope(tape: Tape, x: gs.Tensor) -> gs.Variable:
     inner = tape.scaled(make("Add", one, tape.scaled(square, 3 * _TANH_GELU_CUBE)), _TANH_GELU_SCALE)
     bend = make("Mul", make("Mul", x, inner), make("Sub", one, make("Mul", t, t)))
     return make("Mul", make("Add", make("Add", one, t), bend), tape.number(0.5))
-
-
-def _bell(tape: Tape, x: gs.Tensor, factor: float) -> gs.Variable:
-    """exp(-factor x^2)."""
-    square = tape.make("Mul", x, x, shape=x.shape)
-    return tape.make("Exp", tape.scaled(square, -factor), shape=x.shape)
 
 
 def of_where(tape: Tape, node: gs.Node, dy: gs.Tensor, index: int) -> gs.Tensor:

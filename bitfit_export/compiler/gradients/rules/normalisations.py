@@ -29,7 +29,7 @@ def of_log_softmax(tape: Tape, node: gs.Node, dy: gs.Tensor, index: int) -> gs.T
 
 
 def of_layer_normalization(tape: Tape, node: gs.Node, dy: gs.Tensor, index: int) -> gs.Tensor | None:
-    """dx = (g - mean(g) - n mean(g n)) / sigma, with n = (x - mean(x)) / sigma and g = dy gamma.
+    """dx = (g - mean(g) - c mean(g c) / sigma^2) / sigma, with c = x - mean(x) and g = dy gamma.
 
     Mean and 1 / sigma are further outputs of the same node.
     """
@@ -39,15 +39,20 @@ def of_layer_normalization(tape: Tape, node: gs.Node, dy: gs.Tensor, index: int)
     if index == 1 or node.attrs.get("axis", -1) % rank != rank - 1:
         return None
     x, gamma = node.inputs[:2]
-    shape = x.shape
     mean, inverse = _statistics(node)
-    centred = tape.make("Sub", x, mean, shape=shape)
-    n = tape.make("Mul", centred, inverse, shape=shape)
-    g = tape.make("Mul", dy, gamma, shape=shape)
-    of_n = tape.make("ReduceMean", tape.make("Mul", g, n, shape=shape), [rank - 1], keepdims=1)
-    of_g = tape.make("ReduceMean", g, [rank - 1], keepdims=1)
-    rest = tape.make("Sub", tape.make("Sub", g, of_g, shape=shape), tape.make("Mul", n, of_n, shape=shape), shape=shape)
-    return tape.make("Mul", rest, inverse, shape=shape)
+
+    def make(op: str, *inputs: gs.Tensor) -> gs.Variable:
+        return tape.make(op, *inputs, shape=x.shape)
+
+    def averaged(values: gs.Tensor) -> gs.Variable:
+        return tape.make("ReduceMean", values, [rank - 1], shape=mean.shape, keepdims=1)
+
+    def by_row(*factors: gs.Tensor) -> gs.Variable:
+        return tape.make("Mul", *factors, shape=mean.shape)
+
+    c, g = make("Sub", x, mean), make("Mul", dy, gamma)
+    slope = by_row(averaged(make("Mul", g, c)), by_row(inverse, inverse))
+    return make("Mul", make("Sub", make("Sub", g, averaged(g)), make("Mul", c, slope)), inverse)
 
 
 def _statistics(node: gs.Node) -> tuple[gs.Variable, gs.Variable]:

@@ -81,12 +81,14 @@ typedef struct bitfit_learning {
   size_t memory_limit;    /* in bytes, for peak_bytes [none] */
 
   /* Called on the way, by the thread that learns, where they are not NULL. Learning ends with a BITFIT_FAILURE where
-   * one returns another number than 0; its last checkpoint stays. `score` is the first of the epoch's scores, of the
-   * name `metric`; `loss` is the mean over its steps. */
+   * one returns another number than 0; its last checkpoint stays. `score` is the one by which the best
+   * epoch is chosen, of the name `metric`; `loss` is the mean over its steps. */
   int (*on_plan)(void* context, const bitfit_learning_plan* plan);
   int (*on_step)(void* context, size_t step, size_t steps, double loss);
   int (*on_epoch)(void* context, size_t epoch, const char* metric, double score, double loss);
   void* context;
+
+  const char* metric; /* the score by which the best epoch is chosen, as trainer.h names them [the first] */
 } bitfit_learning;
 
 /* The row of the best epoch, version 1 of its task. */

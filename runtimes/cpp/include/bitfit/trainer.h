@@ -49,6 +49,9 @@ struct LearningSettings {
   std::size_t patience = 0;           // epochs without a better score after which learning ends; 0: never
   bool balance = false;               // weigh examples by the inverse frequency of their class
   std::size_t checkpoint_steps = 50;  // steps between two checkpoints
+  // The score by which the best epoch is chosen. single_label: accuracy, and for two labels f1 or matthews_correlation;
+  // multi_label: micro_f1; regression: spearman or pearson. Empty: the first of these.
+  std::string metric = {};
 };
 
 // A text, or a pair, and what it stands for: a label id (single_label), a 0 or a 1 for each label (multi_label), or a
@@ -78,7 +81,7 @@ struct LearningPlan {
 // An epoch that is over.
 struct Epoch {
   std::size_t number = 0;                              // from 1
-  std::vector<std::pair<std::string, double>> scores;  // on the held-out examples; the last is `loss`, of the steps
+  std::vector<std::pair<std::string, double>> scores;  // on the held-out examples, that which chooses first; `loss` last
   bool is_best = false;                                // whether no epoch before it had as good a first score
 };
 

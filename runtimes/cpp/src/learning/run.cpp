@@ -64,10 +64,7 @@ LearningRun::LearningRun(const Session::Parts& session, const TrainStep& step, c
       gradient_(parameters_.row.values.size()),
       part_gradient_(parameters_.row.values.size()),
       best_values_(parameters_.row.values) {
-  for (const auto& [name, value] :
-       scores_of(learning.task.problem_type, parameters_.row.labels, held_out_targets_, held_out_targets_)) {
-    score_names_.push_back(name);
-  }
+  for (const auto& [name, value] : scores(held_out_targets_)) score_names_.push_back(name);
   score_names_.emplace_back("loss");
   state_.vectors = {&parameters_.row.values, &best_values_, &optimiser_.mean, &optimiser_.square};
   if (learning.checkpoint.empty()) return;
@@ -85,6 +82,7 @@ std::array<std::uint8_t, 32> LearningRun::digest_of(const RowData& first) const 
   update(&hash, s.seed);
   update(&hash, s.schedule);
   update(&hash, s.balance);
+  update(&hash, s.metric);
   update(&hash, learning_.task.problem_type);
   update(&hash, learning_.train);
   update(&hash, learning_.held_out);
@@ -222,7 +220,22 @@ Scores LearningRun::evaluate_all() {
       std::copy_n(some.data() + i * labels, labels, logits.data() + places[i] * labels);
     }
   }
-  return scores_of(learning_.task.problem_type, labels, logits, held_out_targets_);
+  return scores(logits);
+}
+
+// Of the logits of all held-out examples. What chooses the epoch comes first.
+Scores LearningRun::scores(const std::vector<float>& logits) const {
+  Scores found = scores_of(learning_.task.problem_type, parameters_.row.labels, logits, held_out_targets_);
+  if (settings_.metric.empty()) return found;
+  const auto chosen =
+      std::find_if(found.begin(), found.end(), [&](const auto& each) { return each.first == settings_.metric; });
+  if (chosen == found.end()) {
+    std::string known;
+    for (const auto& [name, value] : found) known += (known.empty() ? "" : ", ") + name;
+    fail(StatusCode::usage_error, text_of("the metric is ", shown(settings_.metric), ", expected one of ", known));
+  }
+  std::rotate(found.begin(), chosen, chosen + 1);
+  return found;
 }
 
 std::size_t LearningRun::best_epoch() const noexcept {

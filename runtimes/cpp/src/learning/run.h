@@ -40,6 +40,7 @@ class LearningRun {
   void end_epoch();
   void evaluate(const Places& places, float* logits);
   Scores evaluate_all();
+  Scores scores(const std::vector<float>& logits) const;
   std::size_t best_epoch() const noexcept;  // from 1
   bool is_enough() const noexcept;
   Epoch epoch(std::size_t number) const;

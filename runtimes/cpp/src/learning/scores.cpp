@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace bitfit {
 namespace {
@@ -42,9 +43,23 @@ double pearson(const std::vector<float>& first, const std::vector<float>& second
   return size == 0 ? 0 : product / size;
 }
 
+// The rank of each value from 1; values that are equal share the mean of theirs.
+std::vector<float> ranks_of(const std::vector<float>& values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t one, std::size_t other) { return values[one] < values[other]; });
+  std::vector<float> ranks(values.size());
+  for (std::size_t first = 0, end = 0; first < order.size(); first = end) {
+    while (end < order.size() && !(values[order[first]] < values[order[end]])) ++end;
+    for (std::size_t i = first; i < end; ++i) ranks[order[i]] = static_cast<float>(first + end + 1) / 2;
+  }
+  return ranks;
+}
+
 Scores classification(std::size_t labels, const std::vector<float>& logits, const std::vector<float>& targets) {
   std::size_t right = 0;
   Counts second;
+  std::vector<float> predictions, expectations;  // whether it is the second
   const std::size_t examples = logits.size() / labels;
   const auto place_of_largest = [&](const std::vector<float>& values, std::size_t example) {
     const auto first = values.begin() + static_cast<std::ptrdiff_t>(example * labels);
@@ -54,9 +69,13 @@ Scores classification(std::size_t labels, const std::vector<float>& logits, cons
     const auto predicted = place_of_largest(logits, example), expected = place_of_largest(targets, example);
     right += predicted == expected;
     second.add(predicted == 1, expected == 1);
+    predictions.push_back(predicted == 1);
+    expectations.push_back(expected == 1);
   }
   Scores scores{{"accuracy", static_cast<double>(right) / static_cast<double>(examples)}};
-  if (labels == 2) scores.emplace_back("f1", second.f1());
+  if (labels != 2) return scores;
+  scores.emplace_back("f1", second.f1());
+  scores.emplace_back("matthews_correlation", pearson(predictions, expectations));
   return scores;
 }
 
@@ -64,7 +83,9 @@ Scores classification(std::size_t labels, const std::vector<float>& logits, cons
 
 Scores scores_of(ProblemType type, std::size_t labels, const std::vector<float>& logits,
                  const std::vector<float>& targets) {
-  if (type == ProblemType::regression) return {{"pearson", pearson(logits, targets)}};
+  if (type == ProblemType::regression) {
+    return {{"spearman", pearson(ranks_of(logits), ranks_of(targets))}, {"pearson", pearson(logits, targets)}};
+  }
   if (type == ProblemType::single_label) return classification(labels, logits, targets);
   Counts counts;
   for (std::size_t i = 0; i < logits.size(); ++i) counts.add(logits[i] > 0, targets[i] == 1);
