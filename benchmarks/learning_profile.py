@@ -3,8 +3,8 @@
     python benchmarks/learning_profile.py [--models minilm-l6] [--batch 16] [--sequence 32]
 
 The same steps as those of learning_step.py, on one thread, by the profilers of ONNX Runtime and PyTorch: of each
-operator the least of some steps, for what else the machine does only adds time. Products with weights are apart from
-those of activations: both sides have the same. Writes results/benchmarks/learning_profile.json.
+operator the least of some steps, for what else the machine does only adds time. Products with weights, which both sides
+have, are listed apart from products of activations. Writes results/benchmarks/learning_profile.json.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from bitfit_export.errors import BundleError, quoted, shown
 
 __all__ = ["LAST_STEP_16", "QuantizationRecord", "RangeRecord", "quantization_from_record"]
 
-#: The normal float32: with a smaller scale a bias is no number of steps.
+#: The least and the largest normal float32. With a smaller scale, a bias cannot be counted in steps.
 _LEAST_SCALE, _MOST_SCALE = 2.0**-126, 2.0**128 - 2.0**104
 
 #: Of uint8 and of uint16, which is that of `w8a16`.

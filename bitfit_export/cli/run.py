@@ -19,10 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
 from bitfit_export.cli.input_lines import lines_of, object_of
+from bitfit_export.cli.session_options import add_session_arguments, open_session
 from bitfit_export.cli.streams import json_text, say
-from bitfit_export.cli.trust import add_trust_arguments, trust_options
 from bitfit_export.errors import InputError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.arguments import check_positive
@@ -30,7 +29,6 @@ from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS
 from bitfit_export.runtime.predict.json_answers import json_answer
 from bitfit_export.runtime.text.json_text import text_of
 from bitfit_export.runtime.text.tokenizer import Text
-from bitfit_export.runtime.threads import check_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens to run at once, at most, with padding (%(default)s)",
     )
-    add_engine_arguments(parser)
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--check-hashes", action="store_true", help="also compare the SHA-256 of the bundle's files")
-    add_trust_arguments(parser)
+    add_session_arguments(parser)
 
 
 @dataclass(frozen=True)
@@ -67,17 +62,8 @@ def run(options: argparse.Namespace) -> int:
     if bool(options.text) == bool(options.input):
         raise UsageError("expected either --text or --input", hint="bitfit run BUNDLE --task T --text 'some text'")
     asked = _from_words(options) if options.text else None
-    if options.threads is not None:
-        check_threads(options.threads, "--threads")
     check_positive("--batch-tokens", options.batch_tokens)
-    session = BiasSession(
-        options.bundle,
-        engine=options.engine,
-        engine_options=engine_options(options),
-        threads=options.threads,
-        check_hashes=options.check_hashes,
-        **trust_options(options),
-    )
+    session = open_session(options)
     if session.manifest.accelerator is not None:
         say(f"running on {session.device}")
     for path in options.row:

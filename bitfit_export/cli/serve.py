@@ -14,17 +14,19 @@ import ipaddress
 import logging
 import socket
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
+from bitfit_export.cli.session_options import add_session_arguments, open_session
 from bitfit_export.cli.streams import say
-from bitfit_export.cli.trust import add_trust_arguments, trust_options
 from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.arguments import check_positive
-from bitfit_export.runtime.threads import check_threads
+
+if TYPE_CHECKING:
+    from bitfit_export.serving.events import Observer
+    from bitfit_export.serving.service import Service
 
 _MEGABYTE = 1 << 20
 #: Connections that wait to be accepted.
@@ -52,10 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokens", type=Path, metavar="FILE", help="who may ask and manage: lines of a role and a token"
     )
-    parser.add_argument("--check-hashes", action="store_true", help="also compare the SHA-256 of the bundle's files")
-    add_engine_arguments(parser)
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    add_trust_arguments(parser)
+    add_session_arguments(parser)
     limits = parser.add_argument_group("limits")
     _add_count(limits, "--memory", 1024, "MB", "memory for rows")
     _add_count(limits, "--max-labels", 8, "N", "labels of a row of --tasks-dir")
@@ -81,54 +80,53 @@ def run(options: argparse.Namespace) -> int:
 
     from bitfit_export.serving.access import Access, read_tokens
     from bitfit_export.serving.app import make_app
-    from bitfit_export.serving.batcher import BatchLimits
     from bitfit_export.serving.body_guard import BodyLimits
     from bitfit_export.serving.front import Front
     from bitfit_export.serving.metrics import Metrics
-    from bitfit_export.serving.service import Service
 
     access = Access(None if options.tokens is None else read_tokens(options.tokens))
-    session = BiasSession(
-        options.bundle,
-        engine=options.engine,
-        engine_options=engine_options(options),
-        threads=options.threads,
-        check_hashes=options.check_hashes,
-        **trust_options(options),
+    with closing(_listen(options.host, options.port)) as listening:
+        session = open_session(options)
+        _start_log()
+        metrics = Metrics()
+        service = _open_service(session, options, metrics)
+        if access.open and not _is_loopback(options.host):
+            say(f"warning: everybody who reaches {options.host} may ask; --tokens names who may")
+        app = make_app(Front(service, access, metrics), body=BodyLimits(size=options.max_body * 1024))
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            limit_concurrency=options.max_connections,
+            timeout_graceful_shutdown=round(options.timeout),
+        )
+        address = _address(listening)
+        say(f"answering {len(service.rows.states())} tasks at {address}; {address}/docs shows how to ask")
+        with suppress(KeyboardInterrupt):  # what was asked before the signal is answered by then
+            uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _open_service(session: BiasSession, options: argparse.Namespace, observer: Observer) -> Service:
+    from bitfit_export.serving.batcher import BatchLimits
+    from bitfit_export.serving.service import Service
+
+    limits = BatchLimits(
+        batch_size=options.batch_size,
+        batch_tokens=options.batch_tokens,
+        wait=options.wait / 1000,
+        queue_tokens=options.queue_tokens,
+        timeout=options.timeout,
     )
-    _start_log()
-    metrics = Metrics()
-    service = Service(
+    return Service(
         session,
         tasks_dir=options.tasks_dir,
         memory=options.memory * _MEGABYTE,
         labels=options.max_labels,
-        limits=BatchLimits(
-            batch_size=options.batch_size,
-            batch_tokens=options.batch_tokens,
-            wait=options.wait / 1000,
-            queue_tokens=options.queue_tokens,
-            timeout=options.timeout,
-        ),
+        limits=limits,
         max_texts=options.max_texts,
-        observer=metrics,
+        observer=observer,
     )
-    if access.open and not _is_loopback(options.host):
-        say(f"warning: everybody who reaches {options.host} may ask; --tokens names who may")
-    app = make_app(Front(service, access, metrics), body=BodyLimits(size=options.max_body * 1024))
-    listening = _listen(options.host, options.port)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        limit_concurrency=options.max_connections,
-        timeout_graceful_shutdown=round(options.timeout),
-    )
-    address = _address(listening)
-    say(f"answering {len(service.rows.states())} tasks at {address}; {address}/docs shows how to ask")
-    with suppress(KeyboardInterrupt):  # what was asked before the signal is answered by then
-        uvicorn.Server(config).run(sockets=[listening])
-    return 0
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -158,8 +156,6 @@ def _check(options: argparse.Namespace) -> None:
     for package in ("fastapi", "prometheus_client", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "serve")
-    if options.threads is not None:
-        check_threads(options.threads, "--threads")
     for name in _COUNTS:
         check_positive(f"--{name.replace('_', '-')}", getattr(options, name))
     if not 0 <= options.port <= 65535:

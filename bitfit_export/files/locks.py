@@ -25,13 +25,16 @@ _PAUSE_SECONDS = 0.01
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: str, *, patience: float = 0) -> Iterator[None]:
+def locked(
+    path: Path, busy: str, *, patience: float = 0, hint: str = "wait for it to end, or choose another --output"
+) -> Iterator[None]:
     """Keep every other process and thread that locks `path` out while the block runs.
 
     Args:
         path: the lock's file, in an existing folder. It is there only while the lock is held, or after a kill.
         busy: the message where another process holds the lock.
         patience: for how many seconds to wait for it.
+        hint: what to do then.
 
     Raises:
         BusyError: another process or thread holds the lock.
@@ -40,7 +43,7 @@ def locked(path: Path, busy: str, *, patience: float = 0) -> Iterator[None]:
     deadline = time.monotonic() + patience
     while (descriptor := _try_lock(path)) is None:
         if time.monotonic() >= deadline:
-            raise BusyError(busy, hint="wait for it to end, or choose another --output")
+            raise BusyError(busy, hint=hint)
         time.sleep(_PAUSE_SECONDS)
     try:
         yield

@@ -63,7 +63,8 @@ class SeenVersions:
     def _locked(self) -> Iterator[None]:
         lock = self._path.with_name(f".{self._path.name}.lock")
         try:
-            with locked(lock, f"{self._path} is in use by another process", patience=_PATIENCE):
+            busy = f"{self._path} is in use by another process"
+            with locked(lock, busy, patience=_PATIENCE, hint="wait for it to end, or name another file"):
                 yield
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written: {error.strerror or error}") from error

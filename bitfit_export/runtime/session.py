@@ -124,11 +124,12 @@ class BiasSession:
         self._store = make_store(self._manifest, records, self._model.bind, labels=self._model.labels)
         self._predictor = Predictor(self._encoder, self._limits, self._model, self._store)
         self._recorded: dict[str, LoadedTask] = {}  # the tasks as the bundle has them
+        rows = [read_recorded_row(folder, self._manifest, record, check=self._check) for record in records]
+        for row in rows:
+            check_runs(row, row.task, self._model)
         if self._seen is not None:
-            self._seen.take({record.name: record.task_version for record in records})
-        for record in records:
-            row = read_recorded_row(folder, self._manifest, record, check=self._check)
-            check_runs(row, record.name, self._model)
+            self._seen.take({row.task: row.task_version for row in rows})
+        for record, row in zip(records, rows, strict=True):
             self._recorded[record.name] = self._store.add(row, labels=record.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:

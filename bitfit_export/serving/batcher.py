@@ -26,7 +26,7 @@ from bitfit_export.errors import BitfitError, first_line
 from bitfit_export.runtime.predict.chunks import Chunk
 from bitfit_export.runtime.predict.jobs import Job
 from bitfit_export.runtime.tasks.task_store import Feeds
-from bitfit_export.serving.failures import BusyServiceError, ClosedServiceError, ServiceError, TimedOutError
+from bitfit_export.serving.failures import BusyServiceError, ClosedServiceError, FailedBatchError, TimedOutError
 
 __all__ = ["BatchLimits", "Batcher", "Runner"]
 
@@ -282,8 +282,7 @@ def _read(entry: _Entry, values: NDArray[np.float32]) -> None:
 
 def _fail(request: _Request, error: Exception) -> None:
     if not isinstance(error, BitfitError):
-        failure = ServiceError(f"the batch failed: {first_line(error)}")
-        failure.status = 500
+        failure = FailedBatchError(f"the batch failed: {first_line(error)}")
         failure.__cause__ = error
         error = failure
     if not request.answer.done() and request.answer.set_running_or_notify_cancel():

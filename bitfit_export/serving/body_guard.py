@@ -48,21 +48,21 @@ class BodyGuard:
             await self._refuse(408, f"the body was not there within {limits.seconds:g} seconds", scope, receive, send)
             return
         if body is None:
+            return  # the client is gone
+        if len(body) > limits.size:
             await self._refuse(413, f"the body has more than {limits.size} bytes", scope, receive, send)
             return
         await self._app(scope, _Replay(body, receive), send)
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """The body; None if it is too large."""
+        """The body, or the beginning of one that is too large; None if the client went before its end."""
         parts = bytearray()
         while True:
             message = await receive()
-            if message["type"] != "http.request":  # the client is gone
-                return bytes(parts)
-            parts += message.get("body", b"")
-            if len(parts) > self._limits.size:
+            if message["type"] != "http.request":
                 return None
-            if not message.get("more_body", False):
+            parts += message.get("body", b"")
+            if len(parts) > self._limits.size or not message.get("more_body", False):
                 return bytes(parts)
 
     async def _refuse(self, status: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,7 +6,9 @@ from bitfit_export.errors import BitfitError
 
 __all__ = [
     "BusyServiceError",
+    "ClientGoneError",
     "ClosedServiceError",
+    "FailedBatchError",
     "RefusedRowError",
     "ServiceError",
     "TimedOutError",
@@ -53,6 +55,18 @@ class BusyServiceError(ServiceError):
     def __init__(self, message: str, *, retry_after: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+
+
+class ClientGoneError(ServiceError):
+    """A client that has closed its connection; only the log and the metrics see the status."""
+
+    status = 499
+
+
+class FailedBatchError(ServiceError):
+    """A fault of the service's own while it ran a batch."""
+
+    status = 500
 
 
 class ClosedServiceError(ServiceError):

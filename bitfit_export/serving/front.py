@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from bitfit_export.runtime.tasks.task_store import LoadedTask
 from bitfit_export.runtime.text.tokenizer import Text
 from bitfit_export.serving.access import Access
-from bitfit_export.serving.failures import TimedOutError
+from bitfit_export.serving.failures import ClientGoneError, TimedOutError
 from bitfit_export.serving.metrics import Metrics
 from bitfit_export.serving.service import Service
 
@@ -45,19 +45,15 @@ class Front:
         return check
 
     async def ask(
-        self, texts: Sequence[Text], tasks: Sequence[str], **options: Any
+        self, request: Request, texts: Sequence[Text], tasks: Sequence[str], **options: Any
     ) -> tuple[Sequence[LoadedTask], list[Any]]:
         """The tasks and the results of `Service.ask`, once they are there.
 
-        If the caller goes away, what still waits is not run.
+        What still waits of a request is not run when its caller goes away.
         """
         start = time.monotonic()
         found, future = await run_in_threadpool(self.service.ask, texts, tasks, **options)
-        timeout = self.service.limits.timeout
-        try:
-            results = await asyncio.wait_for(asyncio.wrap_future(future), timeout)
-        except TimeoutError:
-            raise TimedOutError(f"the request was not answered within {timeout:g} seconds") from None
+        results = await _wait_for(asyncio.wrap_future(future), request, self.service.limits.timeout)
         seconds = time.monotonic() - start
         for task, count in Counter(tasks).items():
             self.metrics.answered(task, count, seconds)
@@ -66,3 +62,25 @@ class Front:
     async def describe(self, task: str) -> LoadedTask:
         """As `Service.describe`."""
         return await run_in_threadpool(self.service.describe, task)
+
+
+async def _wait_for(answer: asyncio.Future[list[Any]], request: Request, timeout: float) -> list[Any]:
+    """The answer; cancelled where the time is over or the caller has gone."""
+    gone = asyncio.ensure_future(_disconnection(request))
+    try:
+        waiting: set[asyncio.Future[Any]] = {answer, gone}
+        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        if gone.done():
+            raise ClientGoneError("the client has closed its connection")
+        raise TimedOutError(f"the request was not answered within {timeout:g} seconds")
+    finally:
+        gone.cancel()
+        answer.cancel()
+
+
+async def _disconnection(request: Request) -> None:
+    """Returns when the caller has gone. The request's body has been read by then."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

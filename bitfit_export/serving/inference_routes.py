@@ -99,7 +99,7 @@ def _add_models(router: APIRouter, front: Front) -> None:
         texts = _texts(described, read_texts(asked, binary))
         truncate = bool(asked.parameters.get("truncate", False))
         top_k = MAX_LABELS if described.problem_type in ("single_label", "multi_label") else None
-        (described, *_), answers = await front.ask(texts, [task] * len(texts), truncate=truncate, top_k=top_k)
+        (described, *_), answers = await front.ask(request, texts, [task] * len(texts), truncate=truncate, top_k=top_k)
         outputs, data = write_outputs(asked, _arrays(described, answers))
         reply = {"model_name": task, "model_version": str(described.task_version), "outputs": outputs}
         if asked.id is not None:

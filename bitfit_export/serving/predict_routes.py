@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from bitfit_export.bundle.row_format import MAX_LABELS
@@ -66,21 +66,21 @@ def predict_routes(front: Front) -> APIRouter:
         summary="Answer texts for any mix of tasks",
         openapi_extra={"requestBody": {"content": content}},
     )
-    async def predict(request: PredictRequest) -> PredictAnswer:
+    async def predict(request: PredictRequest, caller: Request) -> PredictAnswer:
         texts, tasks = zip(*(_question(request, place) for place in range(len(request.texts))), strict=True)
         options = {"top_k": request.top_k, "truncate": request.truncate}
-        _, answers = await front.ask(texts, tasks, **options)
+        _, answers = await front.ask(caller, texts, tasks, **options)
         ranked = request.top_k is not None
         pairs = zip(tasks, answers, strict=True)
         return PredictAnswer(answers=[json_answer(task, answer, ranked=ranked) for task, answer in pairs])
 
     @router.post("/tei/{task}/predict", summary="The same for clients of text-embeddings-inference")
-    async def predict_as_tei(task: str, request: TeiRequest) -> list[Any]:
+    async def predict_as_tei(task: str, request: TeiRequest, caller: Request) -> list[Any]:
         if request.raw_scores:
             raise InputError("raw_scores is true, expected false: scores are probabilities")
         single, texts = _tei_texts(request.inputs)
         tasks = [task] * len(texts)
-        _, answers = await front.ask(texts, tasks, top_k=MAX_LABELS, truncate=request.truncate)
+        _, answers = await front.ask(caller, texts, tasks, top_k=MAX_LABELS, truncate=request.truncate)
         return answers[0] if single else answers
 
     return router

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
 from bitfit_export.bundle import BiasRow
@@ -88,6 +88,7 @@ class RowCache:
         self._reading: set[str] = set()
         self._withdrawn: set[str] = set()
         self._refused: dict[str, str] = {}
+        self._postponed: set[str] = set()  # changed rows that found no room
         self._versions: dict[str, int] = {task.name: task.task_version for task in self._store.tasks}
         if folder is not None:
             folder.look()  # rows are read when they are needed
@@ -183,13 +184,19 @@ class RowCache:
         changes = self._folder.look()
         for task in changes.gone:
             self._forget(task)
-        for task in changes.changed:
+        changed = {*changes.changed, *(task for task in self._postponed if task in self._folder)}
+        self._postponed.clear()
+        for task in changed:
             with self._changed:
                 self._refused.pop(task, None)
-                skipped = task in self._withdrawn
-            if not skipped:
-                with suppress(BitfitError):  # reported by then
-                    self._read(task)
+                if task in self._withdrawn:
+                    continue
+            try:
+                self._read(task)
+            except BusyServiceError:
+                self._postponed.add(task)
+            except RefusedRowError:
+                pass  # reported by then
 
     def _reserve(self, memory: int) -> int:
         """Make room for rows; returns how many."""
@@ -307,4 +314,6 @@ class RowCache:
 
 
 def _unknown(task: str) -> UnknownTaskError:
-    return UnknownTaskError(f"there is no task {quoted(task)}", hint="POST /v2/repository/index lists the tasks")
+    return UnknownTaskError(
+        f"the service does not have the task {quoted(task)}", hint="POST /v2/repository/index lists the tasks"
+    )

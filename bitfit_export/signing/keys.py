@@ -70,11 +70,13 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         MissingExtraError: the package cryptography is not installed.
     """
     serialization, ed25519 = _library()
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         key: object = serialization.load_pem_private_key(read_file(path, limit=_LARGEST_FILE), password=None)
     except (OSError, BundleError) as error:
         raise UsageError(f"the key {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path} has no private key in PEM without a password", hint="bitfit keygen FILE") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise UsageError(f"{path} has a key of another kind, expected Ed25519", hint="bitfit keygen FILE")

@@ -35,17 +35,12 @@ def rows(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def add_row(rows: Path, model_row: BiasRow) -> WriteRow:
-    """Writes a row that answers as its number says: its head's biases are `lead` apart, and nothing else matters."""
+    """Writes a row whose answers do not depend on the text: the logit of its second label is `lead` ahead."""
 
     def add(task: str, *, lead: float = 0.0, name: str | None = None, version: int = 1) -> Path:
-        head = [np.zeros_like(tensor) for tensor in model_row.head]
-        for place, tensor in enumerate(model_row.head):
-            if tensor.shape == (2,):
-                head[place] = np.array([0.0, lead], tensor.dtype)
-        # What the head reads stays as it is; its classifier reads nothing, so that only its bias answers.
-        last = [place for place, tensor in enumerate(model_row.head) if tensor.shape == (2,)][-1]
-        kept = [tensor if place > last else head[place] for place, tensor in enumerate(model_row.head)]
-        row = replace(model_row, task=task, task_version=version, head=tuple(kept))
+        *others, weight, bias = model_row.head
+        head = (*others, np.zeros_like(weight), np.array([0.0, lead], bias.dtype))
+        row = replace(model_row, task=task, task_version=version, head=head)
         path = rows / f"{name or task}.bias"
         write_row(path, row)
         return path

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -97,7 +98,7 @@ class TestPredict:
             ({"task": "two_way", "texts": [5]}, 400, "texts"),
             ({"task": "two_way", "texts": [{"txt": "a"}]}, 400, "texts"),
             ({"task": "two_way", "texts": [{"text_pair": "a"}]}, 400, "text 0 has text_pair, expected text"),
-            ({"task": "none", "texts": [TEXT]}, 404, "there is no task 'none'"),
+            ({"task": "none", "texts": [TEXT]}, 404, "does not have the task 'none'"),
             ({"task": "two_way", "texts": ["word " * 100]}, 400, "item 0 "),
             ({"task": "two_way", "texts": [TEXT], "top_k": 0}, 400, "top_k"),
             ({"task": "two_way", "texts": [TEXT] * 1025}, 413, "the request has 1025 texts, expected at most 1024"),
@@ -275,6 +276,39 @@ class TestLimits:
         batcher._waiting_tokens = 0
         assert reply.status_code == 429
         assert int(reply.headers["Retry-After"]) >= 1
+
+
+class TestDisconnection:
+    """Clients that close their connection."""
+
+    def call(self, client: TestClient, *messages: dict[str, Any]) -> list[int]:
+        """The statuses that the application replies to `POST /predict` with."""
+        statuses: list[int] = []
+        given = iter([*messages, {"type": "http.disconnect"}])
+
+        async def receive() -> dict[str, Any]:
+            return next(given)
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+        asyncio.run(client.app(scope, receive, send))
+        return statuses
+
+    def test_what_still_waits_is_not_run(self, open_client: Open) -> None:
+        client = open_client(limits=BatchLimits(wait=60.0))
+        body = json.dumps({"task": "two_way", "texts": [TEXT]}).encode()
+        assert self.call(client, {"type": "http.request", "body": body}) == [499]
+        batcher = client.app.state.front.service.batcher
+        batcher.close()
+        assert batcher.waiting_tokens == 0
+        assert "bitfit_tokens_total 0.0" in client.get("/metrics").text
+
+    def test_half_a_body_is_not_answered(self, client: TestClient) -> None:
+        assert self.call(client, {"type": "http.request", "body": b"{", "more_body": True}) == []
 
 
 class TestOperations:

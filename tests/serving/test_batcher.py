@@ -17,7 +17,7 @@ from bitfit_export.runtime.predict.jobs import Job
 from bitfit_export.runtime.tasks.task_store import Feeds, LoadedTask
 from bitfit_export.runtime.text.tokenizer import TokenIds
 from bitfit_export.serving.batcher import Batcher, BatchLimits
-from bitfit_export.serving.failures import BusyServiceError, ClosedServiceError, ServiceError, TimedOutError
+from bitfit_export.serving.failures import BusyServiceError, ClosedServiceError, FailedBatchError, TimedOutError
 
 SCORE = LoadedTask("score", "regression", (), 1, 1)
 #: What an engine would hold of the table; which it is decides what may run together.
@@ -174,9 +174,8 @@ def test_a_request_that_the_model_refuses_fails_alone(model: Model, open_batcher
 def test_an_unexpected_error_is_the_services_own(open_batcher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     batcher = open_batcher()
     monkeypatch.setattr(Job, "read", lambda *values: {}["gone"])
-    with pytest.raises(ServiceError, match="the batch failed") as caught:
+    with pytest.raises(FailedBatchError, match="the batch failed"):
         ask(batcher, (2, 4)).result(PATIENCE)
-    assert caught.value.status == 500
 
 
 def test_a_full_queue_is_refused_with_the_time_to_wait(model: Model, open_batcher: Any) -> None:

@@ -110,6 +110,20 @@ def test_the_table_never_grows(open_cache: OpenCache, add_row: WriteRow, session
     assert cache.size == cache.limit == len(OWN) + 2
 
 
+def test_a_changed_row_that_found_no_room_is_loaded_later(
+    open_cache: OpenCache, add_row: WriteRow, session: BiasSession
+) -> None:
+    for task in "ab":
+        add_row(task)
+    cache = open_cache(more=2)
+    with cache.hold(["a", "b"]):
+        add_row("c", lead=1.0)
+        cache.look()
+        assert "c" not in session.tasks
+    cache.look()
+    assert "c" in session.tasks
+
+
 def test_memory_that_does_not_hold_the_bundle_is_refused(session: BiasSession, rows: Path) -> None:
     with pytest.raises(UsageError, match="the memory for rows is 1000 bytes, expected at least"):
         RowCache(session, RowFolder(rows), memory=1000)
@@ -119,7 +133,7 @@ def test_a_row_that_appears_is_loaded_and_a_newer_one_replaces_it(
     open_cache: OpenCache, add_row: WriteRow, session: BiasSession
 ) -> None:
     cache = open_cache()
-    with pytest.raises(UnknownTaskError, match="there is no task 'a'"), cache.hold(["a"]):
+    with pytest.raises(UnknownTaskError, match="does not have the task 'a'"), cache.hold(["a"]):
         pass
     add_row("a", lead=1.0)
     cache.look()

@@ -103,7 +103,7 @@ def test_a_client_of_triton_lists_asks_and_unloads_tasks(
     assert not client.is_model_ready("a", headers=headers)
     client.load_model("a", headers=headers)
     assert client.is_model_ready("a", headers=headers)
-    with pytest.raises(Exception, match="there is no task 'b'"):
+    with pytest.raises(Exception, match="does not have the task 'b'"):
         client.get_model_metadata("b", headers=headers)
 
 
