@@ -114,8 +114,8 @@ class TestWhileItIsOpened:
         read, forged = checking_module.read_row_file, bytearray(good)
         forged[500] ^= 1
 
-        def read_then_replace(file: Path) -> bytes:
-            data = read(file)
+        def read_then_replace(file: Path, **options: Any) -> bytes:
+            data = read(file, **options)
             if file == path:
                 path.write_bytes(forged if data == good else good)
             return data
