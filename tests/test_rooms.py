@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "bitfit_export"
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "cluster": {"errors"},
     "metrics": set(),
     "bundle": {"errors", "files"},
     "accelerators": {"errors"},
@@ -25,11 +26,11 @@ ROOMS: dict[str, set[str]] = {
     "compiler": {"accelerators", "base_model", "bundle", "delta", "errors", "files"},
     "training": {"base_model", "bundle", "compiler", "delta", "errors", "files", "metrics", "reference"},
     "runtime": {"accelerators", "bundle", "errors", "files", "metrics", "signing"},
-    "serving": {"bundle", "errors", "runtime"},
+    "serving": {"bundle", "cluster", "errors", "files", "runtime"},
     "verification": {"base_model", "bundle", "delta", "errors", "reference", "runtime"},
     "interop": {"base_model", "bundle", "delta", "errors", "files", "reference", "verification"},
     "baselines": {"base_model", "bundle", "delta", "errors", "files", "reference", "runtime"},
-    "experiments": {"base_model", "bundle", "delta", "errors", "files", "training"},
+    "experiments": {"base_model", "bundle", "cluster", "delta", "errors", "files", "training"},
 }
 #: Above all rooms.
 FRONT = {"cli", "__main__", "__init__"}

@@ -8,6 +8,7 @@ where it is absent.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -201,6 +202,11 @@ class Manifest:
     def infer(self) -> ProgramRecord:
         """The program that answers."""
         return self.programs[INFER]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the manifest says, which has the SHA-256 of every file, as hexadecimal digits."""
+        return hashlib.sha256(canonical_json(self.to_json())).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts. The layout's digest is written as `layout_digest`, for readers that don't hash."""

@@ -10,9 +10,16 @@ from bitfit_export.runtime.engines import ENGINES
 __all__ = ["add_engine_arguments", "engine_options"]
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--engine` and `--engine-option`."""
-    parser.add_argument("--engine", help=f"what runs the model: {' or '.join(ENGINES)} (the first that can)")
+def add_engine_arguments(parser: argparse.ArgumentParser, *, on_ray: bool = False) -> None:
+    """Add `--engine` and `--engine-option`.
+
+    Args:
+        on_ray: whether the command also takes `ray` as its engine.
+    """
+    words = f"what runs the model: {' or '.join(ENGINES)} (the first that can)"
+    if on_ray:
+        words += "; ray: the first that can, in many processes"
+    parser.add_argument("--engine", help=words)
     parser.add_argument(
         "--engine-option",
         action="append",

@@ -19,7 +19,7 @@ from bitfit_export.base_model.loading import BaseModel, load_base_model
 from bitfit_export.base_model.source import ALIASES, resolve_model
 from bitfit_export.bundle import BUNDLE, Manifest, read_manifest
 from bitfit_export.bundle.manifest import LAYOUT_KINDS, PRECISIONS, ROW_DTYPES
-from bitfit_export.cli.input_lines import read_calibration_texts
+from bitfit_export.cli.calibration_texts import read_calibration_texts
 from bitfit_export.cli.streams import say
 from bitfit_export.cli.text_tables import print_comparisons, print_table, size_text
 from bitfit_export.cli.words import words

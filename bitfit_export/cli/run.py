@@ -12,23 +12,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from bitfit_export.cli.input_lines import lines_of, object_of
+from bitfit_export.cli.ray_options import add_ray_arguments, runs_on_ray
 from bitfit_export.cli.session_options import add_session_arguments, open_session
 from bitfit_export.cli.streams import json_text, say
 from bitfit_export.errors import InputError, UsageError
-from bitfit_export.runtime import BiasSession
+from bitfit_export.files import refuse_overlap
 from bitfit_export.runtime.arguments import check_positive
 from bitfit_export.runtime.predict.batches import BATCH_SIZE, BATCH_TOKENS
-from bitfit_export.runtime.predict.json_answers import json_answer
-from bitfit_export.runtime.text.json_text import text_of
-from bitfit_export.runtime.text.tokenizer import Text
+from bitfit_export.runtime.predict.questions import Question, answer_questions, no_task, read_questions
+from bitfit_export.serving.on_ray.answer_file import PART_LINES, AnswerFile
+
+_SECONDS_BETWEEN_REPORTS = 5.0
+#: What --engine ray takes besides.
+_ON_RAY = {
+    "workers": "processes, at most (as many as there is room for)",
+    "part-lines": f"lines of --input in each part ({PART_LINES})",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,23 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens to run at once, at most, with padding (%(default)s)",
     )
-    add_session_arguments(parser)
-
-
-@dataclass(frozen=True)
-class Question:
-    """A text for a task, and where it was found, for messages."""
-
-    where: str
-    text: Text
-    task: str
+    add_session_arguments(parser, on_ray=True)
+    group = add_ray_arguments(parser, shared="BUNDLE, --input, --row and --output", counts=_ON_RAY)
+    group.add_argument("--output", type=Path, metavar="DIR", help="where answers go, a file for each part of --input")
 
 
 def run(options: argparse.Namespace) -> int:
     if bool(options.text) == bool(options.input):
         raise UsageError("expected either --text or --input", hint="bitfit run BUNDLE --task T --text 'some text'")
-    asked = _from_words(options) if options.text else None
     check_positive("--batch-tokens", options.batch_tokens)
+    if runs_on_ray(options, _ON_RAY, ["output"]):
+        return _run_on_ray(options)
+    asked = _from_words(options) if options.text else None
     session = open_session(options)
     if session.manifest.accelerator is not None:
         say(f"running on {session.device}")
@@ -72,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
     with nullcontext(asked) if asked is not None else _from_file(options.input, options.task) as source:
         questions = iter(source)
         while batch := list(islice(questions, BATCH_SIZE)):
-            for answer in _answer(session, batch, options):
+            for answer in answer_questions(
+                session, batch, truncate=options.truncate, batch_tokens=options.batch_tokens
+            ):
                 print(json_text(answer))
             answered += len(batch)
     if not answered:
@@ -80,32 +82,39 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _answer(session: BiasSession, questions: list[Question], options: argparse.Namespace) -> list[dict[str, Any]]:
-    tasks = [question.task for question in questions]
-    for question in questions:
-        _check_task(session, question)
-    try:
-        texts = [question.text for question in questions]
-        answers = session.predict(texts, tasks, truncate=options.truncate, batch_tokens=options.batch_tokens)
-    except InputError as error:
-        if error.item is None:
-            raise
-        raise InputError(f"{questions[error.item].where} {error.problem}", hint=error.hint) from error
-    return [json_answer(task, answer) for task, answer in zip(tasks, answers, strict=True)]
-
-
-def _check_task(session: BiasSession, question: Question) -> None:
-    try:
-        session.labels(question.task)
-    except InputError as error:
-        raise InputError(f"{question.where}: {error.problem}", hint=error.hint) from error
+def _run_on_ray(options: argparse.Namespace) -> int:
+    if not options.input or options.input == "-" or options.output is None:
+        raise UsageError(
+            "--engine ray takes the texts of a file, and a folder for their answers",
+            hint="bitfit run BUNDLE --engine ray --input texts.jsonl --output answers/",
+        )
+    refuse_overlap(options.output, [options.bundle])
+    options.threads = options.threads or 1
+    work = AnswerFile(
+        open_session(options),
+        Path(options.input),
+        options.output,
+        rows=options.row,
+        task=options.task,
+        truncate=options.truncate,
+        batch_tokens=options.batch_tokens,
+        part_lines=options.part_lines or PART_LINES,
+    )
+    say(f"{work.parts} parts of {options.input}, {work.done} of them answered before")
+    last = time.monotonic()
+    for done in work.run(address=options.address, workers=options.workers, cpus=options.threads):
+        if done == work.parts or time.monotonic() - last >= _SECONDS_BETWEEN_REPORTS:
+            say(f"answered {done} of {work.parts} parts")
+            last = time.monotonic()
+    say(f"the answers are in {options.output}/part-*.jsonl, in the order of {options.input}")
+    return 0
 
 
 def _from_words(options: argparse.Namespace) -> list[Question]:
     """The questions of `--text`."""
     texts: list[str] = options.text
     if options.task is None:
-        raise _no_task("--text")
+        raise no_task("--text")
     if not options.pair:
         return [Question(f"text {number}", text, options.task) for number, text in enumerate(texts, 1)]
     if len(texts) % 2:
@@ -118,28 +127,11 @@ def _from_words(options: argparse.Namespace) -> list[Question]:
 def _from_file(name: str, task: str | None) -> Iterator[Iterator[Question]]:
     """The questions of a JSONL file or of stdin, read as they are needed."""
     if name == "-":
-        yield read_lines(name, sys.stdin.buffer, task)
+        yield read_questions(name, sys.stdin.buffer, task)
         return
     try:
         stream = Path(name).open("rb")  # noqa: SIM115 - closed below; an error in the block must not be caught here
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
     with stream:
-        yield read_lines(name, stream, task)
-
-
-def read_lines(name: str, stream: BinaryIO, task: str | None) -> Iterator[Question]:
-    """The questions of JSON lines, as `docs/files.md` specifies them."""
-    for number, line in lines_of(name, stream):
-        if not line.strip(b" \t\r"):
-            continue
-        where = f"line {number} of {name}"
-        value = object_of(line, where)
-        chosen = value.get("task", task)
-        if not isinstance(chosen, str):
-            raise _no_task(where)
-        yield Question(where, text_of(value, where), chosen)
-
-
-def _no_task(where: str) -> UsageError:
-    return UsageError(f"{where} names no task", hint="pass --task, or give each line a task of its own")
+        yield read_questions(name, stream, task)

@@ -11,37 +11,28 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import ipaddress
-import logging
 import socket
-import sys
+import threading
 from contextlib import closing, suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bitfit_export.cli.ray_options import add_ray_arguments, runs_on_ray
 from bitfit_export.cli.session_options import add_session_arguments, open_session
 from bitfit_export.cli.streams import say
 from bitfit_export.errors import MissingExtraError, UsageError
-from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.arguments import check_positive
+from bitfit_export.serving.events import log_to_stderr
+from bitfit_export.serving.settings import Settings
 
-if TYPE_CHECKING:
-    from bitfit_export.serving.events import Observer
-    from bitfit_export.serving.service import Service
-
-_MEGABYTE = 1 << 20
 #: Connections that wait to be accepted.
 _BACKLOG = 1024
-#: The options that are whole numbers from 1.
-_COUNTS = (
-    "memory",
-    "max_labels",
-    "batch_size",
-    "batch_tokens",
-    "queue_tokens",
-    "max_texts",
-    "max_body",
-    "max_connections",
-)
+#: What --engine ray takes besides.
+_ON_RAY = {
+    "replicas": "processes that answer, at least (1)",
+    "max-replicas": "as many when there is much to do (as many as --replicas)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,20 +45,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokens", type=Path, metavar="FILE", help="who may ask and manage: lines of a role and a token"
     )
-    add_session_arguments(parser)
+    add_session_arguments(parser, on_ray=True)
     limits = parser.add_argument_group("limits")
-    _add_count(limits, "--memory", 1024, "MB", "memory for rows")
-    _add_count(limits, "--max-labels", 8, "N", "labels of a row of --tasks-dir")
-    _add_count(limits, "--batch-size", 32, "N", "texts to run at once")
-    _add_count(limits, "--batch-tokens", 512, "N", "tokens to run at once, with padding")
-    _add_count(limits, "--queue-tokens", 65_536, "N", "tokens that may wait")
-    _add_count(limits, "--max-texts", 1024, "N", "texts of a request")
-    _add_count(limits, "--max-body", 1024, "KB", "size of a request")
+    _add_count(limits, "--memory", Settings.memory, "MB", "memory for rows")
+    _add_count(limits, "--max-labels", Settings.max_labels, "N", "labels of a row of --tasks-dir")
+    _add_count(limits, "--batch-size", Settings.batch_size, "N", "texts to run at once")
+    _add_count(limits, "--batch-tokens", Settings.batch_tokens, "N", "tokens to run at once, with padding")
+    _add_count(limits, "--queue-tokens", Settings.queue_tokens, "N", "tokens that may wait")
+    _add_count(limits, "--max-texts", Settings.max_texts, "N", "texts of a request")
+    _add_count(limits, "--max-body", Settings.max_body, "KB", "size of a request")
     _add_count(limits, "--max-connections", 512, "N", "connections")
     limits.add_argument(
-        "--wait", type=float, default=2.0, metavar="MS", help="how long a text waits for company (%(default)s)"
+        "--wait",
+        type=float,
+        default=Settings.wait,
+        metavar="MS",
+        help="how long a text waits for company (%(default)s)",
     )
-    limits.add_argument("--timeout", type=float, default=30.0, metavar="S", help="time for a request (%(default)s)")
+    limits.add_argument(
+        "--timeout", type=float, default=Settings.timeout, metavar="S", help="time for a request (%(default)s)"
+    )
+    add_ray_arguments(parser, shared="BUNDLE, --tasks-dir and --tokens", counts=_ON_RAY)
 
 
 def _add_count(group: Any, name: str, default: int, unit: str, words: str) -> None:
@@ -76,23 +74,21 @@ def _add_count(group: Any, name: str, default: int, unit: str, words: str) -> No
 
 def run(options: argparse.Namespace) -> int:
     _check(options)
+    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+    return _run_on_ray(options, settings) if runs_on_ray(options, _ON_RAY) else _run_here(options, settings)
+
+
+def _run_here(options: argparse.Namespace, settings: Settings) -> int:
     import uvicorn
 
-    from bitfit_export.serving.access import Access, read_tokens
-    from bitfit_export.serving.app import make_app
-    from bitfit_export.serving.body_guard import BodyLimits
-    from bitfit_export.serving.front import Front
+    from bitfit_export.serving.app import open_app
     from bitfit_export.serving.metrics import Metrics
 
-    access = Access(None if options.tokens is None else read_tokens(options.tokens))
     with closing(_listen(options.host, options.port)) as listening:
         session = open_session(options)
-        _start_log()
-        metrics = Metrics()
-        service = _open_service(session, options, metrics)
-        if access.open and not _is_loopback(options.host):
-            say(f"warning: everybody who reaches {options.host} may ask; --tokens names who may")
-        app = make_app(Front(service, access, metrics), body=BodyLimits(size=options.max_body * 1024))
+        log_to_stderr("uvicorn")
+        app = open_app(session, settings, Metrics())
+        _warn_of_everybody(options)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -100,33 +96,44 @@ def run(options: argparse.Namespace) -> int:
             limit_concurrency=options.max_connections,
             timeout_graceful_shutdown=round(options.timeout),
         )
-        address = _address(listening)
-        say(f"answering {len(service.rows.states())} tasks at {address}; {address}/docs shows how to ask")
+        _say_address(_address(listening), len(app.state.front.service.rows.states()))
         with suppress(KeyboardInterrupt):  # what was asked before the signal is answered by then
             uvicorn.Server(config).run(sockets=[listening])
     return 0
 
 
-def _open_service(session: BiasSession, options: argparse.Namespace, observer: Observer) -> Service:
-    from bitfit_export.serving.batcher import BatchLimits
-    from bitfit_export.serving.service import Service
+def _run_on_ray(options: argparse.Namespace, settings: Settings) -> int:
+    from bitfit_export.serving.on_ray.service import serving
 
-    limits = BatchLimits(
-        batch_size=options.batch_size,
-        batch_tokens=options.batch_tokens,
-        wait=options.wait / 1000,
-        queue_tokens=options.queue_tokens,
-        timeout=options.timeout,
-    )
-    return Service(
+    with closing(_listen(options.host, options.port)) as listening:
+        address = _address(listening)
+        port = listening.getsockname()[1]
+    options.threads = options.threads or 1
+    session = open_session(options)
+    _warn_of_everybody(options)
+    replicas = options.replicas or 1
+    with serving(
         session,
-        tasks_dir=options.tasks_dir,
-        memory=options.memory * _MEGABYTE,
-        labels=options.max_labels,
-        limits=limits,
-        max_texts=options.max_texts,
-        observer=observer,
-    )
+        settings,
+        cluster=options.address,
+        host=options.host,
+        port=port,
+        replicas=(replicas, options.max_replicas or replicas),
+        cpus=options.threads,
+    ):
+        _say_address(address, len(session.tasks))
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    return 0
+
+
+def _say_address(address: str, tasks: int) -> None:
+    say(f"answering {tasks} tasks at {address}; {address}/docs shows how to ask")
+
+
+def _warn_of_everybody(options: argparse.Namespace) -> None:
+    if options.tokens is None and not _is_loopback(options.host):
+        say(f"warning: everybody who reaches {options.host} may ask; --tokens names who may")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -156,12 +163,9 @@ def _check(options: argparse.Namespace) -> None:
     for package in ("fastapi", "prometheus_client", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "serve")
-    for name in _COUNTS:
-        check_positive(f"--{name.replace('_', '-')}", getattr(options, name))
+    check_positive("--max-connections", options.max_connections)
     if not 0 <= options.port <= 65535:
         raise UsageError(f"--port is {options.port}, expected 0 to 65535")
-    if not options.wait >= 0 or not options.timeout > 0:
-        raise UsageError("--wait is expected to be 0 or more, and --timeout more than 0")
 
 
 def _is_loopback(host: str) -> bool:
@@ -169,15 +173,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _start_log() -> None:
-    """Send what the service and the server log to stderr, a line of JSON for each event."""
-    from bitfit_export.serving.events import LOGGER, JsonLines
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    for logger in (LOGGER, logging.getLogger("uvicorn")):
-        logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
-        logger.propagate = False

@@ -6,15 +6,20 @@ import argparse
 from pathlib import Path
 
 from bitfit_export.cli.engine_choice import add_engine_arguments, engine_options
+from bitfit_export.cli.ray_options import RAY
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.threads import check_threads
 
 __all__ = ["add_session_arguments", "open_session"]
 
 
-def add_session_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what runs the model, and which of the bundle's files are trusted."""
-    add_engine_arguments(parser)
+def add_session_arguments(parser: argparse.ArgumentParser, *, on_ray: bool = False) -> None:
+    """Add what runs the model, and which of the bundle's files are trusted.
+
+    Args:
+        on_ray: whether the command also takes `ray` as its engine.
+    """
+    add_engine_arguments(parser, on_ray=on_ray)
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--check-hashes", action="store_true", help="also compare the SHA-256 of the bundle's files")
     trust = parser.add_argument_group("trust")
@@ -39,7 +44,7 @@ def open_session(options: argparse.Namespace) -> BiasSession:
         check_threads(options.threads, "--threads")
     return BiasSession(
         options.bundle,
-        engine=options.engine,
+        engine=None if options.engine == RAY else options.engine,
         engine_options=engine_options(options),
         threads=options.threads,
         check_hashes=options.check_hashes,

@@ -7,13 +7,13 @@ Tune's own storage asks for too. Trials that were killed resume from what is in 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bitfit_export.errors import MissingExtraError, UsageError, first_line
+from bitfit_export.cluster import connected
+from bitfit_export.errors import MissingExtraError, UsageError
 from bitfit_export.experiments.trial import Trial
 from bitfit_export.experiments.trial_engine import Failure, Watcher, attempt, check_trials, pending_trials
 from bitfit_export.experiments.trial_runner import TrialRunner, TrialRunnerOptions
@@ -58,30 +58,26 @@ def run_trials_on_ray(
     check_trials(runner, pending)
     if not pending:
         return []
-    ray, tune = _import_ray()
+    tune = _import_tune()
     options = _absolute(runner.options)
     by_name = {trial.name: trial for trial in pending}
-    with scratch_folder(options.output / _RECORDS) as records:
-        _connect(ray, ray_options)
-        try:
-            if ray_options.address is None:
-                check_resources(ray.cluster_resources(), ray_options)
-            tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(_train_one, options=options, trials=by_name),
-                    {"cpu": ray_options.cpus_per_trial, "gpu": ray_options.gpus_per_trial},
-                ),
-                param_space={"trial": tune.grid_search(list(by_name))},
-                tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: trial.trial_id),
-                run_config=tune.RunConfig(
-                    name=records.name,
-                    storage_path=str(records.parent),
-                    callbacks=[_make_callback(tune, by_name, runner, watcher)],
-                    verbose=0,
-                ),
-            ).fit()
-        finally:
-            ray.shutdown()
+    with scratch_folder(options.output / _RECORDS) as records, connected(ray_options.address) as ray:
+        if ray_options.address is None:
+            check_resources(ray.cluster_resources(), ray_options)
+        tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(_train_one, options=options, trials=by_name),
+                {"cpu": ray_options.cpus_per_trial, "gpu": ray_options.gpus_per_trial},
+            ),
+            param_space={"trial": tune.grid_search(list(by_name))},
+            tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: trial.trial_id),
+            run_config=tune.RunConfig(
+                name=records.name,
+                storage_path=str(records.parent),
+                callbacks=[_make_callback(tune, by_name, runner, watcher)],
+                verbose=0,
+            ),
+        ).fit()
     return [_failure(runner, trial) for trial in pending if runner.load(trial) is None]
 
 
@@ -150,13 +146,12 @@ def _absolute(options: TrialRunnerOptions) -> TrialRunnerOptions:
     return replace(options, data=data, output=output, model=model)
 
 
-def _import_ray() -> tuple[Any, Any]:
+def _import_tune() -> Any:
     try:
-        import ray
         from ray import tune
     except ImportError as error:
         raise MissingExtraError(error.name or "ray", "ray") from error
-    return ray, tune
+    return tune
 
 
 def check_resources(found: Mapping[str, float], options: RayOptions) -> None:
@@ -171,17 +166,3 @@ def check_resources(found: Mapping[str, float], options: RayOptions) -> None:
         there = found.get(name.upper(), 0)
         if wanted > there:
             raise UsageError(f"--{name}s-per-trial is {wanted:g}, and this machine has {there:g}")
-
-
-def _connect(ray: Any, options: RayOptions) -> None:
-    # A cluster that this command starts tells nobody that it was started.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        own = {} if options.address else {"include_dashboard": False}
-        # Without an address Ray would first look for a cluster that is there, in RAY_ADDRESS and on this machine.
-        ray.init(address=options.address or "local", log_to_driver=False, logging_level="error", **own)
-    except Exception as error:
-        raise UsageError(
-            f"Ray cannot be reached at {options.address or 'this machine'}: {first_line(error)}",
-            hint="ray start --head starts a cluster, and says its address; without --address one is started here",
-        ) from error

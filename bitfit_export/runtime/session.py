@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -22,7 +21,6 @@ from bitfit_export.bundle import (
 )
 from bitfit_export.bundle.row_rules import check_layout
 from bitfit_export.errors import BundleError, UsageError
-from bitfit_export.files import canonical_json
 from bitfit_export.runtime.arguments import as_names, as_options, as_path, check_labels, check_name, check_positive
 from bitfit_export.runtime.beside import Beside
 from bitfit_export.runtime.engines import choose_engine
@@ -140,7 +138,7 @@ class BiasSession:
                 f"the session cannot be pickled with the task {others[0]}, which is not its bundle's own",
                 hint="pickle the session before load_task, and call load_task in the other process",
             )
-        return _open_again, (_digest(self._manifest), self._opened | {"tasks": [task.name for task in tasks]})
+        return _open_again, (self._manifest.digest, self._opened | {"tasks": [task.name for task in tasks]})
 
     @property
     def manifest(self) -> Manifest:
@@ -411,17 +409,12 @@ def parts_of(session: BiasSession) -> SessionParts:
 def _open_again(digest: str, options: dict[str, Any]) -> BiasSession:
     """A session that was pickled."""
     session = BiasSession(**options)
-    if _digest(session.manifest) != digest:
+    if session.manifest.digest != digest:
         raise BundleError(
             f"the bundle {options['bundle']} has changed since the session was pickled",
             hint="open the bundle anew with BiasSession",
         )
     return session
-
-
-def _digest(manifest: Manifest) -> str:
-    """SHA-256 of all that the manifest says, which has SHA-256 of every file."""
-    return hashlib.sha256(canonical_json(manifest.to_json())).hexdigest()
 
 
 def _make_encoder(files: CheckedFiles, manifest: Manifest) -> TextEncoder:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from typing import Any
 
-__all__ = ["LOGGER", "JsonLines", "Observer"]
+__all__ = ["LOGGER", "JsonLines", "Observer", "log_to_stderr"]
 
 #: Everything that a service logs. No text of a request is ever in it.
 LOGGER = logging.getLogger("bitfit.serve")
@@ -44,3 +45,17 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
         return json.dumps(fields, ensure_ascii=False)
+
+
+def log_to_stderr(*others: str) -> None:
+    """Send what the service logs to stderr, a line of JSON for each event.
+
+    Args:
+        others: names of more loggers that are to do so.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for logger in (LOGGER, *map(logging.getLogger, others)):
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

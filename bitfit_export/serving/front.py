@@ -14,7 +14,8 @@ from starlette.concurrency import run_in_threadpool
 
 from bitfit_export.runtime.tasks.task_store import LoadedTask
 from bitfit_export.runtime.text.tokenizer import Text
-from bitfit_export.serving.access import Access
+from bitfit_export.serving.access import Access, ForbiddenError
+from bitfit_export.serving.events import Observer
 from bitfit_export.serving.failures import ClientGoneError, TimedOutError
 from bitfit_export.serving.metrics import Metrics
 from bitfit_export.serving.service import Service
@@ -29,12 +30,14 @@ class Front:
     Attributes:
         service: what answers.
         access: who may ask it.
-        metrics: what counts.
+        observer: is told of requests.
+        alone: whether no other process answers for the same tasks. A request can only change the tasks of one.
     """
 
     service: Service
     access: Access = field(default_factory=Access)
-    metrics: Metrics = field(default_factory=Metrics)
+    observer: Observer = field(default_factory=Metrics)
+    alone: bool = True
 
     def allow(self, role: str) -> Callable[[Request], None]:
         """A dependency of a route that lets in whoever has this role."""
@@ -43,6 +46,18 @@ class Front:
             self.access.check(request.headers.get("authorization"), role)
 
         return check
+
+    def change_here(self) -> None:
+        """A dependency of a route that changes tasks.
+
+        Raises:
+            ForbiddenError: other processes answer for the same tasks, and would not know.
+        """
+        if not self.alone:
+            raise ForbiddenError(
+                "one of several processes was asked, which cannot change the tasks of all",
+                hint="put rows into the folder of --tasks-dir, or take them out of it",
+            )
 
     async def ask(
         self, request: Request, texts: Sequence[Text], tasks: Sequence[str], **options: Any
@@ -56,7 +71,7 @@ class Front:
         results = await _wait_for(asyncio.wrap_future(future), request, self.service.limits.timeout)
         seconds = time.monotonic() - start
         for task, count in Counter(tasks).items():
-            self.metrics.answered(task, count, seconds)
+            self.observer.answered(task, count, seconds)
         return found, results
 
     async def describe(self, task: str) -> LoadedTask:

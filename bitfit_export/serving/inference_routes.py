@@ -113,7 +113,8 @@ def _add_models(router: APIRouter, front: Front) -> None:
 
 
 def _add_repository(router: APIRouter, front: Front) -> None:
-    asking, managing = [Depends(front.allow(ASK))], [Depends(front.allow(MANAGE))]
+    asking = [Depends(front.allow(ASK))]
+    managing = [Depends(front.allow(MANAGE)), Depends(front.change_here)]
 
     @router.post("/repository/index", summary="All tasks", dependencies=asking)
     def index(request: IndexRequest | None = None) -> list[dict[str, str]]:

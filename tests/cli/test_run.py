@@ -18,8 +18,8 @@ import pytest
 
 from bitfit_export.bundle import read_manifest, row_file, write_manifest
 from bitfit_export.bundle.limits import MAX_LINE_SIZE
-from bitfit_export.cli import run as run_module
 from bitfit_export.errors import InputError, UsageError
+from bitfit_export.runtime.predict.questions import Question, read_questions
 from tests import traces
 from tests.cli.conftest import Bitfit, write_lines
 from tests.conftest import MakeDelta
@@ -271,7 +271,7 @@ class TestJsonLines:
 
         def read_all() -> None:
             with (self.FOLDER / name).open("rb") as stream:
-                for question in run_module.read_lines(name, stream, self.INDEX["task"]):
+                for question in read_questions(name, stream, self.INDEX["task"]):
                     read.append(as_line(question))  # what was read before an error counts
             if not read:
                 raise InputError("no lines")
@@ -292,31 +292,31 @@ class TestJsonLines:
         longest = MAX_LINE_SIZE
         for mark in (b"", b"\xef\xbb\xbf"):
             data = mark + line.ljust(longest) + b"\n" + line.ljust(longest)
-            assert len(list(run_module.read_lines("x", io.BytesIO(data), "t"))) == 2
+            assert len(list(read_questions("x", io.BytesIO(data), "t"))) == 2
             data = mark + line + b"\n" + line.ljust(longest + 1) + b"\n"
             with pytest.raises(InputError, match="line 2 of x is too long, expected at most 16777216 bytes"):
-                list(run_module.read_lines("x", io.BytesIO(data), "t"))
+                list(read_questions("x", io.BytesIO(data), "t"))
         data = b"\xef\xbb\xbf" + line.ljust(longest + 1) + b"\n"
         with pytest.raises(InputError, match="line 1 of x is too long"):
-            list(run_module.read_lines("x", io.BytesIO(data), "t"))
+            list(read_questions("x", io.BytesIO(data), "t"))
 
     @pytest.mark.timeout(20)
     def test_input_without_a_line_end_is_not_read_on(self) -> None:
         with open("/dev/zero", "rb") as stream, pytest.raises(InputError, match="line 1 of x is too long"):
-            list(run_module.read_lines("x", stream, "t"))
+            list(read_questions("x", stream, "t"))
 
     def test_an_array_in_place_of_lines_has_a_hint(self) -> None:
         with pytest.raises(InputError, match="expected an object\nhint: write one JSON object per line"):
-            list(run_module.read_lines("x", io.BytesIO(b'[{"text": "a"}]'), "t"))
+            list(read_questions("x", io.BytesIO(b'[{"text": "a"}]'), "t"))
 
     def test_long_values_are_shortened(self) -> None:
         for value in ({"tokens": "x" * 100_000}, {"x" * 100_000: 1}, ["x" * 100_000]):
             with pytest.raises(InputError) as caught:
-                list(run_module.read_lines("x", io.BytesIO(json.dumps(value).encode()), "t"))
+                list(read_questions("x", io.BytesIO(json.dumps(value).encode()), "t"))
             assert len(str(caught.value)) < 500
 
 
-def as_line(question: run_module.Question) -> dict[str, Any]:
+def as_line(question: Question) -> dict[str, Any]:
     """A question as the index has it."""
     if isinstance(question.text, list):
         return {"task": question.task, "tokens": question.text}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bitfit_export.cli.input_lines import read_calibration_texts
+from bitfit_export.cli.calibration_texts import read_calibration_texts
 from bitfit_export.errors import InputError
 
 
