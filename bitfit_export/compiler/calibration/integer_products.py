@@ -117,7 +117,9 @@ def plan_product(weight: np.ndarray, read: ActivationStats | None, *, static: bo
         return IntegerProduct(None, None, *quantize_columns(weight, paired=True))
     plain = _choose(_Trial(weight, read, _NO_CHANNELS, _CHOSEN_BY, static=static))
     split = _choose(_Trial(weight, read, _largest_channels(read), _CHOSEN_BY, static=static))
-    divisors, size, floats, _ = split if split.error < _WORTH_FLOATS * plain.error else plain
+    # Where tokens are divided for the sake of the split alone, it must be worth both.
+    worth = _WORTH_FLOATS * (_WORTH_A_REDUCTION if split.size and not plain.size else 1)
+    divisors, size, floats, _ = split if split.error < worth * plain.error else plain
     trial = _Trial(weight, read, floats, len(read.examples), static=static)
     gram = trial.gram / np.outer(divisors, divisors)
     integers, scale = quantize_columns(trial.weight * divisors[:, np.newaxis], paired=True, gram=gram)
