@@ -3,13 +3,14 @@
     python benchmarks/accuracy.py --data glue/ [--precisions fp32,int8,int8-static,int4]
 
 Metrics are percentages. The agreement is the share of rows whose decision is fp32's, for a regression the correlation
-with fp32's scores. int8 measures the range of a whole batch, so the batch size matters a little. Writes
-results/benchmarks/accuracy.json.
+with fp32's scores. "lost by chance" is what the same errors of the logits lose when they are dealt to the examples at
+random: the mean, and the standard deviation, of many deals. It says how much of "lost" is luck. int8 measures the range
+of a whole batch, so the batch size matters a little. Writes results/benchmarks/accuracy.json.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bitfit_export.training.data import TaskData, load_task_data
 _MODEL = "minilm-l6"
 _TASKS = ("sst2", "mrpc", "cola", "stsb", "rte")
 _REFERENCE = "fp32"
+_DEALS, _SEED = 200, 0
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -92,7 +94,17 @@ def compare(delta: TaskDelta, data: TaskData, logits: np.ndarray, reference: np.
         "lost": metric(reference) - metric(logits),
         "agreement": 100 * agreement,
         "mean difference of logits": float(np.abs(logits - reference).mean()),
+        "lost by chance": lost_by_chance(reference, logits - reference, metric),
     }
+
+
+def lost_by_chance(
+    reference: np.ndarray, errors: np.ndarray, metric: Callable[[np.ndarray], float]
+) -> dict[str, float]:
+    """What errors of logits [examples, labels] lose when each example gets another's: mean and standard deviation."""
+    random, value = np.random.default_rng(_SEED), metric(reference)
+    lost = [value - metric(reference + random.permutation(errors)) for _ in range(_DEALS)]
+    return {"mean": float(np.mean(lost)), "deviation": float(np.std(lost))}
 
 
 def shown(tasks: Mapping[str, Mapping[str, Any]]) -> str:

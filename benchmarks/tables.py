@@ -218,13 +218,22 @@ def _step_profile(title: str, methods: Mapping[str, Mapping[str, float]]) -> Tab
 
 def _accuracy(measured: Measured) -> Table:
     rows = [
-        [task, each["metric"], precision, f"{each['value']:.2f}", f"{each['lost']:.2f}", f"{each['agreement']:.2f}"]
+        [
+            *(task, each["metric"], precision, f"{each['value']:.2f}", f"{each['lost']:.2f}"),
+            *(_by_chance(each), f"{each['agreement']:.2f}"),
+        ]
         for precision, tasks in measured.items()
         for task, each in tasks.items()
         if task != "refused"
     ]
-    header = ("task", "metric (x 100)", "precision", "value", "lost", "agreement with fp32 (%)")
+    header = ("task", "metric (x 100)", "precision", "value", "lost", "lost by chance", "agreement with fp32 (%)")
     return Table("Accuracy of the shipped tasks", header, sorted(rows))
+
+
+def _by_chance(measured: Measured) -> str:
+    """What the same errors lose at random, with its standard deviation."""
+    lost = measured["lost by chance"]
+    return f"{lost['mean']:.2f} ± {lost['deviation']:.2f}"
 
 
 def _npu_accuracy(measured: Measured) -> Table:

@@ -340,3 +340,18 @@ def test_graphs_for_an_npu_take_any_length_and_round_to_half(script: Callable[[s
     sums = (np.float16([0.1, 0.2]).astype(np.float32) + np.float32([0, 1])).astype(np.float16)
     expected = (sums.astype(np.float32) * np.float32(np.float16(1 / 3))).astype(np.float16)
     np.testing.assert_array_equal(found[:, 0], expected.astype(np.float32))
+
+
+def test_what_errors_lose_by_chance_is_what_they_lose_on_average(script: Callable[[str], ModuleType]) -> None:
+    """One error of two turns its example around: a right one in half of the deals, a wrong one in the others."""
+    accuracy = script("accuracy")
+    labels, reference = np.array([1, 1]), np.float32([[0, 1], [1, 0]])
+    errors = np.float32([[2, 0], [0, 0]])
+
+    def metric(logits: np.ndarray) -> float:
+        return 100 * float((logits.argmax(-1) == labels).mean())
+
+    found = accuracy.lost_by_chance(reference, errors, metric)
+    assert found["mean"] == pytest.approx(25, abs=5)
+    assert found["deviation"] == pytest.approx(25, abs=1)
+    assert accuracy.lost_by_chance(reference, 0 * errors, metric) == {"mean": 0, "deviation": 0}

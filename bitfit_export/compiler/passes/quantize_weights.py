@@ -18,8 +18,12 @@ is first divided by its size m, and the product is multiplied by it; their range
           '--- Abs -- ReduceMax -- Max(least) = m
 
 d divides the channels of x and multiplies the rows of W, which is exact algebra, so what the observed texts do not show
-costs accuracy, not correctness. `integer_products.py` chooses it, and knows the excess. A product on which integers
-would cost too much stays in float32.
+costs accuracy, not correctness. `integer_products.py` chooses it, and knows the excess. A few large channels f may stay
+in float32: their 1 / d is 0, and the product gets what they make of it.
+
+    x -- Gather(f) -- MatMul(W of f) -- Add
+
+A product on which integers would cost too much stays in float32 as a whole.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from bitfit_export.compiler.calibration.integer_products import IntegerProduct, 
 from bitfit_export.compiler.calibration.rounding import quantize_blocks, quantize_columns
 from bitfit_export.compiler.compilation import Compilation, Fact, Pass
 from bitfit_export.compiler.graph.constants import constant
-from bitfit_export.compiler.graph.edit import detach, emit
+from bitfit_export.compiler.graph.edit import detach, emit, only_reader
 from bitfit_export.compiler.graph.weights import products_of_weights
 from bitfit_export.errors import CompileError
 
@@ -180,22 +184,23 @@ class _Quantizer:
     def _multiply(
         self, node: gs.Node, weight: np.ndarray, product: IntegerProduct, parts: list[gs.Constant], *, static: bool
     ) -> None:
+        x, out = node.inputs[0], node.outputs[0]
         size = None
         if static:
-            read = self._statistics[node.name]
-            self.ranges[node.name] = plan_range(read, weight, product.divisors, product.token_size)
+            self.ranges[node.name] = plan_range(self._statistics[node.name], weight, product)
             size = self._multiply_static(node, product, parts)
         else:
             self._multiply_dynamic(node, product, parts)
         if product.excess is not None:
             _subtract(self._graph, node, product.excess)
         if size is not None:
-            out = node.outputs[0] if product.excess is None else node.o().outputs[0]
             emit(self._graph, "Mul", f"{node.name}/sized", [detach(out, f"{node.name}/of_size_1"), size], out=out)
+        if product.float_channels.size:
+            _add_floats(self._graph, node.name, x, weight, product.float_channels, out)
 
     def _multiply_dynamic(self, node: gs.Node, product: IntegerProduct, parts: list[gs.Constant]) -> None:
         graph, name, (integers, scale) = self._graph, node.name, parts
-        x, x_scale, x_zero = self._inputs.of(node.inputs[0], product.divisors)
+        x, x_scale, x_zero = self._inputs.of(node.inputs[0], product.factors)
         sums = emit(graph, "MatMulInteger", f"{name}/integers", [x, integers, x_zero], np.int32)
         sums = emit(graph, "Cast", f"{name}/float", [sums], to=TensorProto.FLOAT)
         factor = emit(graph, "Mul", f"{name}/scale", [x_scale, scale])
@@ -206,7 +211,7 @@ class _Quantizer:
         graph, name, each = self._graph, node.name, self.ranges[node.name]
         scale = constant(f"{name}/range_scale", np.array(each.scale, np.float32))
         zero = constant(f"{name}/range_zero", np.array(each.zero_point, np.uint8))
-        x = self._inputs.divided(node.inputs[0], product.divisors)
+        x = self._inputs.divided(node.inputs[0], product.factors)
         size = None
         if product.token_size is not None:
             size = _emit_token_size(graph, name, x, product.token_size)
@@ -233,6 +238,18 @@ def _subtract(graph: gs.Graph, node: gs.Node, excess: np.ndarray) -> None:
     out = node.outputs[0]
     product = detach(out, f"{node.name}/rounded")
     emit(graph, "Sub", f"{node.name}/corrected", [product, constant(f"{node.name}/excess", excess)], out=out)
+
+
+def _add_floats(
+    graph: gs.Graph, name: str, x: gs.Tensor, weight: np.ndarray, channels: np.ndarray, out: gs.Variable
+) -> None:
+    """Add to a product what some channels of x make of it, in float32: behind a bias, which a kernel may add itself."""
+    add = only_reader(graph, out)
+    if add is not None and add.op == "Add":
+        out = add.outputs[0]
+    few = emit(graph, "Gather", f"{name}/float_channels", [x, [int(each) for each in channels]], axis=-1)
+    product = emit(graph, "MatMul", f"{name}/of_floats", [few, constant(f"{name}/float_rows", weight[channels])])
+    emit(graph, "Add", f"{name}/with_floats", [detach(out, f"{name}/of_integers"), product], out=out)
 
 
 def is_large_table(node: gs.Node) -> bool:
@@ -273,25 +290,24 @@ class _QuantizedInputs:
         self._quantized: dict[tuple[str, bytes | None], list[gs.Variable]] = {}
         self._divided: dict[tuple[str, bytes], gs.Variable] = {}
 
-    def of(self, tensor: gs.Tensor, divisors: np.ndarray | None) -> list[gs.Variable]:
-        """uint8 values, scale and zero point of a tensor, whose channels are first divided by these numbers [k]."""
-        key = (tensor.name, None if divisors is None else divisors.tobytes())
+    def of(self, tensor: gs.Tensor, factors: np.ndarray | None) -> list[gs.Variable]:
+        """uint8 values, scale and zero point of a tensor, its channels first multiplied with these numbers [k]."""
+        key = (tensor.name, None if factors is None else factors.tobytes())
         if key not in self._quantized:
             name = f"{tensor.name}/{len(self._quantized)}"
             parts = {"uint8": np.uint8, "scale": np.float32, "zero": np.uint8}
             made = [gs.Variable(f"{name}/{part}", dtype) for part, dtype in parts.items()]
-            divided = self.divided(tensor, divisors)
+            divided = self.divided(tensor, factors)
             self._graph.nodes.append(gs.Node("DynamicQuantizeLinear", f"{name}/quantize", {}, [divided], made))
             self._quantized[key] = made
         return self._quantized[key]
 
-    def divided(self, tensor: gs.Tensor, divisors: np.ndarray | None) -> gs.Tensor:
-        """A tensor whose channels are divided by these numbers [k]."""
-        if divisors is None:
+    def divided(self, tensor: gs.Tensor, factors: np.ndarray | None) -> gs.Tensor:
+        """A tensor whose channels are multiplied with these numbers [k]."""
+        if factors is None:
             return tensor
-        key = (tensor.name, divisors.tobytes())
+        key = (tensor.name, factors.tobytes())
         if key not in self._divided:
             name = f"{tensor.name}/divided_{len(self._divided)}"
-            factors = constant(f"{name}/factors", (1 / divisors).astype(np.float32))
-            self._divided[key] = emit(self._graph, "Mul", name, [tensor, factors])
+            self._divided[key] = emit(self._graph, "Mul", name, [tensor, constant(f"{name}/factors", factors)])
         return self._divided[key]

@@ -199,6 +199,30 @@ def test_a_channel_that_is_much_larger_does_not_take_all_the_steps() -> None:
     assert errors[1] < 0.75 * errors[0]
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-static"])
+def test_a_channel_that_stays_float_is_exact_whatever_the_others_are(precision: str) -> None:
+    """Here it alone is not zero: its integers are, and what it makes is added."""
+    weight, x = random_matrix(), np.random.default_rng(1).uniform(-1, 1, (200, K)).astype(np.float32)
+    x[:, [5, 40]] *= 30
+    graph = linear_graph(weight)
+    quantize_weights(graph, precision, {"multiply_0": stats_of(x)})
+    tensors = graph.tensors()
+    np.testing.assert_array_equal(tensors["multiply_0/float_rows"].values, weight[[5, 40]])
+    alone = np.where(np.arange(K) == 40, np.float32(1 / 3), 0)[np.newaxis, np.newaxis].astype(np.float32)
+    expected = alone @ weight - tensors["multiply_0/excess"].values + np.linspace(-1, 1, N)
+    np.testing.assert_allclose(run(graph, x=alone)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_kernel_can_still_add_a_bias_that_comes_before_what_channels_in_float_make() -> None:
+    x = np.random.default_rng(1).uniform(-1, 1, (200, K)).astype(np.float32)
+    x[:, [5, 40]] *= 30
+    graph = linear_graph(random_matrix())
+    (add,) = (node for node in graph.nodes if node.op == "Add")
+    quantize_weights(graph, "int8", {"multiply_0": stats_of(x)})
+    assert add.inputs[0].inputs[0].name == "multiply_0/corrected"
+    assert add.o().name == "multiply_0/with_floats"
+
+
 @pytest.mark.parametrize(("precision", "products"), [("int8", 2), ("int8-static", 0)])
 def test_channels_of_about_one_size_are_not_multiplied(precision: str, products: int) -> None:
     graph = linear_graph(random_matrix())
