@@ -20,6 +20,8 @@ from typing import Any
 __all__ = ["lead_of"]
 
 _TOLERANCE = 2e-6
+#: Says the model, to a service of Ray's that keeps some of many.
+_TASK_OF_RAY = "serve_multiplexed_model_id"
 _SEPARATOR = b"\r\n\r\n"
 
 
@@ -35,7 +37,7 @@ def answers_of(number: int, versions: int, count: int) -> list[float]:
 
 
 class Callers:
-    """Some callers at once, each with a connection of its own that is kept.
+    """Some callers at once, each with connections of its own that are kept: one to each process that is asked.
 
     Attributes:
         seconds: of each request that was answered.
@@ -59,10 +61,15 @@ class Callers:
         await asyncio.gather(*(self._call(end) for _ in range(self._plan["callers"])))
 
     async def _call(self, end: float) -> None:
-        host, port = self._plan["address"].rsplit(":", 1)
-        reader, writer = await asyncio.open_connection(host, int(port))
+        addresses: list[str] = self._plan["addresses"]
+        connections: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
         while (start := time.monotonic()) < end:
             number = bisect(self._shares, self._random.random() * self._shares[-1])
+            address = addresses[number % len(addresses)]
+            if address not in connections:
+                host, port = address.rsplit(":", 1)
+                connections[address] = await asyncio.open_connection(host, int(port))
+            reader, writer = connections[address]
             writer.write(self._request(number))
             status, body = await _reply(reader)
             if status == 200:
@@ -70,11 +77,13 @@ class Callers:
                 self._check(number, body)
             else:
                 self.refused[status] = self.refused.get(status, 0) + 1
-        writer.close()
+        for _, writer in connections.values():
+            writer.close()
 
     def _request(self, number: int) -> bytes:
         body = json.dumps({"task": f"t{number}", "texts": [self._random.choice(self._texts)]}).encode()
         head = f"POST /predict HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        head += f"\r\n{_TASK_OF_RAY}: t{number}"
         return head.encode() + _SEPARATOR + body
 
     def _check(self, number: int, body: bytes) -> None:

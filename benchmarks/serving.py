@@ -1,16 +1,18 @@
-"""`bitfit serve` under load: answers per second, latency and memory, over 10 to 10,000 tasks.
+"""`bitfit serve` under load, beside other ways to serve many tasks: answers per second, latency and memory.
 
     BITFIT_DATA=glue/ python benchmarks/serving.py [--tasks 10,1000,10000] [--callers 1,8,32,64] [--swaps]
 
 The callers are a process of their own on the same machine. Each asks one text at a time, of SST-2's dev set, for a task
 that is drawn by Zipf's law, and checks the answer, which is known for each task and version. The contenders are a
-bundle whose batches mix tasks, and one whose layout runs one task at a time, so that each task is batched for itself;
-the service, the rows and the callers are the same. With `--swaps` rows are replaced all the time. Writes
+bundle whose batches mix tasks; one whose layout runs one task at a time, so that each task is batched for itself; the
+first on Ray Serve, with one replica; and what serves a task as a model of its own: Ray Serve's multiplexing, which
+keeps three models, and a process for each task. With `--swaps` rows are replaced all the time. Writes
 results/benchmarks/serving-<model>.json, and resumes where it stopped.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,55 +29,105 @@ from typing import Any
 import numpy as np
 from common import Results, make_parser, say
 from load_generator import lead_of
-from models import prepare
+from models import Workbench, prepare
+from task_servers import write_task_models
 
 from bitfit_export.bundle import BiasRow, read_manifest, read_row, write_row
 from bitfit_export.errors import UsageError
 
-MIXED, APART = "batches mix tasks", "each task batched for itself"
-_LAYOUTS = {MIXED: "table", APART: "packed"}
+MIXED, APART, ON_RAY = "batches mix tasks", "each task batched for itself", "batches mix tasks, on Ray Serve"
+MULTIPLEXED, PROCESSES = "a model for each task, on Ray Serve", "a process for each task"
+_LAYOUTS = {MIXED: "table", APART: "packed", ON_RAY: "table"}
+#: The most tasks that others are measured with: of models on the disk, and of processes in memory.
+_MOST = {MULTIPLEXED: 1000, PROCESSES: 16}
 _MEMORY_MB = 256
 _EXPONENT = 1.1
 _SEED = 0
 
 
-class Server:
-    """A `bitfit serve` process."""
+class Servers:
+    """The processes of a service.
 
-    def __init__(self, bundle: Path, rows: Path) -> None:
-        words = ["serve", bundle, "--tasks-dir", rows, "--port", "0", "--threads", "1", "--memory", _MEMORY_MB]
-        command = [sys.executable, "-m", "bitfit_export", *map(str, words)]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        found = re.search(r"at http://([\d.:]+);", self.process.stderr.readline())
-        if found is None:
-            raise UsageError(f"bitfit serve did not start: {self.process.stderr.read()[:300]}")
-        self.address = found[1]
-        threading.Thread(target=lambda: any(False for _ in self.process.stderr or ()), daemon=True).start()
+    Attributes:
+        addresses: of the process of each task, in turn; one, if it answers for all.
+    """
+
+    def __init__(self, commands: Sequence[Sequence[str | Path | int]]) -> None:
+        self._processes = [
+            subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.PIPE, text=True)
+            for words in commands
+        ]
+        self.addresses = [_address(process) for process in self._processes]
 
     def memory(self) -> float:
-        """The most that the process has had, in MB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        return int(found[1]) / 1024 if found else float("nan")
+        """The most that each process and those that it started have had, in MB, together."""
+        found = 0
+        for process in self._processes:
+            for number in _family(process.pid):
+                status = Path(f"/proc/{number}/status").read_text()
+                peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+                found += int(peak[1]) if peak else 0
+        return found / 1024
 
     def rows_in_memory(self) -> str:
+        """How many rows or models are in memory, of a service that says so."""
+        from urllib.error import HTTPError
         from urllib.request import urlopen
 
-        with urlopen(f"http://{self.address}/metrics", timeout=60) as reply:
-            text = reply.read().decode()
+        try:
+            with urlopen(f"http://{self.addresses[0]}/metrics", timeout=60) as reply:
+                text = reply.read().decode()
+        except HTTPError:
+            return ""
         found = re.search(r"^bitfit_rows_in_memory (\S+)", text, re.MULTILINE)
-        return found[1] if found else "?"
+        return found[1] if found else ""
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait()
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    """What the process says when it is ready."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        if found := re.search(r"at http://([\d.:]+);", line):
+            threading.Thread(target=lambda: any(False for _ in process.stderr or ()), daemon=True).start()
+            return found[1]
+        said.append(line)
+    raise UsageError(f"a service did not start: {''.join(said)[-300:]}")
+
+
+def _family(process: int) -> Iterator[int]:
+    yield process
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            yield from _family(int(child))
 
 
 @contextmanager
-def serving(bundle: Path, rows: Path) -> Iterator[Server]:
-    server = Server(bundle, rows)
+def serving(contender: str, workbench: Workbench, folder: Path, count: int) -> Iterator[Servers]:
+    """The service of a contender, for so many tasks."""
+    script = Path(__file__).with_name("task_servers.py")
+    if contender in _MOST:
+        write_task_models(workbench, folder, count)
+        each = [["--task", f"t{number}", "--port", "0"] for number in range(count)]
+        commands: Any = [
+            [script, folder, *words] for words in (each if contender == PROCESSES else [["--port", "8123"]])
+        ]
+    else:
+        bundle = workbench.bundle(layout=_LAYOUTS[contender])
+        _write_rows(bundle, folder, count)
+        words = ["-m", "bitfit_export", "serve", bundle, "--tasks-dir", folder, "--port", "0", "--threads", 1]
+        commands = [[*words, "--memory", _MEMORY_MB, *(["--engine", "ray"] if contender == ON_RAY else [])]]
+    servers = Servers(commands)
     try:
-        yield server
+        yield servers
     finally:
-        server.process.terminate()
-        server.process.wait()
+        servers.end()
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -93,40 +145,49 @@ def main(words: Sequence[str] | None = None) -> None:
     name = f"serving-{options.model}" + ("-swaps" if options.swaps else "")
     results = Results(options.results, name, settings)
     workbench = prepare(options.model, options.scratch)
-    for contender, layout in _LAYOUTS.items():
-        bundle = workbench.bundle(layout=layout)
+    contenders = [MIXED, APART] if options.swaps else [MIXED, APART, ON_RAY, MULTIPLEXED, PROCESSES]
+    for contender in contenders:
         for count in counts:
-            with tempfile.TemporaryDirectory() as scratch:
-                rows = Path(scratch)
-                _write_rows(bundle, rows, count)
-                _measure(results, contender, bundle, rows, count, callers, texts, options.swaps, options.seconds)
+            measured = results.measured.setdefault(contender, {}).setdefault(f"{count:,}", {"callers": {}})
+            todo = [each for each in callers if str(each) not in measured["callers"]]
+            if todo and count <= _MOST.get(contender, count):
+                with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+                    _measure(results, contender, workbench, Path(scratch), count, todo, texts, options)
+            elif not measured["callers"]:
+                del results.measured[contender][f"{count:,}"]
     say(str(results.save()))
 
 
 def _measure(
     results: Results,
     contender: str,
-    bundle: Path,
-    rows: Path,
+    workbench: Workbench,
+    folder: Path,
     count: int,
     callers: Sequence[int],
     texts: Sequence[str],
-    swaps: bool,
-    seconds: float,
+    options: argparse.Namespace,
 ) -> None:
-    measured = results.measured.setdefault(contender, {}).setdefault(f"{count:,}", {"callers": {}})
-    todo = [each for each in callers if str(each) not in measured["callers"]]
-    if not todo:
-        return
-    plan = {"texts": texts, "seed": _SEED, "tasks": count, "exponent": _EXPONENT, "versions": 2 if swaps else 1}
-    with serving(bundle, rows) as server:
-        _load(plan | {"address": server.address, "callers": 8, "seconds": seconds / 3})  # until it is warm
-        for each in todo:
-            with _swapping(bundle, rows, count) if swaps else _nothing():
-                seen = _load(plan | {"address": server.address, "callers": each, "seconds": seconds})
+    measured = results.measured[contender][f"{count:,}"]
+    seconds = options.seconds
+    plan = {
+        "texts": texts,
+        "seed": _SEED,
+        "tasks": count,
+        "exponent": _EXPONENT,
+        "versions": 2 if options.swaps else 1,
+    }
+    with serving(contender, workbench, folder, count) as servers:
+        plan["addresses"] = servers.addresses
+        _load(plan | {"callers": 8, "seconds": seconds / 3})  # until it is warm
+        for each in callers:
+            swapping = _swapping(workbench.bundle(layout=_LAYOUTS[contender]), folder, count) if options.swaps else None
+            with swapping or nullcontext():
+                seen = _load(plan | {"callers": each, "seconds": seconds})
             measured["callers"][str(each)] = _figures(seen, seconds)
-            measured["peak memory (MB)"] = round(server.memory(), 1)
-            measured["rows in memory"] = server.rows_in_memory()
+            measured["peak memory (MB)"] = round(servers.memory(), 1)
+            if rows := servers.rows_in_memory():
+                measured["rows in memory"] = rows
             results.save()
             say(f"{contender}, {count} tasks, {each} callers: {measured['callers'][str(each)]}")
 
@@ -205,11 +266,6 @@ def _swapping(bundle: Path, folder: Path, count: int) -> Iterator[None]:
     finally:
         ending.set()
         thread.join()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 if __name__ == "__main__":

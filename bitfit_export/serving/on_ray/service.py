@@ -7,6 +7,7 @@ tasks come and go through the folder alone, which all machines of the cluster se
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
@@ -36,6 +37,8 @@ _PATHS = {"tasks_dir", "tokens"}
 _HEALTH_PERIOD = 5.0
 #: Requests of a replica that Ray lets in. The batcher has a limit of its own, which it answers with 429.
 _MOST_REQUESTS = 512
+#: Seconds for a process of Ray's to start, of which Ray gives it three times as many.
+_PATIENCE = 30.0
 #: Batches of requests for a replica, above which there should be more replicas: one runs, one gathers.
 _BUSY_BATCHES = 2
 
@@ -146,6 +149,9 @@ def serving(
     Raises:
         UsageError: the cluster cannot be reached or serves already, or the replicas do not start.
     """
+    # What Ray starts takes over this environment. On a busy machine Ray's proxy is not up in the usual 15 seconds; then
+    # Ray would kill it and give up.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", str(_PATIENCE))
     served = application(session, settings, replicas=replicas, cpus=cpus)
     with connected(cluster) as ray:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
