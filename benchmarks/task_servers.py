@@ -96,39 +96,46 @@ class TaskModel:
 def serve_one(folder: Path, port: int) -> None:
     """Answer for one task until the process is told to end."""
     import uvicorn
-    from fastapi import FastAPI, Request
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
 
-    app, model = FastAPI(), TaskModel(folder)
+    model = TaskModel(folder)
 
-    @app.post("/predict")
-    async def predict(request: Request) -> dict[str, Any]:
+    async def predict(request: Request) -> JSONResponse:
         body = await request.json()
-        return {"answers": [await asyncio.to_thread(model.answer, text) for text in body["texts"]]}
+        return JSONResponse({"answers": [await asyncio.to_thread(model.answer, text) for text in body["texts"]]})
 
-    listening = socket.create_server(("127.0.0.1", port))
+    app = Starlette(routes=[Route("/predict", predict, methods=["POST"])])
+    # With its protocol named, small packets are sent at once, as the service that this is compared with does it.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", port))
     _say_ready(listening.getsockname()[1])
-    uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
+    uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_keep_alive=600)).run(sockets=[listening])
 
 
 def serve_all_on_ray(tasks: Path, port: int) -> None:
     """Answer for every task by one replica that multiplexes models, until the process is told to end."""
     from ray import serve as ray_serve
     from starlette.requests import Request
+    from starlette.responses import JSONResponse
 
     from bitfit_export.cluster import connected
 
     serve: Any = ray_serve  # it has no types
 
-    async def load_task(self: Any, task: str) -> TaskModel:
+    async def load(task: str) -> TaskModel:
         return await asyncio.to_thread(TaskModel, tasks / task)
 
     class Models:
-        load: Any = serve.multiplexed(max_num_models_per_replica=_MODELS_PER_REPLICA)(load_task)
+        def __init__(self) -> None:
+            self._load = serve.multiplexed(max_num_models_per_replica=_MODELS_PER_REPLICA)(load)
 
-        async def __call__(self, request: Request) -> dict[str, Any]:
+        async def __call__(self, request: Request) -> JSONResponse:
             body = await request.json()
-            model = await self.load(serve.get_multiplexed_model_id())
-            return {"answers": [await asyncio.to_thread(model.answer, text) for text in body["texts"]]}
+            model = await self._load(serve.get_multiplexed_model_id())
+            return JSONResponse({"answers": [await asyncio.to_thread(model.answer, text) for text in body["texts"]]})
 
     with connected(None):
         serve.start(http_options={"host": "127.0.0.1", "port": port})

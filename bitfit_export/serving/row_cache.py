@@ -176,6 +176,8 @@ class RowCache:
     def look(self) -> None:
         """Take over what has changed in the folder. A row that cannot be used is reported, and changes nothing.
 
+        A row that is new is loaded where there is room, and else only checked: it is loaded when it is needed.
+
         Raises:
             ServiceError: the folder cannot be read; all stays as it was.
         """
@@ -191,8 +193,12 @@ class RowCache:
                 self._refused.pop(task, None)
                 if task in self._withdrawn:
                     continue
+                to_load = task in self._kept or len(self._kept) < self._limit
             try:
-                self._read(task)
+                if to_load:
+                    self._read(task)
+                else:  # rows that nobody asked for yet must not drive out those that are in use
+                    self._judge(task)
             except BusyServiceError:
                 self._postponed.add(task)
             except RefusedRowError:
@@ -228,15 +234,13 @@ class RowCache:
 
     def _read(self, task: str) -> None:
         """Read a row from the folder and put it into the table, one thread a task at a time."""
-        assert self._folder is not None, task
         with self._changed:
             while task in self._reading:
                 self._changed.wait()
             self._reading.add(task)
         try:
-            row = self._parts.read_row(self._folder.row_file(task))
-            self._check(task, row)
-            with self._changed:
+            row = self._judge(task)
+            with self._refusing(task), self._changed:
                 self._make_room(task)
                 self._parts.load_row(row, None, None)
                 self._kept[task] = None
@@ -244,15 +248,29 @@ class RowCache:
                 self._versions[task] = row.task_version
                 self._refused.pop(task, None)
             self._on_event("loaded", task, "")
+        finally:
+            with self._changed:
+                self._reading.discard(task)
+                self._changed.notify_all()
+
+    def _judge(self, task: str) -> BiasRow:
+        """Read a row and decide whether it may be used."""
+        assert self._folder is not None, task
+        with self._refusing(task):
+            row = self._parts.read_row(self._folder.row_file(task))
+            self._check(task, row)
+            return row
+
+    @contextmanager
+    def _refusing(self, task: str) -> Iterator[None]:
+        """Report what is wrong with the row of a task; a table that is full says nothing of it."""
+        try:
+            yield
         except BusyServiceError:
             raise
         except BitfitError as error:
             self._refuse(task, error.message)
             raise RefusedRowError(f"the row of the task {task} cannot be used: {error.message}") from error
-        finally:
-            with self._changed:
-                self._reading.discard(task)
-                self._changed.notify_all()
 
     def _check(self, task: str, row: BiasRow) -> None:
         if row.task != task:

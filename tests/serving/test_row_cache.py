@@ -113,15 +113,37 @@ def test_the_table_never_grows(open_cache: OpenCache, add_row: WriteRow, session
 def test_a_changed_row_that_found_no_room_is_loaded_later(
     open_cache: OpenCache, add_row: WriteRow, session: BiasSession
 ) -> None:
-    for task in "ab":
+    add_row("a")
+    cache = open_cache(more=1)
+    with cache.hold(["a"]):
+        add_row("a", lead=2.0)
+        with pytest.MonkeyPatch.context() as patch:
+            # As when runs that have not ended hold all the rows that were replaced.
+            patch.setattr(type(session._store), "free", property(lambda store: 0))
+            cache.look()
+        assert answer(session, "a") == 0.5
+        cache.look()
+        assert answer(session, "a") == pytest.approx(0.880797, abs=1e-6)
+
+
+def test_rows_that_appear_do_not_drive_out_those_in_use(
+    open_cache: OpenCache, add_row: WriteRow, rows: Path, events: list[tuple[str, str]]
+) -> None:
+    for task in ("a", "b"):
         add_row(task)
     cache = open_cache(more=2)
     with cache.hold(["a", "b"]):
-        add_row("c", lead=1.0)
-        cache.look()
-        assert "c" not in session.tasks
+        pass
+    for number in range(20):
+        add_row(f"new{number}", lead=float(number))
+        (rows / f"bad{number}.bias").write_bytes(b"no row")
+    events.clear()
     cache.look()
-    assert "c" in session.tasks
+    assert {each.name for each in cache.states() if each.in_memory} == {*OWN, "a", "b"}
+    assert {each.name for each in cache.states() if not each.ready} == {f"bad{number}" for number in range(20)}
+    assert {event for event, _ in events} == {"refused"}  # as they appear, not when they are asked
+    with cache.hold(["new7"]):
+        assert cache.state("new7").in_memory
 
 
 def test_memory_that_does_not_hold_the_bundle_is_refused(session: BiasSession, rows: Path) -> None:
@@ -195,6 +217,8 @@ def test_an_older_row_is_refused_also_after_the_newer_one_was_dropped(open_cache
         pass
     add_row("b")
     cache.look()
+    with cache.hold(["b"]):
+        assert not cache.state("a").in_memory
     add_row("a", version=4)
     with pytest.raises(RefusedRowError, match="it has version 4, expected 5 or more"), cache.hold(["a"]):
         pass

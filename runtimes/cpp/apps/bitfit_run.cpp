@@ -20,6 +20,7 @@ using nlohmann::ordered_json;
 constexpr const char* usage =
     R"(usage: bitfit_run BUNDLE [--task T] (--text TEXT)... [--pair] | --input FILE.jsonl|-
                   [--row FILE.bias]... [--truncate] [--batch-tokens N] [--threads N] [--check-hashes]
+                  [--trusted-key KEY]... [--state FILE]
                   [--engine NAME [--engine-option NAME=VALUE]...]
 
 Answer texts with a bundle: JSON lines in, JSON lines out.
@@ -33,6 +34,8 @@ Answer texts with a bundle: JSON lines in, JSON lines out.
   --batch-tokens N  tokens to run at once, at most, with padding (512)
   --threads N    CPU threads
   --check-hashes compare SHA-256 of every file of the bundle, which finds forgeries
+  --trusted-key KEY  a public key, or its file: refuse a bundle and rows that it did not sign
+  --state FILE   keep the highest version of each task there, and refuse older rows
   --engine NAME  what runs the model: onnxruntime or qnn (the first that can)
   --engine-option NAME=VALUE  of qnn: library=PATH of libonnxruntime_providers_qnn.so, htp_arch=N of this device
 
@@ -41,7 +44,8 @@ example: bitfit_run bundles/minilm-l6 --task sst2 --text "What a lovely day"
 
 struct Options {
   std::string bundle, task, input;
-  std::vector<std::string> texts, rows;
+  std::vector<std::string> texts, rows, trusted_keys;
+  std::string state;
   bool pair = false, check_hashes = false;
   int threads = 0;
   bitfit::PredictOptions predict;
@@ -62,6 +66,10 @@ Options read_options(int count, char** words) {
       options.texts.push_back(value());
     } else if (word == "--row") {
       options.rows.push_back(value());
+    } else if (word == "--trusted-key") {
+      options.trusted_keys.push_back(value());
+    } else if (word == "--state") {
+      options.state = value();
     } else if (word == "--input") {
       options.input = value();
     } else if (word == "--engine") {
@@ -191,6 +199,8 @@ std::unique_ptr<bitfit::Session> open_session(const Options& options) {
   bitfit::SessionOptions session_options;
   session_options.threads = options.threads;
   session_options.check_hashes = options.check_hashes;
+  session_options.trusted_keys = options.trusted_keys;
+  session_options.state = options.state;
   session_options.engine = options.engine.make();
   check(bitfit::Session::open(options.bundle, session_options, &session));
   return session;

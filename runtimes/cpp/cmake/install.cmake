@@ -15,15 +15,18 @@ configure_package_config_file(cmake/bitfitConfig.cmake.in "${CMAKE_CURRENT_BINAR
 write_basic_package_version_file("${CMAKE_CURRENT_BINARY_DIR}/bitfitConfigVersion.cmake"
   COMPATIBILITY SameMinorVersion)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/bitfitConfig.cmake" "${CMAKE_CURRENT_BINARY_DIR}/bitfitConfigVersion.cmake"
-  cmake/FindONNXRuntime.cmake DESTINATION "${package_dir}")
+  cmake/FindONNXRuntime.cmake cmake/FindSodium.cmake DESTINATION "${package_dir}")
 
 if(BITFIT_BUILD_SESSION)
   get_target_property(onnxruntime_library ONNXRuntime::ONNXRuntime IMPORTED_LOCATION)
   if(onnxruntime_library)
     get_filename_component(onnxruntime_libdir "${onnxruntime_library}" DIRECTORY)
-    set(onnxruntime_libs "-L${onnxruntime_libdir} -lonnxruntime")
+    set(needed_libs "-L${onnxruntime_libdir} -lonnxruntime")
   else()
-    set(onnxruntime_libs "-lonnxruntime")
+    set(needed_libs "-lonnxruntime")
+  endif()
+  if(BITFIT_SIGNATURES)
+    string(APPEND needed_libs " -lsodium")
   endif()
   # An installed folder can be moved.
   file(RELATIVE_PATH prefix_from_pc "${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig" "${CMAKE_INSTALL_PREFIX}")

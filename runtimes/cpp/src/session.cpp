@@ -58,14 +58,20 @@ Status Session::find_task(std::string_view name, TaskInfo* out) const noexcept {
 Status Session::load_task(const std::string& path, std::string_view name,
                           const std::vector<std::string>& labels) noexcept {
   return guard([&] {
-    const Bytes file = read_row_file(path);
+    const Bytes file = parts_->read_row_file(path);
     parts_->load(read_row(file.data(), file.size(), parts_->manifest.layout, path), name, labels);
   });
 }
 
 Status Session::load_task(const void* data, std::size_t size, std::string_view name,
                           const std::vector<std::string>& labels) noexcept {
-  return guard([&] { parts_->load(read_row(data, size, parts_->manifest.layout, "in memory"), name, labels); });
+  return guard([&] {
+    if (parts_->trusted != nullptr) {
+      fail(StatusCode::usage_error, "the session has trusted keys, and a row in memory has no signature",
+           "load it from a file with its signature beside it");
+    }
+    parts_->load(read_row(data, size, parts_->manifest.layout, "in memory"), name, labels);
+  });
 }
 
 Status Session::load_adapter(const std::string& name) noexcept {
@@ -83,6 +89,7 @@ Status Session::load_adapter(const std::string& name) noexcept {
       fail(StatusCode::bundle_error, text_of(path, " has another sha256 than the manifest says"), copy_again);
     }
     const TaskRecord& task = record->second;
+    if (parts_->seen != nullptr) parts_->seen->take({{name, task.task_version}});
     TaskInfo info{name, task.problem_type, task.labels, task.label_count(), task.task_version, {}};
     parts_->store->add_adapter(bytes.data(), bytes.size(), std::move(info));
   });

@@ -25,10 +25,12 @@ std::string describe(const BiasRowView& row) {
   throw Failure{std::move(refused)};
 }
 
-Manifest read_manifest(const std::string& folder, const SessionOptions& options) {
+Manifest read_manifest(const std::string& folder, const SessionOptions& options, const TrustedKeys* trusted) {
   check_threads("threads", options.threads);
   const std::string path = folder + "/" + manifest_file;
-  Manifest manifest = parse_manifest(text_in(read_file(path, max_manifest_size)), path);
+  const Bytes file = read_file(path, max_manifest_size);
+  if (trusted != nullptr) trusted->check(file, path);
+  Manifest manifest = parse_manifest(text_in(file), path);
   if (!manifest.reads_text) {
     fail(StatusCode::bundle_error, text_of(path, ": the model reads other things than text, expected text"));
   }
@@ -63,13 +65,15 @@ void check_digest(const std::string& path, const Bytes& row, const TaskRecord& r
 
 }  // namespace
 
-Bytes read_row_file(const std::string& path) {
+Bytes Session::Parts::read_row_file(const std::string& path) const {
   OpenFile file(path);
   if (file.size() > max_row_size) {
     refuse_row(path, RowStatus::trailing_bytes,
                {RowStatus::trailing_bytes, "bytes in the file, at most", max_row_size, file.size(), max_row_size});
   }
-  return read_all(&file);
+  Bytes bytes = read_all(&file);
+  if (trusted != nullptr) trusted->check(bytes, path);
+  return bytes;
 }
 
 BiasRowView read_row(const void* data, std::size_t size, const Layout& layout, const std::string& where) {
@@ -83,9 +87,11 @@ BiasRowView read_row(const void* data, std::size_t size, const Layout& layout, c
 
 Session::Parts::Parts(const std::string& bundle, const SessionOptions& options)
     : folder(bundle),
-      manifest(read_manifest(bundle, options)),
+      trusted(options.trusted_keys.empty() ? nullptr : std::make_unique<TrustedKeys>(options.trusted_keys)),
+      seen(options.state.empty() ? nullptr : std::make_unique<SeenVersions>(options.state)),
+      manifest(read_manifest(bundle, options, trusted.get())),
       threads(options.threads),
-      files_(std::make_unique<BundleFiles>(bundle, manifest, manifest.infer(), options.check_hashes)),
+      files_(std::make_unique<BundleFiles>(bundle, manifest, manifest.infer(), options.check_hashes || trusted)),
       model(bundle, files_->model, manifest, options),
       has_token_types_(manifest.has_input(token_type_ids_input)) {
   files_->check_unchanged();
@@ -98,6 +104,10 @@ Session::Parts::Parts(const std::string& bundle, const SessionOptions& options)
   check_others(options);
   tokenizer_status = Tokenizer::parse(text_in(files_->tokenizer), folder + "/" + tokenizer_file, &tokenizer);
   files_.reset();
+  if (seen == nullptr) return;
+  Versions versions;  // noted when nothing more can be wrong
+  for (const std::string& name : names) versions[name] = manifest.tasks.at(name).task_version;
+  seen->take(versions);
 }
 
 void Session::Parts::load_recorded(const std::string& name) {
@@ -113,7 +123,7 @@ void Session::Parts::load_recorded(const std::string& name) {
          copy_again);
   }
   check_digest(path, file, record);
-  load(row, name, record.labels);
+  store->add(row, check_task(row, name, record.labels));
 }
 
 void Session::Parts::check_others(const SessionOptions& options) const {
@@ -130,6 +140,13 @@ void Session::Parts::check_others(const SessionOptions& options) const {
 }
 
 void Session::Parts::load(const BiasRowView& row, std::string_view name, const std::vector<std::string>& labels) {
+  TaskInfo task = check_task(row, name, labels);
+  if (seen != nullptr) seen->take({{task.name, task.task_version}});
+  store->add(row, std::move(task));
+}
+
+TaskInfo Session::Parts::check_task(const BiasRowView& row, std::string_view name,
+                                    const std::vector<std::string>& labels) const {
   TaskInfo task = describe_task(row, name, labels);
   if (is_token_task(task) && !manifest.has_output(token_logits_output)) {
     fail(StatusCode::input_error,
@@ -144,7 +161,7 @@ void Session::Parts::load(const BiasRowView& row, std::string_view name, const s
                  ": the model's shapes are fixed"),
          text_of("export the bundle together with ", task.name));
   }
-  store->add(row, std::move(task));
+  return task;
 }
 
 TaskInfo Session::Parts::describe_task(const BiasRowView& row, std::string_view name,

@@ -9,6 +9,8 @@
 #include "manifest.h"
 #include "model.h"
 #include "read_file.h"
+#include "seen_versions.h"
+#include "signatures.h"
 #include "task_store.h"
 
 #include <memory>
@@ -43,6 +45,9 @@ inline bool is_token_task(const TaskInfo& task) noexcept {
 struct Session::Parts {
   Parts(const std::string& bundle, const SessionOptions& options);
 
+  // The bytes of a row file that this session may use.
+  Bytes read_row_file(const std::string& path) const;
+
   // Load a row that was compared with the layout; see Session::load_task.
   void load(const BiasRowView& row, std::string_view name, const std::vector<std::string>& labels);
 
@@ -55,6 +60,8 @@ struct Session::Parts {
   void run_outputs(const Batch& batch, Workspace::Parts* workspace, Output* outputs, std::size_t count) const;
 
   std::string folder;
+  std::unique_ptr<const TrustedKeys> trusted;  // null: nothing has to be signed
+  std::unique_ptr<SeenVersions> seen;          // null: no version is kept
   Manifest manifest;
   int threads;                       // for one run; 0: the engine's choice
   std::vector<std::string> outputs;  // that can be asked for
@@ -73,6 +80,8 @@ struct Session::Parts {
   void load_recorded(const std::string& name);
   // Look for the rows that are not loaded, and compare their SHA-256 where that is asked for.
   void check_others(const SessionOptions& options) const;
+  // The task that a row becomes, if the model can run it.
+  TaskInfo check_task(const BiasRowView& row, std::string_view name, const std::vector<std::string>& labels) const;
   TaskInfo describe_task(const BiasRowView& row, std::string_view name, const std::vector<std::string>& labels) const;
   std::vector<std::string> default_labels(const TaskInfo& task) const;
 
@@ -87,9 +96,6 @@ struct Session::Parts {
 
   bool has_token_types_;
 };
-
-// The bytes of a row file. Fails with a bundle_error, or a row_error where it is larger than a row can be.
-Bytes read_row_file(const std::string& path);
 
 // Read a row and compare it with the layout. `where` names it in messages.
 BiasRowView read_row(const void* data, std::size_t size, const Layout& layout, const std::string& where);

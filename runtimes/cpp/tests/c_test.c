@@ -1,4 +1,4 @@
-/* The C API from C:  c_test BUNDLE TASK TEXT ROW  prints the answer of TASK to TEXT as "label score", then the logits
+/* The C API from C:  c_test BUNDLE TASK TEXT ROW [KEY [STATE]]  prints the answer of TASK to TEXT as "label score", then the logits
  * of a small batch, then what wrong calls say, then the loaded tasks. ROW is the task's row file. */
 
 #include <bitfit/bitfit.h>
@@ -68,18 +68,31 @@ int main(int count, char** words) {
   bitfit_batch batch = {ids, mask, NULL, 2, 2};
   bitfit_logits logits = {values, 64, 0, 0, 0};
   const char* tasks[1];
+  const char* keys[1];
   bitfit_options options = {0};
   size_t i, size;
-  if (count != 5) return 2;
+  if (count < 5) return 2;
   options.size = sizeof options;
   options.threads = 1;
   options.check_hashes = 1;
+  if (count >= 7) options.state = words[6];
+  if (count >= 6) {
+    options.trusted_keys = keys;
+    options.trusted_key_count = 1;
+    keys[0] = words[5];
+  }
   session = bitfit_open_with(words[1], &options, &error);
   if (session == NULL) return fail(&error);
   if (bitfit_predict(session, words[2], words[3], NULL, label, sizeof label, &score, &error)) return fail(&error);
   printf("%s %.6f\n", label, score);
 
   size = read_row(words[4]);
+  if (count > 5) { /* with a trusted key: what a row in memory and a row file of it are told */
+    printf("%d ", (int)bitfit_load_task_bytes(session, row, size, "copy", &error));
+    printf("%d %s\n", (int)bitfit_load_task(session, words[4], "copy", &error), error.message);
+    bitfit_close(session);
+    return 0;
+  }
   if (bitfit_load_task_bytes(session, row, size, "copy", &error)) return fail(&error);
   if (bitfit_load_task(session, words[4], "copy", &error)) return fail(&error);
   row[size - 1] ^= 1;

@@ -2,6 +2,7 @@
 //
 //     files_test manifests FILE...             {"code", "message"} of each manifest
 //     files_test rows LAYOUT FILE...           the status of each row, compared with the layout of a manifest
+//     files_test signed KEYS FILE...           the fault of the signature of each file, for keys with commas between
 //     files_test questions TASK FILE...        {"questions"} of each file of JSON lines, or {"error"}
 //     files_test external MODEL...             the files that each ONNX model names
 //     files_test unchanged BUNDLE              checks a bundle's files, and again after a line of stdin
@@ -26,11 +27,13 @@
 #include "record.h"
 #include "row_values.h"
 #include "sha256.h"
+#include "signatures.h"
 
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <sstream>
 
 namespace {
 
@@ -115,6 +118,18 @@ json check_twice(const std::string& bundle) {
     std::getline(std::cin, line);
     files.check_unchanged();
   }));
+}
+
+json fault_of(const std::string& keys, const std::string& path) {
+  std::vector<std::string> trusted;
+  std::stringstream words(keys);
+  for (std::string key; std::getline(words, key, ',');) trusted.push_back(key);
+  const Status status =
+      bitfit::guard([&] { bitfit::TrustedKeys(trusted).check(bitfit::read_file(path, any_size), path); });
+  return {{"code", static_cast<int>(status.code)},
+          {"fault", static_cast<int>(status.signature_fault)},
+          {"message", status.message},
+          {"hint", status.hint}};
 }
 
 bitfit::Tokens tokens_of(const json& list) {
@@ -255,7 +270,7 @@ int main(int count, char** words) {
   if (what == "integers") return convert();
   if (what == "answers") return answer(words[2]);
   if (what == "batches") return plan(words[2]);
-  const bool has_context = what == "rows" || what == "questions";
+  const bool has_context = what == "rows" || what == "questions" || what == "signed";
   bitfit::Layout layout;
   if (what == "rows") layout = read_layout(words[2]);
   for (int i = has_context ? 3 : 2; i < count; ++i) {
@@ -263,6 +278,7 @@ int main(int count, char** words) {
     const json found = what == "manifests"   ? read_manifest(path)
                        : what == "rows"      ? read_row(layout, path)
                        : what == "questions" ? questions_of(path, words[2])
+                       : what == "signed"    ? fault_of(words[2], path)
                        : what == "unchanged" ? check_twice(path)
                                              : files_of(path);
     std::cout << found.dump() << '\n';

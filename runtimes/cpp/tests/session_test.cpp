@@ -1,6 +1,6 @@
 // Drives a session for tests, which say in JSON what to do.
 //
-//     session_test drive BUNDLE [check_hashes] [task=NAME]... [library=PATH [htp_arch=N]]
+//     session_test drive BUNDLE [check_hashes] [task=NAME]... [key=KEY]... [state=PATH] [library=PATH [htp_arch=N]]
 //                                     each line of stdin is a command; its answer is a line of stdout. The library is
 //                                     that of the engine qnn.
 //     session_test swap BUNDLE ROW_A ROW_B BAD_ROW THREADS RUNS
@@ -29,11 +29,14 @@ using bitfit::Session;
 using bitfit::Status;
 using nlohmann::json;
 
-constexpr const char* codes[] = {"ok", "bundle_error", "row_error", "input_error", "usage_error", "failure"};
+constexpr const char* codes[] = {"ok", "bundle_error", "row_error", "input_error", "usage_error", "failure", "signature_error"};
 
 json json_of(const Status& status) {
   json object = {{"code", codes[static_cast<int>(status.code)]}, {"message", status.text()}, {"hint", status.hint}};
   if (status.item != Status::no_item) object["item"] = status.item;
+  if (status.signature_fault != bitfit::SignatureFault::none) {
+    object["signature_fault"] = static_cast<int>(status.signature_fault);
+  }
   if (status.row_status != bitfit::RowStatus::ok) object["row_status"] = static_cast<int>(status.row_status);
   return object;
 }
@@ -166,6 +169,8 @@ int drive(const std::string& bundle, const std::vector<std::string>& words) {
   bool is_qnn = false;
   for (const std::string& word : words) {
     if (word == "check_hashes") options.check_hashes = true;
+    if (word.rfind("key=", 0) == 0) options.trusted_keys.push_back(word.substr(4));
+    if (word.rfind("state=", 0) == 0) options.state = word.substr(6);
     if (word.rfind("task=", 0) == 0) options.tasks.push_back(word.substr(5));
     if (word.rfind("library=", 0) == 0) qnn.library = word.substr(8), is_qnn = true;
     if (word.rfind("htp_arch=", 0) == 0) qnn.htp_arch = std::stoi(word.substr(9)), is_qnn = true;

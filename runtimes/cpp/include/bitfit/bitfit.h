@@ -29,7 +29,8 @@ typedef enum bitfit_code {
   BITFIT_ROW_ERROR = 2,    /* a bias row that is refused */
   BITFIT_INPUT_ERROR = 3,  /* ids, texts or names that cannot be run or loaded */
   BITFIT_USAGE_ERROR = 4,  /* an option or an argument that cannot be */
-  BITFIT_FAILURE = 5       /* anything else */
+  BITFIT_FAILURE = 5,      /* anything else */
+  BITFIT_SIGNATURE_ERROR = 6 /* a manifest or a row that no trusted key has signed */
 } bitfit_code;
 
 typedef struct bitfit_error {
@@ -92,6 +93,11 @@ typedef struct bitfit_options {
   int threads;      /* for one run, 0 for one per core */
   int check_hashes; /* not 0: compare SHA-256 of every file, which finds forgeries; damage is always looked for */
   const bitfit_engine* engine; /* NULL: ONNX Runtime as it is, and Qualcomm's HTP for the target qnn */
+  /* Public keys, each as 64 hexadecimal digits or as the path of a file that has these. With any the manifest and every
+   * row must be signed by one of them, and check_hashes is on. */
+  const char* const* trusted_keys;
+  size_t trusted_key_count;
+  const char* state; /* a file of the versions that were used, so that older rows are refused; NULL for none */
 } bitfit_options;
 bitfit_session* bitfit_open_with(const char* folder, const bitfit_options* options, bitfit_error* error);
 
@@ -99,7 +105,7 @@ void bitfit_close(bitfit_session* session);
 
 /* Load a row file, or replace the loaded task of that name. name: NULL for the row's own. */
 bitfit_code bitfit_load_task(bitfit_session* session, const char* path, const char* name, bitfit_error* error);
-/* As above, from bytes that are only read during the call. */
+/* As above, from bytes that are only read during the call, of a session without trusted keys. */
 bitfit_code bitfit_load_task_bytes(bitfit_session* session, const void* data, size_t size, const char* name,
                                    bitfit_error* error);
 bitfit_code bitfit_unload_task(bitfit_session* session, const char* name, bitfit_error* error);

@@ -37,6 +37,13 @@ struct SessionOptions {
   // Compare SHA-256 of every file: it finds a forgery, if the manifest is genuine. Size and CRC-32C, which find damage,
   // are always compared, and so is the SHA-256 of rows.
   bool check_hashes = false;
+  // Public keys: of each its 64 hexadecimal digits, or the path of a file that has these. If there are any, the manifest
+  // and every row must be signed by one of them, and check_hashes is on. The library must have been built with
+  // BITFIT_SIGNATURES.
+  std::vector<std::string> trusted_keys = {};
+  // A file that keeps the highest version of each task that was used, so that an older row is refused after a restart
+  // as well. It is made when it is not there; several processes may share it. Empty: none.
+  std::string state = {};
   // What runs the model: engine.h. Null: ONNX Runtime as it is, and Qualcomm's HTP (qnn.h) for the target qnn.
   std::shared_ptr<const Engine> engine = {};
 };
@@ -123,8 +130,9 @@ class Session {
   // Open the bundle in `folder`. `*out` is written only when the status is ok.
   //
   // A bundle_error or row_error: a file that is missing or damaged, or does not belong to the others. An input_error: a
-  // task that the bundle lacks. A usage_error: a number of threads that is out of range, or an option that the
-  // engine refuses.
+  // task that the bundle lacks, or a row that is older than the state has seen. A usage_error: a number of threads that
+  // is out of range, a key or a state that cannot be used, or an option that the engine refuses. A signature_error: the
+  // manifest or a row that no trusted key has signed.
   static Status open(const std::string& folder, const SessionOptions& options, std::unique_ptr<Session>* out) noexcept;
 
   ~Session();
@@ -146,11 +154,13 @@ class Session {
   // bundle's task of that name, where type and number are the same; else LABEL_0, LABEL_1, ...
   //
   // A row_error or bundle_error: the file cannot be read, is damaged or was made for another model. An input_error: a
-  // name or labels that cannot be, a row that is older than the loaded one, or one that the model has no output for.
+  // name or labels that cannot be, a row that is older than the loaded one or than the state has seen, or one that the
+  // model has no output for. A signature_error: no trusted key has signed it.
   Status load_task(const std::string& path, std::string_view name = {},
                    const std::vector<std::string>& labels = {}) noexcept;
 
-  // As `load_task`, from bytes that are only read during the call: a row that comes from flash or over the air.
+  // As `load_task`, from bytes that are only read during the call: a row that comes from flash or over the air. They
+  // have no signature, so a session with trusted keys takes none.
   Status load_task(const void* data, std::size_t size, std::string_view name = {},
                    const std::vector<std::string>& labels = {}) noexcept;
 

@@ -61,7 +61,7 @@ std::vector<InputArray> text_inputs_of(const Padded& padded, const ProgramRecord
 
 TrainStep::TrainStep(const Session::Parts& session)
     : record_(record_in(session.manifest)), reads_tokens_(has(record_.inputs, token_targets_input)) {
-  const BundleFiles files(session.folder, session.manifest, record_, false);
+  const BundleFiles files(session.folder, session.manifest, record_, session.trusted != nullptr);
   program_ = open_program(session.model.engine(), session.folder, record_, files.model, session.threads, false);
   files.check_unchanged();
   check_program(program_->graph(), record_, session.manifest);

@@ -2,10 +2,22 @@
 
 #include "failure.h"
 #include "learning/run.h"
+#include "sha256.h"
 #include "write_file.h"
 
 namespace bitfit {
 namespace {
+
+// The base model's row, as the manifest records it.
+Bytes read_base_row(const Session::Parts& session) {
+  const std::string path = session.folder + "/" + base_row_file;
+  const auto record = session.manifest.files.find(base_row_file);
+  Bytes file = read_file(path, max_row_size);
+  if (record == session.manifest.files.end() || sha256_of(file.data(), file.size()) != record->second.sha256) {
+    refuse_bundle(path + " has another sha256 than the manifest says");
+  }
+  return file;
+}
 
 // The row to start from: the one that is given, or the base model's, with a head that fits the task.
 RowData start_row(const Session::Parts& session, const Learning& learning) {
@@ -13,7 +25,7 @@ RowData start_row(const Session::Parts& session, const Learning& learning) {
   const std::uint32_t labels = label_count(learning.task);
   const bool is_given = learning.start != nullptr;
   Bytes file;
-  if (!is_given) file = read_row_file(session.folder + "/" + base_row_file);
+  if (!is_given) file = read_base_row(session);
   const BiasRowView view = is_given ? read_row(learning.start, learning.start_size, layout, "to start from")
                                     : read_row(file.data(), file.size(), layout, base_row_file);
   RowData row = copy_row(view);
