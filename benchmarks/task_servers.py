@@ -78,6 +78,7 @@ class TaskModel:
         self._session = open_baseline(folder / _MODEL, 1)
         self._inputs = [each.name for each in self._session.get_inputs()]
         self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / _TOKENIZER))
+        self._tokenizer.no_padding()  # the file may say that all texts are made 128 tokens long
 
     def answer(self, text: str) -> dict[str, Any]:
         encoded = self._tokenizer.encode(text)
@@ -111,6 +112,7 @@ def serve_one(folder: Path, port: int) -> None:
     # With its protocol named, small packets are sent at once, as the service that this is compared with does it.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", port))
+    listening.listen(1024)
     _say_ready(listening.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_keep_alive=600)).run(sockets=[listening])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ import pytest
 from bitfit_export.bundle import read_row, write_row
 from bitfit_export.runtime import BiasSession
 from bitfit_export.signing import generate_key, read_private_key, sign_bundle, sign_row
-from tests.cpp.conftest import BUILD, ROOT, Driver, GetBundle, cpp_run, run
+from tests.cpp.conftest import BUILD, ROOT, Driver, GetBundle, build_sanitized, cpp_run, run
 
 pytest.importorskip("cryptography", reason="needs bitfit-export[sign]")
 
@@ -50,11 +50,12 @@ def bundle(get_bundle: GetBundle, tmp_path: Path, key: Path) -> Path:
 
 
 @pytest.fixture
-def open_trusting(programs: Path, bundle: Path, key: Path) -> Any:
-    opened = []
+def open_trusting(bundle: Path, key: Path) -> Iterator[Open]:
+    """Opens the bundle with a trusted key, in a build with sanitizers."""
+    program = build_sanitized() / "tests" / "session_test"
+    opened: list[Driver] = []
 
     def open_one(*options: str) -> Driver:
-        program = programs / "tests" / "session_test"
         opened.append(Driver(program, bundle, f"key={key.with_suffix('.pub')}", *options))
         return opened[-1]
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from bitfit_export.bundle import BiasRow, encode_row, read_row
 from bitfit_export.bundle.interface import BASE_ROW_FILE, TOKEN_LOGITS
-from bitfit_export.errors import InputError, UsageError, quoted
+from bitfit_export.bundle.regular_files import COPY_AGAIN
+from bitfit_export.errors import BundleError, InputError, UsageError, quoted
 from bitfit_export.files import write_bytes
 from bitfit_export.runtime.learning.examples import LEARNABLE, LabelledTexts
 from bitfit_export.runtime.learning.items import LearningItems, items_of
@@ -159,7 +160,7 @@ class BiasTrainer:
     def _start_row(self, start: BiasRow | None, problem_type: str, labels: int, seed: int) -> BiasRow:
         layout = self._manifest.layout
         if start is None:
-            start = read_row(self._parts.model.folder / BASE_ROW_FILE, layout=layout)
+            start = read_row(self._parts.model.folder / BASE_ROW_FILE, layout=layout, check=self._check_base_row)
             return with_new_head(start, layout, problem_type, labels, seed)
         if start.layout_digest != layout.digest:
             raise InputError(
@@ -169,6 +170,12 @@ class BiasTrainer:
         if (start.problem_type, start.labels) == (problem_type, labels):
             return start
         return with_new_head(start, layout, problem_type, labels, seed)
+
+    def _check_base_row(self, data: bytes, path: Path) -> None:
+        """Refuse a file that is not the one that the manifest records, which may be signed."""
+        found, expected = hashlib.sha256(data).hexdigest(), self._manifest.files[BASE_ROW_FILE].sha256
+        if found != expected:
+            raise BundleError(f"{path} has sha256 {found[:12]}, expected {expected[:12]}", hint=COPY_AGAIN)
 
     def _check_task(self, problem_type: str, labels: tuple[str, ...]) -> None:
         if problem_type not in LEARNABLE:

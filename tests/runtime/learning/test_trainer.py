@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,10 @@ import pytest
 import torch
 
 from bitfit_export.base_model.loading import BaseModel
-from bitfit_export.bundle import decode_row, encode_row, read_row
+from bitfit_export.bundle import decode_row, encode_row, read_row, write_row
 from bitfit_export.compiler import CompileOptions
 from bitfit_export.delta import TaskDelta
-from bitfit_export.errors import BitfitError, DataError, InputError, OutputError, UsageError
+from bitfit_export.errors import BitfitError, BundleError, DataError, InputError, OutputError, UsageError
 from bitfit_export.runtime import BiasSession
 from bitfit_export.runtime.learning import BiasTrainer, Epoch, LabelledTexts, LearningPlan, LearningSettings
 from bitfit_export.runtime.learning.adamw import AdamW, clipped
@@ -237,6 +238,17 @@ def test_learning_continues_from_a_row_with_its_head(trainer: BiasTrainer, examp
     first = trainer.learn("mood", examples, examples, labels=LABELS, settings=FAST)
     again = trainer.learn("mood", examples, examples, labels=LABELS, settings=replace(FAST, epochs=1), start=first.row)
     assert again.history[0]["loss"] < 0.7 * first.history[0]["loss"]
+
+
+def test_a_base_row_that_changed_after_the_bundle_was_opened_is_refused(
+    trainable_bundle: Path, tmp_path: Path, examples: LabelledTexts
+) -> None:
+    bundle = Path(shutil.copytree(trainable_bundle, tmp_path / "bundle"))
+    trainer = BiasTrainer(BiasSession(bundle, engine="onnxruntime", threads=1))
+    row = read_row(bundle / "base.bias")
+    write_row(bundle / "base.bias", replace(row, biases=row.biases + np.float32(1)))
+    with pytest.raises(BundleError, match=r"base\.bias has sha256 \w+, expected"):
+        trainer.learn("mood", examples, examples, labels=LABELS, settings=FAST)
 
 
 @pytest.mark.parametrize(
