@@ -6,8 +6,9 @@ The callers are a process of their own on the same machine. Each asks one text a
 that is drawn by Zipf's law, and checks the answer, which is known for each task and version. The contenders are a
 bundle whose batches mix tasks; one whose layout runs one task at a time, so that each task is batched for itself; the
 first on Ray Serve, with one replica; and what serves a task as a model of its own: Ray Serve's multiplexing, which
-keeps three models, and a process for each task. With `--swaps` rows are replaced all the time. Writes
-results/benchmarks/serving-<model>.json, and resumes where it stopped.
+keeps three models, and a process for each task. With `--swaps` rows are replaced all the time, by newer ones and now
+and then by what is no row, and some are taken away for a while. Writes results/benchmarks/serving-<model>.json, and
+resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from task_servers import write_task_models
 
 from bitfit_export.bundle import BiasRow, read_manifest, read_row, write_row
 from bitfit_export.errors import UsageError
+from bitfit_export.files import write_bytes
 
 MIXED, APART, ON_RAY = "batches mix tasks", "each task batched for itself", "batches mix tasks, on Ray Serve"
 MULTIPLEXED, PROCESSES = "a model for each task, on Ray Serve", "a process for each task"
@@ -247,7 +249,10 @@ def _write_version(model: BiasRow, folder: Path, number: int, version: int, coun
 
 @contextmanager
 def _swapping(bundle: Path, folder: Path, count: int) -> Iterator[None]:
-    """Replace rows, those most asked first, as fast as the disk takes them, until the block ends."""
+    """Replace the rows that are asked most, as fast as the disk takes them, until the block ends.
+
+    In each round one task in ten gets what is no row, which must change nothing, and another one in ten none at all.
+    """
     model = _model_row(bundle)
     ending = threading.Event()
 
@@ -256,7 +261,14 @@ def _swapping(bundle: Path, folder: Path, count: int) -> Iterator[None]:
         while not ending.is_set():
             version += 1
             for number in range(min(count, 50)):
-                if not ending.wait(0.01):
+                path, place = folder / f"t{number}.bias", (number + version) % 10
+                if ending.wait(0.01):
+                    break
+                if place == 0:
+                    write_bytes(path, b"no row")
+                elif place == 1:
+                    path.unlink()
+                else:
                     _write_version(model, folder, number, version, count)
 
     thread = threading.Thread(target=swap)

@@ -87,6 +87,7 @@ class RowCache:
         self._held: Counter[str] = Counter()
         self._reading: set[str] = set()
         self._withdrawn: set[str] = set()
+        self._leaving: set[str] = set()  # to be dropped when nobody holds them any more
         self._refused: dict[str, str] = {}
         self._postponed: set[str] = set()  # changed rows that found no room
         self._versions: dict[str, int] = {task.name: task.task_version for task in self._store.tasks}
@@ -106,7 +107,12 @@ class RowCache:
     def states(self) -> list[TaskState]:
         """All tasks by name, those that are not ready as well."""
         with self._changed:
-            names = {*self._kept, *self._refused, *self._withdrawn, *(self._folder.tasks if self._folder else ())}
+            names = {
+                *(self._kept.keys() - self._leaving),
+                *self._refused,
+                *self._withdrawn,
+                *(self._folder.tasks if self._folder else ()),
+            }
             return [self._state(name) for name in sorted(names)]
 
     def state(self, task: str) -> TaskState:
@@ -142,6 +148,8 @@ class RowCache:
                 for name in names:
                     if not self._held[name]:
                         del self._held[name]
+                        if name in self._leaving:
+                            self._drop(name)
 
     def load(self, task: str) -> None:
         """Take a task in, or its row anew from the folder. A task that was unloaded is answered again.
@@ -170,7 +178,7 @@ class RowCache:
             if task in self._own:
                 raise ServiceError(f"the task {task} is one of the bundle's own, which stay")
             self._withdrawn.add(task)
-            self._drop(task)
+            self._let_go(task)
         self._on_event("unloaded", task, "asked to")
 
     def look(self) -> None:
@@ -245,6 +253,7 @@ class RowCache:
                 self._parts.load_row(row, None, None)
                 self._kept[task] = None
                 self._kept.move_to_end(task)
+                self._leaving.discard(task)
                 self._versions[task] = row.task_version
                 self._refused.pop(task, None)
             self._on_event("loaded", task, "")
@@ -301,8 +310,16 @@ class RowCache:
             self._drop(victim)
             self._on_event("dropped", victim, "")
 
+    def _let_go(self, task: str) -> None:
+        """Drop a row when nobody holds it any more; the lock is held."""
+        if self._held[task]:
+            self._leaving.add(task)
+        else:
+            self._drop(task)
+
     def _drop(self, task: str) -> None:
         """The lock is held."""
+        self._leaving.discard(task)
         if task in self._kept:
             del self._kept[task]
             self._session.unload_task(task)
@@ -314,14 +331,14 @@ class RowCache:
             self._withdrawn.discard(task)
             if task in self._own:
                 return
-            self._drop(task)
+            self._let_go(task)
         self._on_event("unloaded", task, "its file is gone")
 
     def _in_folder(self, task: str) -> bool:
         return self._folder is not None and task in self._folder
 
     def _knows(self, task: str) -> bool:
-        return task in self._kept or self._in_folder(task)
+        return (task in self._kept and task not in self._leaving) or self._in_folder(task)
 
     def _state(self, task: str) -> TaskState:
         kept = task in self._kept

@@ -273,6 +273,25 @@ def test_a_task_that_was_unloaded_comes_back_when_it_is_loaded(
     assert cache.state("a") == ("a", True, True, "")
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["its file is gone", "it was unloaded"])
+def test_a_row_that_is_held_goes_when_it_is_held_no_more(
+    open_cache: OpenCache, add_row: WriteRow, session: BiasSession, gone: bool
+) -> None:
+    path = add_row("a", lead=2.0)
+    cache = open_cache()
+    with cache.hold(["a"]):
+        if gone:
+            path.unlink()
+            cache.look()
+        else:
+            cache.unload("a")
+        assert answer(session, "a") == pytest.approx(0.880797, abs=1e-6)
+        with pytest.raises(UnknownTaskError), cache.hold(["a"]):
+            pass
+        assert "a" in session.tasks
+    assert "a" not in session.tasks
+
+
 def test_the_bundles_own_tasks_stay(open_cache: OpenCache, session: BiasSession) -> None:
     cache = open_cache()
     with pytest.raises(ServiceError, match="one of the bundle's own"):
