@@ -169,6 +169,14 @@ def test_a_build_without_tokenizers_runs_ids_and_refuses_texts(get_bundle: GetBu
 
 
 @pytest.mark.slow
+def test_a_build_without_signatures_refuses_trusted_keys(get_bundle: GetBundle) -> None:
+    session = Driver(build("ids", "session_test") / "tests" / "session_test", get_bundle("table"), "key=" + "0" * 64)
+    assert session.opened["code"] == "usage_error"
+    assert session.opened["message"] == "this library was built without signatures, expected no trusted keys"
+    session.close()
+
+
+@pytest.mark.slow
 class TestArm:
     """Cross-compiled for 64-bit Arm on Linux, and run by qemu."""
 

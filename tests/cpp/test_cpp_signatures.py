@@ -124,6 +124,20 @@ def test_a_changed_weight_is_found_by_its_hash(open_trusting: Open, bundle: Path
     assert open_trusting().opened["code"] == "bundle_error"
 
 
+def test_a_row_that_is_not_loaded_is_compared_with_the_manifest(open_trusting: Open, bundle: Path) -> None:
+    flip(bundle / "tasks" / "two_way.bias", -2)
+    opened = open_trusting("task=score").opened
+    assert opened["code"] == "bundle_error"
+    assert "two_way.bias has sha256" in opened["message"]
+
+
+def test_a_list_without_a_key_is_refused(bundle: Path) -> None:
+    session = Driver(build_sanitized() / "tests" / "session_test", bundle, "key=")
+    assert session.opened["code"] == "usage_error"
+    assert session.opened["message"] == "there is no trusted key, expected at least one"
+    session.close()
+
+
 def test_rows_that_are_loaded_later_must_be_signed(
     open_trusting: Open, bundle: Path, tmp_path: Path, key: Path
 ) -> None:

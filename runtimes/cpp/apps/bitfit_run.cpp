@@ -12,6 +12,7 @@
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 namespace {
 
@@ -44,7 +45,8 @@ example: bitfit_run bundles/minilm-l6 --task sst2 --text "What a lovely day"
 
 struct Options {
   std::string bundle, task, input;
-  std::vector<std::string> texts, rows, trusted_keys;
+  std::vector<std::string> texts, rows;
+  std::optional<std::vector<std::string>> trusted_keys;
   std::string state;
   bool pair = false, check_hashes = false;
   int threads = 0;
@@ -67,7 +69,8 @@ Options read_options(int count, char** words) {
     } else if (word == "--row") {
       options.rows.push_back(value());
     } else if (word == "--trusted-key") {
-      options.trusted_keys.push_back(value());
+      if (!options.trusted_keys) options.trusted_keys.emplace();
+      options.trusted_keys->push_back(value());
     } else if (word == "--state") {
       options.state = value();
     } else if (word == "--input") {

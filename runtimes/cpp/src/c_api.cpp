@@ -124,9 +124,10 @@ bitfit_session* bitfit_open_with(const char* folder, const bitfit_options* optio
     chosen.check_hashes = given.check_hashes != 0;
     if (given.engine != nullptr) chosen.engine = given.engine->engine;
     if (given.trusted_key_count > 0) require(given.trusted_keys, "trusted_keys");
+    if (given.trusted_keys != nullptr) chosen.trusted_keys.emplace();
     for (size_t i = 0; i < given.trusted_key_count; ++i) {
       require(given.trusted_keys[i], "a trusted key");
-      chosen.trusted_keys.emplace_back(given.trusted_keys[i]);
+      chosen.trusted_keys->emplace_back(given.trusted_keys[i]);
     }
     chosen.state = text_or_empty(given.state);
     bitfit::check(bitfit::Session::open(folder, chosen, &session->session));

@@ -63,15 +63,20 @@ void check_digest(const std::string& path, const Bytes& row, const TaskRecord& r
        "copy the bundle again, or export it again; a row that replaces it is loaded with load_task");
 }
 
-}  // namespace
-
-Bytes Session::Parts::read_row_file(const std::string& path) const {
+// The bytes of a row file, whoever made it.
+Bytes read_any_row_file(const std::string& path) {
   OpenFile file(path);
   if (file.size() > max_row_size) {
     refuse_row(path, RowStatus::trailing_bytes,
                {RowStatus::trailing_bytes, "bytes in the file, at most", max_row_size, file.size(), max_row_size});
   }
-  Bytes bytes = read_all(&file);
+  return read_all(&file);
+}
+
+}  // namespace
+
+Bytes Session::Parts::read_row_file(const std::string& path) const {
+  Bytes bytes = read_any_row_file(path);
   if (trusted != nullptr) trusted->check(bytes, path);
   return bytes;
 }
@@ -87,7 +92,7 @@ BiasRowView read_row(const void* data, std::size_t size, const Layout& layout, c
 
 Session::Parts::Parts(const std::string& bundle, const SessionOptions& options)
     : folder(bundle),
-      trusted(options.trusted_keys.empty() ? nullptr : std::make_unique<TrustedKeys>(options.trusted_keys)),
+      trusted(options.trusted_keys ? std::make_unique<TrustedKeys>(*options.trusted_keys) : nullptr),
       seen(options.state.empty() ? nullptr : std::make_unique<SeenVersions>(options.state)),
       manifest(read_manifest(bundle, options, trusted.get())),
       threads(options.threads),
@@ -131,8 +136,8 @@ void Session::Parts::check_others(const SessionOptions& options) const {
     TaskInfo loaded;
     if (store->find(name, &loaded)) continue;
     const std::string path = folder + "/" + record.file;
-    if (options.check_hashes) {
-      check_digest(path, read_row_file(path), record);
+    if (options.check_hashes || trusted != nullptr) {
+      check_digest(path, read_any_row_file(path), record);
     } else {
       const OpenFile looked_for(path);
     }

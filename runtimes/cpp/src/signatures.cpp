@@ -85,6 +85,7 @@ bool holds(const std::uint8_t*, const Bytes&, const PublicKey&) { return false; 
 }  // namespace
 
 TrustedKeys::TrustedKeys(const std::vector<std::string>& keys) {
+  if (keys.empty()) fail(StatusCode::usage_error, "there is no trusted key, expected at least one");
   start_library();
   for (const std::string& key : keys) keys_.push_back(key_of(key));
 }

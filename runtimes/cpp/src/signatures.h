@@ -17,8 +17,8 @@ using PublicKey = std::array<std::uint8_t, 32>;
 // The keys whose signatures a host accepts.
 class TrustedKeys {
  public:
-  // Of each key its 64 hexadecimal digits, or the path of a file that has these. Fails with a usage_error: one is no
-  // public key, or this library was built without signatures.
+  // Of each key its 64 hexadecimal digits, or the path of a file that has these. Fails with a usage_error: there
+  // is none, one is no public key, or this library was built without signatures.
   explicit TrustedKeys(const std::vector<std::string>& keys);
 
   // Looks at the signature beside `path`, of the bytes that were read from there. Fails with a signature_error.

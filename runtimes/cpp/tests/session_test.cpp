@@ -1,6 +1,6 @@
 // Drives a session for tests, which say in JSON what to do.
 //
-//     session_test drive BUNDLE [check_hashes] [task=NAME]... [key=KEY]... [state=PATH] [library=PATH [htp_arch=N]]
+//     session_test drive BUNDLE [check_hashes] [task=NAME]... [key=[KEY]]... [state=PATH] [library=PATH [htp_arch=N]]
 //                                     each line of stdin is a command; its answer is a line of stdout. The library is
 //                                     that of the engine qnn.
 //     session_test swap BUNDLE ROW_A ROW_B BAD_ROW THREADS RUNS
@@ -169,7 +169,10 @@ int drive(const std::string& bundle, const std::vector<std::string>& words) {
   bool is_qnn = false;
   for (const std::string& word : words) {
     if (word == "check_hashes") options.check_hashes = true;
-    if (word.rfind("key=", 0) == 0) options.trusted_keys.push_back(word.substr(4));
+    if (word.rfind("key=", 0) == 0) {
+      if (!options.trusted_keys) options.trusted_keys.emplace();
+      if (word.size() > 4) options.trusted_keys->push_back(word.substr(4));
+    }
     if (word.rfind("state=", 0) == 0) options.state = word.substr(6);
     if (word.rfind("task=", 0) == 0) options.tasks.push_back(word.substr(5));
     if (word.rfind("library=", 0) == 0) qnn.library = word.substr(8), is_qnn = true;

@@ -93,8 +93,8 @@ typedef struct bitfit_options {
   int threads;      /* for one run, 0 for one per core */
   int check_hashes; /* not 0: compare SHA-256 of every file, which finds forgeries; damage is always looked for */
   const bitfit_engine* engine; /* NULL: ONNX Runtime as it is, and Qualcomm's HTP for the target qnn */
-  /* Public keys, each as 64 hexadecimal digits or as the path of a file that has these. With any the manifest and every
-   * row must be signed by one of them, and check_hashes is on. */
+  /* Public keys, each as 64 hexadecimal digits or as the path of a file that has these. Unless this is NULL, the manifest
+   * and every row must be signed by one of them, and check_hashes is on; a list without a key is refused. */
   const char* const* trusted_keys;
   size_t trusted_key_count;
   const char* state; /* a file of the versions that were used, so that older rows are refused; NULL for none */

@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,10 +38,10 @@ struct SessionOptions {
   // Compare SHA-256 of every file: it finds a forgery, if the manifest is genuine. Size and CRC-32C, which find damage,
   // are always compared, and so is the SHA-256 of rows.
   bool check_hashes = false;
-  // Public keys: of each its 64 hexadecimal digits, or the path of a file that has these. If there are any, the manifest
-  // and every row must be signed by one of them, and check_hashes is on. The library must have been built with
-  // BITFIT_SIGNATURES.
-  std::vector<std::string> trusted_keys = {};
+  // Public keys: of each its 64 hexadecimal digits, or the path of a file that has these. Where this is set, the manifest
+  // and every row must be signed by one of them, and check_hashes is on; a list without a key is refused. The library
+  // must have been built with BITFIT_SIGNATURES.
+  std::optional<std::vector<std::string>> trusted_keys = {};
   // A file that keeps the highest version of each task that was used, so that an older row is refused after a restart
   // as well. It is made when it is not there; several processes may share it. Empty: none.
   std::string state = {};
