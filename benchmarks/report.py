@@ -5,7 +5,8 @@
     python benchmarks/report.py --update docs/performance.md    # write these into a page, and draw its figure
     python benchmarks/report.py --update docs/results.md        # write the tables in short that the page has marks for
 
-It reads results/benchmarks/*.json and measures nothing.
+It reads results/benchmarks/*.json and measures nothing. A folder in there has what was measured on another kind of
+processor as well (`--results results/benchmarks/avx2`); its tables follow under its name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common import make_parser, say
@@ -49,10 +51,22 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def markdown(report: Report) -> str:
-    """Where it was measured, and all tables."""
-    tables = (target_table(report.measured), *detail_tables(report.measured))
-    measured_on = "\n".join(f"- {line}" for line in report.circumstances)
-    return "\n".join([f"Measured on\n\n{measured_on}\n", *(table.markdown() for table in tables)])
+    """Where it was measured, and all tables; then those of each other kind of processor."""
+    parts = [_measured_on(report), target_table(report.measured).markdown()]
+    parts += [table.markdown() for table in detail_tables(report.measured)]
+    for name, other in report.elsewhere.items():
+        parts += [f"## Measured again: {name}\n", _measured_on(other)]
+        targets = target_table(other.measured, measured_only=True)
+        parts += [
+            replace(table, title=f"{table.title} ({name})").markdown()
+            for table in (targets, *detail_tables(other.measured))
+        ]
+    return "\n".join(parts)
+
+
+def _measured_on(report: Report) -> str:
+    lines = "\n".join(f"- {line}" for line in report.circumstances)
+    return f"Measured on\n\n{lines}\n"
 
 
 def update_page(page: Path, report: Report) -> None:

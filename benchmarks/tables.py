@@ -37,9 +37,10 @@ class Table:
         return "\n".join([*lines, *map(_line, self.rows), ""])
 
 
-def target_table(results: Measured) -> Table:
+def target_table(results: Measured, *, measured_only: bool = False) -> Table:
     """Each target with what was measured."""
-    rows = [target.read(results).cells() for target in TARGETS]
+    readings = [target.read(results) for target in TARGETS]
+    rows = [each.cells() for each in readings if each.value is not None or not measured_only]
     return Table("Targets", ("", "at most", "measured", ""), rows)
 
 

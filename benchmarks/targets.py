@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,12 @@ class Report:
     Attributes:
         measured: what each file says was measured, by the file's name without its ending.
         circumstances: where and with what; several lines where files differ.
+        elsewhere: the folders in the folder, by name: what was measured on other kinds of processors.
     """
 
     measured: Mapping[str, Any]
     circumstances: Sequence[str]
+    elsewhere: Mapping[str, Report] = field(default_factory=dict)
 
 
 def read_results(folder: Path) -> Report:
@@ -85,7 +87,8 @@ def read_results(folder: Path) -> Report:
         lines.setdefault(_circumstances(content), []).append(name)
     only = len(lines) == 1
     shown = [line if only else f"{line}: {', '.join(names)}" for line, names in lines.items()]
-    return Report({name: content["measured"] for name, content in files.items()}, shown)
+    elsewhere = {each.name: read_results(each) for each in sorted(folder.iterdir()) if each.is_dir()}
+    return Report({name: content["measured"] for name, content in files.items()}, shown, elsewhere)
 
 
 def _circumstances(content: Mapping[str, Any]) -> str:

@@ -190,6 +190,23 @@ def test_results_go_on_only_in_the_same_circumstances(
     assert common.Results(tmp_path, "some", {"rounds": 3}).measured == {}
 
 
+def test_what_was_measured_elsewhere_is_shown_under_its_name(
+    script: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    common, targets = script("common"), script("targets")
+    for folder, microseconds in ((tmp_path, 3.0), (tmp_path / "avx2", 12.0)):
+        results = common.Results(folder, "switch_tasks", {})
+        results.measured["5"] = {"choosing a row (us)": microseconds}
+        results.save()
+    shown = script("report").markdown(targets.read_results(tmp_path))
+    here, elsewhere = shown.split("## Measured again: avx2\n")
+    assert "| switch of task, 5 tasks | 10.000 us | 3.000 us | pass |" in here
+    assert "| switch of task, 1,000 tasks | 10.000 us |  | not measured |" in here
+    assert "### Targets (avx2)" in elsewhere
+    assert "| switch of task, 5 tasks | 10.000 us | 12.000 us | shortfall |" in elsewhere
+    assert "not measured" not in elsewhere
+
+
 @pytest.mark.slow
 def test_a_model_without_weights_of_its_precision_is_not_measured(
     script: Callable[[str], ModuleType], tiny_bundle: Path

@@ -53,7 +53,7 @@ def test_a_model_as_deep_as_bert_base_compiles_and_verifies(
     status = main(["export", "--model", str(folder), *words])
     report = capsys.readouterr().err
     assert status == 0, report
-    session = BiasSession(output)
+    session = BiasSession(output, threads=1)
     assert session.tasks == ("rte", "sst2")
     # Folding leaves four terms in each of 12 layers, those of query, attention output and both dense layers, and the
     # pooler's.

@@ -37,7 +37,7 @@ def cluster() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30"}
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     yield started.address
     started.shutdown()
 

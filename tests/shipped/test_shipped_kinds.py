@@ -69,7 +69,7 @@ def shipped(
         task: predict_features(merged_model(minilm, deltas[task]), minilm.tokenizer, encoded[task].features)
         for task in TASKS
     }
-    return Shipped(minilm, deltas, BiasSession(shipped_bundle), encoded, expected)
+    return Shipped(minilm, deltas, BiasSession(shipped_bundle, threads=1), encoded, expected)
 
 
 def encode_dev_set(base: BaseModel, delta: TaskDelta, examples: int | None = None) -> EncodedExamples:

@@ -55,7 +55,7 @@ def shipped(
             max_length=deltas[task].config.max_length,
         )
         expected[task] = dict(zip(some.tolist(), logits, strict=True))
-    return Shipped(deltas, BiasSession(shipped_bundle), data, expected)
+    return Shipped(deltas, BiasSession(shipped_bundle, threads=1), data, expected)
 
 
 def texts_of(data: TaskData) -> list[str | tuple[str, str]]:

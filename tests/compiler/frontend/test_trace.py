@@ -105,8 +105,8 @@ def test_a_length_at_which_the_exporter_cannot_prove_its_graph_is_tried_out(monk
         check_lengths(base, model)
 
     monkeypatch.setattr("bitfit_export.compiler.frontend.trace.check_lengths", check)
-    config = {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16}
-    base = tiny_base("mobilebert", **FAMILIES["bert"], **config)
+    config = {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16, "num_hidden_layers": 1}
+    base = tiny_base("mobilebert", **FAMILIES["bert"] | config)
     assert sizes_of(trace_base_model(base).graph.input)["input_ids"] == ["batch", "sequence"]
     assert checked == [base]
 
