@@ -22,7 +22,7 @@ from bitfit_export.training.tasks import GLUE_TASKS
 
 #: By which the best run is chosen, where the task is not one of GLUE's.
 _METRICS = {"ewt": "accuracy", "squad": "f1"}
-_METHOD_NAMES = {"bitfit": "BitFit", "frozen": "head only, frozen body", "full": "full fine-tuning"}
+METHOD_NAMES = {"bitfit": "BitFit", "frozen": "head only, frozen body", "full": "full fine-tuning"}
 
 
 def main() -> None:
@@ -32,8 +32,8 @@ def main() -> None:
     notes = json.loads((Path(__file__).parent / "notes.json").read_text())
     files = sorted((ROOT / "results" / model).glob("*.json"))
     results = {path.stem: json.loads(path.read_text()) for path in files}
-    print("| task | metric | " + " | ".join(_METHOD_NAMES.values()) + " |")
-    print("| --- | --- |" + " --- |" * len(_METHOD_NAMES))
+    print("| task | metric | " + " | ".join(METHOD_NAMES.values()) + " |")
+    print("| --- | --- |" + " --- |" * len(METHOD_NAMES))
     for task in sorted({record["task"] for record in results.values()}):
         own = {name: record for name, record in results.items() if record["task"] == task}
         publish(model, task, own, notes.get(task, ""))
@@ -42,25 +42,25 @@ def main() -> None:
 
 def _line(task: str, results: dict[str, dict[str, Any]]) -> str:
     """A line of the table of docs/results.md: the best run of each method."""
-    metric = _metric_of(task)
-    best = [_best(results, method, metric) for method in _METHOD_NAMES]
+    metric = metric_of(task)
+    best = [_best(results, method, metric) for method in METHOD_NAMES]
     cells = ["not run yet" if name is None else f"{results[name]['metrics'][metric]:.3f}" for name in best]
     return " | ".join([f"| {task}", metric.replace("_", " "), *cells]) + " |"
 
 
-def _metric_of(task: str) -> str:
+def metric_of(task: str) -> str:
     return _METRICS.get(task) or GLUE_TASKS[task].metrics[0]
 
 
 def publish(model: str, task: str, results: dict[str, dict[str, Any]], notes: str) -> None:
     """Write the package's delta of one task."""
-    metric = _metric_of(task)
-    best = {method: _best(results, method, metric) for method in _METHOD_NAMES}
+    metric = metric_of(task)
+    best = {method: _best(results, method, metric) for method in METHOD_NAMES}
     if best["bitfit"] is None:
         return
     kept = ROOT / "runs" / model / f"{best['bitfit']}.delta"
     delta = _delta_of(kept, results[best["bitfit"]], SHIPPED / model / task)
-    runs = [_compared(_METHOD_NAMES[method], results[name]) for method, name in best.items() if name is not None]
+    runs = [_compared(METHOD_NAMES[method], results[name]) for method, name in best.items() if name is not None]
     text = f"{_tried(results, metric)}\n{notes}\n" if notes else _tried(results, metric)
     delta.save(SHIPPED / model / task, card=render_card(delta, model, runs, text), overwrite=True)
 
