@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +80,20 @@ class Report:
 
 
 def read_results(folder: Path) -> Report:
-    """Read all files of a folder of results."""
+    """Read all files of a folder of results, and those of the folders in it that have any."""
+    elsewhere = {each.name: _read(each) for each in sorted(folder.iterdir()) if each.is_dir()}
+    return replace(_read(folder), elsewhere={name: report for name, report in elsewhere.items() if report.measured})
+
+
+def _read(folder: Path) -> Report:
     files = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    files = {name: content for name, content in files.items() if isinstance(content, dict) and "measured" in content}
     lines: dict[str, list[str]] = {}
     for name, content in files.items():
         lines.setdefault(_circumstances(content), []).append(name)
     only = len(lines) == 1
     shown = [line if only else f"{line}: {', '.join(names)}" for line, names in lines.items()]
-    elsewhere = {each.name: read_results(each) for each in sorted(folder.iterdir()) if each.is_dir()}
-    return Report({name: content["measured"] for name, content in files.items()}, shown, elsewhere)
+    return Report({name: content["measured"] for name, content in files.items()}, shown)
 
 
 def _circumstances(content: Mapping[str, Any]) -> str:

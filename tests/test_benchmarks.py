@@ -198,7 +198,10 @@ def test_what_was_measured_elsewhere_is_shown_under_its_name(
         results = common.Results(folder, "switch_tasks", {})
         results.measured["5"] = {"choosing a row (us)": microseconds}
         results.save()
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "manifest.json").write_text('{"format_version": 2}')
     shown = script("report").markdown(targets.read_results(tmp_path))
+    assert "scratch" not in shown
     here, elsewhere = shown.split("## Measured again: avx2\n")
     assert "| switch of task, 5 tasks | 10.000 us | 3.000 us | pass |" in here
     assert "| switch of task, 1,000 tasks | 10.000 us |  | not measured |" in here
