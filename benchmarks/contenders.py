@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -67,13 +67,18 @@ class Lineup:
     Attributes:
         contenders: by the names that results have; those of baseline models begin with `BASELINE`.
         refused: name -> why it does not run.
+        left_out: words; a contender whose name has one of them does not run.
     """
 
     contenders: dict[str, Contender] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
     def add(self, name: str, make: Callable[[], Contender]) -> None:
-        """Make a contender, or note why it cannot be made."""
+        """Make a contender, or note why it is not made."""
+        if any(word in name for word in self.left_out):
+            self.refused[name] = "left out by --leave-out"
+            return
         try:
             self.contenders[name] = make()
         except Exception as error:  # of any library: the others still run
@@ -94,9 +99,13 @@ class Lineup:
         return calls
 
 
-def make_lineup(bench: Workbench, precision: str, threads: int) -> Lineup:
-    """All contenders of a precision. In fp32 PyTorch runs, too, and OpenVINO in bfloat16 where the processor has it."""
-    lineup = Lineup()
+def make_lineup(bench: Workbench, precision: str, threads: int, left_out: Sequence[str] = ()) -> Lineup:
+    """All contenders of a precision. In fp32 PyTorch runs, too, and OpenVINO in bfloat16 where the processor has it.
+
+    Args:
+        left_out: as `Lineup.left_out`.
+    """
+    lineup = Lineup(left_out=left_out)
     baseline = export_baselines(bench.base, bench.deltas[bench.task], bench.baseline_folder, precision)
     lineup.refused |= {f"{BASELINE}{way}": reason for way, reason in baseline.refused.items()}
     for way, path in baseline.paths.items():

@@ -40,6 +40,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--shapes", default=SHAPES, help="BATCHxSEQUENCE (%(default)s)")
     parser.add_argument("--openings", type=int, default=5, help="of all models (%(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="of each opening, at most (%(default)s)")
+    parser.add_argument("--leave-out", default="", help="contenders whose names have one of these words, by commas")
     parser.add_argument("--limit", type=float, default=5.0, help="seconds per opening and shape, about (%(default)s)")
     arguments = parser.parse_args(words)
     settings = {
@@ -63,7 +64,8 @@ def measure(bench: Workbench, precision: str, shapes: Sequence[str], arguments: 
     seconds: dict[str, dict[str, list[float]]] = {shape: {} for shape in shapes}
     for opening in range(arguments.openings):
         try:
-            lineup = make_lineup(bench, precision, arguments.threads)
+            left_out = list(filter(None, arguments.leave_out.split(",")))
+            lineup = make_lineup(bench, precision, arguments.threads, left_out)
         except BitfitError as error:
             lineup = Lineup(refused={"all": error.message})
         for shape in shapes:

@@ -1,8 +1,7 @@
 """A tiny random base model of every family that the compiler meets: real architecture, real tokenizer, made-up weights.
 
-Each has hidden size 32 where the family lets one choose, and 2 layers where the second one is no repetition of another
-family's: each layer costs every test of the family seconds. No bias and no norm's weight is at its initial value, so a
-bias that gets lost or swapped shows.
+Each has 2 layers and hidden size 32 where the family lets one choose. No bias and no norm's weight is at its initial
+value, so a bias that gets lost or swapped shows.
 """
 
 from __future__ import annotations
@@ -35,9 +34,8 @@ _BERT_LIKE: dict[str, Any] = {
     "intermediate_size": 64,
     "max_position_embeddings": 64,
 }
-_ONE_LAYER = _BERT_LIKE | {"num_hidden_layers": 1}
 # Position ids start after the padding id, which is 0 here, so 64 tokens need 65 positions.
-_ROBERTA_LIKE = _ONE_LAYER | {"max_position_embeddings": 65, "type_vocab_size": 1}
+_ROBERTA_LIKE = _BERT_LIKE | {"max_position_embeddings": 65, "type_vocab_size": 1}
 _RELATIVE: dict[str, Any] = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 16}
 
 #: family (a `model_type` of transformers, or one with a variant after it) -> what its config is made of.
@@ -48,17 +46,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "camembert": _ROBERTA_LIKE,
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64},
     "albert": _BERT_LIKE | {"embedding_size": 16},
-    "electra": _ONE_LAYER | {"embedding_size": 16},
+    "electra": _BERT_LIKE | {"embedding_size": 16},
     "mpnet": _BERT_LIKE | {"max_position_embeddings": 66},  # it takes 1 for the padding id, whatever its config says
-    "deberta": _ONE_LAYER | _RELATIVE | {"position_biased_input": False},
-    "deberta-v2": _ONE_LAYER | _RELATIVE | {"conv_kernel_size": 3, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
+    "deberta": _BERT_LIKE | _RELATIVE | {"position_biased_input": False},
+    "deberta-v2": _BERT_LIKE | _RELATIVE | {"conv_kernel_size": 3, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
     # DeBERTa v3 is deberta-v2 with other settings.
     "deberta-v2/v3": _BERT_LIKE
     | _RELATIVE
     | {"position_biased_input": False, "share_att_key": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
-    "vit": _ONE_LAYER | {"image_size": 16, "patch_size": 4},
-    "wav2vec2": _ONE_LAYER
+    "vit": _BERT_LIKE | {"image_size": 16, "patch_size": 4},
+    "wav2vec2": _BERT_LIKE
     | {"conv_dim": (8, 12), "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2}
     | {"conv_bias": True, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2},
 }

@@ -210,6 +210,20 @@ def test_what_was_measured_elsewhere_is_shown_under_its_name(
     assert "not measured" not in elsewhere
 
 
+def test_a_contender_that_is_left_out_is_not_made_and_says_so(script: Callable[[str], ModuleType]) -> None:
+    lineup = script("contenders").Lineup(left_out=["OpenVINO", "int8-static"])
+
+    def make() -> Callable[[Any], None]:
+        return lambda ids: None
+
+    for name in ("bundle: packed", "OpenVINO: portable bundle", "int8-static bundle: table"):
+        lineup.add(name, make)
+    assert list(lineup.contenders) == ["bundle: packed"]
+    assert lineup.refused == dict.fromkeys(
+        ("OpenVINO: portable bundle", "int8-static bundle: table"), "left out by --leave-out"
+    )
+
+
 @pytest.mark.slow
 def test_a_model_without_weights_of_its_precision_is_not_measured(
     script: Callable[[str], ModuleType], tiny_bundle: Path

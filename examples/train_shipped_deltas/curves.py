@@ -1,16 +1,14 @@
-"""Draw how each run went, epoch by epoch, and list what it reached: the tables and figures of docs/training.md.
+"""How each run went, epoch by epoch: prints the tables of docs/training.md, and draws their figures.
 
-    python examples/train_shipped_deltas/curves.py [--model minilm-l6] --update docs/training.md
+    python examples/train_shipped_deltas/curves.py --model minilm-l6 --figure docs/training-minilm-l6.svg
 
-Reads what `train.py` left in `results/`. The figure lies beside the page, as `training-<model>.svg`.
+Reads what `train.py` left in `results/`. A test fails where the page lacks a run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from publish import METHOD_NAMES, metric_of
 from train import ROOT
 
 from bitfit_export.delta.plots import render
+from bitfit_export.experiments.reproduce.report import markdown_table
 from bitfit_export.files import write_bytes
 
 if TYPE_CHECKING:
@@ -35,13 +34,12 @@ Runs = Mapping[str, dict[str, Any]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="minilm-l6")
-    parser.add_argument("--update", type=Path, metavar="PAGE.md", required=True, help="write them into this page")
+    parser.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw the curves into this file")
     arguments = parser.parse_args()
     runs = read_runs(arguments.model)
-    picture = arguments.update.with_name(f"training-{arguments.model}.svg")
-    write_bytes(picture, render(lambda: draw(runs), "svg"))
-    text = f"![The metric on the dev set, epoch by epoch]({picture.name})\n\n{table(runs)}"
-    write_bytes(arguments.update, filled(arguments.update.read_text(), arguments.model, text).encode())
+    print(table(runs), end="")
+    if arguments.figure is not None:
+        write_bytes(arguments.figure, render(lambda: draw(runs), "svg"))
 
 
 def read_runs(model: str) -> Runs:
@@ -49,25 +47,21 @@ def read_runs(model: str) -> Runs:
     return {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / model).glob("*.json"))}
 
 
-def filled(page: str, model: str, text: str) -> str:
-    """The page with this text between the model's marks."""
-    begin, end = f"<!-- {model}: written by curves.py -->", f"<!-- {model}: to here -->"
-    found = re.sub(f"(?<={re.escape(begin)}\n).*(?={re.escape(end)})", lambda _: f"\n{text}\n", page, flags=re.DOTALL)
-    if begin not in page or end not in page:
-        sys.exit(f"the page lacks the lines {begin} and {end}")
-    return found
-
-
 def table(runs: Runs) -> str:
     """Each run in a line: its settings, and its metric after the first and the best epoch."""
-    lines = ["| task | method | pooling | learning rate | epochs | metric | epoch 1 | best | in epoch |"]
-    lines.append("| --- |" + " --- |" * 8)
+    header = ("task", "method", "pooling", "learning rate", "epochs", "metric", "epoch 1", "best", "in epoch")
+    rows = []
     for run in runs.values():
         settings, values = run["settings"], history_of(run)
-        cells = [run["task"], METHOD_NAMES[run["method"]], settings["pooling"], f"{settings['learning_rate']:g}"]
-        cells += [str(settings["epochs"]), metric_of(run["task"]).replace("_", " "), f"{values[0]:.3f}"]
-        lines.append(f"| {' | '.join(cells)} | {max(values):.3f} | {values.index(max(values)) + 1} |")
-    return "\n".join([*lines, ""])
+        how = [
+            METHOD_NAMES[run["method"]],
+            settings["pooling"],
+            f"{settings['learning_rate']:g}",
+            str(settings["epochs"]),
+        ]
+        best = [f"{values[0]:.3f}", f"{max(values):.3f}", str(values.index(max(values)) + 1)]
+        rows.append([run["task"], *how, metric_of(run["task"]).replace("_", " "), *best])
+    return markdown_table(header, rows)
 
 
 def history_of(run: Mapping[str, Any]) -> list[float]:

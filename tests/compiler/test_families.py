@@ -203,6 +203,7 @@ def test_a_bias_that_meets_no_batch_is_refused_by_row_only(family: str, config: 
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     family=st.sampled_from(["bert", "roberta", "distilbert"]),
+    layers=st.integers(1, 2),
     heads=st.sampled_from([1, 2, 3]),
     head_size=st.sampled_from([4, 5]),
     inner=st.sampled_from([1, 16, 30]),
@@ -212,6 +213,7 @@ def test_a_bias_that_meets_no_batch_is_refused_by_row_only(family: str, config: 
 )
 def test_any_configuration_gives_each_row_its_own_biases(
     family: str,
+    layers: int,
     heads: int,
     head_size: int,
     inner: int,
@@ -222,7 +224,7 @@ def test_any_configuration_gives_each_row_its_own_biases(
     hidden = heads * head_size
     config: dict[str, Any] = {
         "hidden_size": hidden,
-        "num_hidden_layers": 1,
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "intermediate_size": inner,
         "hidden_act": activation,

@@ -85,7 +85,7 @@ def encode_dev_set(base: BaseModel, delta: TaskDelta, examples: int | None = Non
     )
 
 
-def check(shipped: Shipped, pairs: list[tuple[str, int]]) -> dict[str, list[np.ndarray]]:
+def assert_pytorchs(shipped: Shipped, pairs: list[tuple[str, int]]) -> dict[str, list[np.ndarray]]:
     """Run features in batches of 32, compare each with PyTorch, and give the logits of each task in their order."""
     found: dict[str, dict[int, np.ndarray]] = {task: {} for task in TASKS}
     for start in range(0, len(pairs), 32):
@@ -105,18 +105,18 @@ def test_tasks_of_sentences_and_of_words_in_one_batch(shipped: Shipped) -> None:
     pairs = shipped.features(TASKS[:4])
     batches = [pairs[start : start + 32] for start in range(0, len(pairs), 32)]
     assert any({task for task, _ in batch} == set(TASKS[:4]) for batch in batches)
-    check(shipped, pairs)
+    assert_pytorchs(shipped, pairs)
 
 
 def test_tasks_of_every_kind_in_one_batch(shipped: Shipped) -> None:
     pairs = shipped.features(TASKS)
     random = np.random.default_rng(0)
-    check(shipped, [pairs[index] for index in random.permutation(len(pairs))[:256]])
+    assert_pytorchs(shipped, [pairs[index] for index in random.permutation(len(pairs))[:256]])
 
 
 @pytest.mark.parametrize("task", ["ewt", "squad"])
 def test_the_bundles_logits_score_as_pytorchs_do(shipped: Shipped, task: str) -> None:
-    found = check(shipped, shipped.features((task,)))[task]
+    found = assert_pytorchs(shipped, shipped.features((task,)))[task]
     assert shipped.encoded[task].score(found) == shipped.encoded[task].score(shipped.expected[task])
 
 

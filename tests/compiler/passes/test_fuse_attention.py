@@ -37,7 +37,7 @@ def test_the_results_are_pytorchs(family: str) -> None:
     base = tiny_base(family)
     graph = canonical(base)
     # DeBERTa adds what depends on the query and on the distance of the key, and masks with a Where.
-    assert fuse_attention(graph) == (0 if family.startswith("deberta") else base.module.config.num_hidden_layers)
+    assert fuse_attention(graph) == (0 if family.startswith("deberta") else LAYERS)
     assert_pytorchs(graph, base)
 
 
